@@ -1,0 +1,180 @@
+//! The control log's entries and their bytes.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{Bundle, DomainConfig};
+use crate::ids::{Epoch, GroupName, LogIndex, Member, NodeId, Version};
+
+/// A proposal; law once the control log has committed it and [`super::Domain::apply`] has not found it void.
+///
+/// Never renumber or remove a variant: old logs bear them (protocol 6.3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A node begins a life; the entry's index becomes its incarnation.
+    Joined {
+        /// Who.
+        node: NodeId,
+        /// Drawn by the node for this life, so that it knows the entry as its own.
+        nonce: u64,
+    },
+    /// A node that voters had released is back before anyone took over.
+    Confirm {
+        /// Who, in which life.
+        node: Member,
+        /// The `since` of its row that the proposer saw.
+        since: LogIndex,
+    },
+    /// The configuration as a whole.
+    Configure {
+        /// The configuration's version that the proposer saw.
+        expected: Version,
+        /// What is to be law.
+        config: DomainConfig,
+    },
+    /// Classes, objects and policies as a whole.
+    Bundle {
+        /// The bundle's version that the proposer saw.
+        expected: Version,
+        /// What is to be law.
+        bundle: Bundle,
+    },
+    /// The first active, or a new one after every complete copy was lost.
+    Start {
+        /// Which group.
+        group: GroupName,
+        /// The row's version that the proposer saw.
+        version: Version,
+        /// The new active.
+        to: Member,
+        /// The copies that were compared; each is fenced by its offer. Unused for a group that never ran.
+        offers: BTreeSet<Member>,
+        /// Nothing was left: the application starts from an empty state, and is told.
+        lost: bool,
+    },
+    /// The active is gone.
+    Takeover {
+        /// Which group.
+        group: GroupName,
+        /// The row's version that the proposer saw.
+        version: Version,
+        /// The proposer itself.
+        to: Member,
+        /// Why the old active cannot speak.
+        evidence: Evidence,
+    },
+    /// The active hands over, quiesced, and has relinquished.
+    Switchover {
+        /// Which group.
+        group: GroupName,
+        /// The row's version that the proposer saw.
+        version: Version,
+        /// The active, the only one who may ask.
+        by: Member,
+        /// Its successor; itself to give a switchover up.
+        to: Member,
+    },
+    /// The active lists another in-sync set.
+    Sync {
+        /// Which group.
+        group: GroupName,
+        /// The row's version that the proposer saw.
+        version: Version,
+        /// The active, the only one who may ask.
+        by: Member,
+        /// The new set.
+        in_sync: BTreeSet<Member>,
+    },
+}
+
+/// Why an old active can no longer speak.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Evidence {
+    /// A majority of voters has released it.
+    Released(Vec<Release>),
+    /// It said itself that it is silent for good under this epoch.
+    Relinquished {
+        /// The old active.
+        by: Member,
+        /// The epoch that it gave up.
+        epoch: Epoch,
+    },
+}
+
+/// A voter's word that its promise to `target` has run out and that it will not grant again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The voter, in the life in which it said so.
+    pub voter: Member,
+    /// Whom it holds for dead or mute.
+    pub target: Member,
+    /// The `since` of the target's row that the voter had applied.
+    pub since: LogIndex,
+}
+
+/// First byte of every encoded entry.
+const FORMAT: u8 = 1;
+
+impl Entry {
+    /// The entry's bytes in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![FORMAT]).expect("an entry in memory has an encoding")
+    }
+
+    /// Reads an entry from the log.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for another format, an unknown kind, or bytes too many or too few. It is never skipped:
+    /// a node that cannot read an entry must stop (protocol 6.3).
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (&format, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        if format != FORMAT {
+            return Err(DecodeError::Format { theirs: format, ours: FORMAT });
+        }
+        match postcard::take_from_bytes(rest) {
+            Ok((entry, [])) => Ok(entry),
+            Ok((_, left)) => Err(DecodeError::Trailing(left.len())),
+            Err(source) => Err(DecodeError::Body(source)),
+        }
+    }
+
+    /// The nodes that the entry is about: until they have applied it they get no lease (protocol 3.3).
+    pub fn about(&self) -> impl Iterator<Item = NodeId> {
+        let named: Vec<NodeId> = match self {
+            Self::Joined { node, .. } => vec![*node],
+            Self::Confirm { node, .. } => vec![node.node],
+            Self::Start { to, .. } => vec![to.node],
+            Self::Takeover { to, evidence, .. } => match evidence {
+                Evidence::Released(releases) => [to.node].into_iter().chain(releases.iter().map(|r| r.target.node)).collect(),
+                Evidence::Relinquished { by, .. } => vec![to.node, by.node],
+            },
+            Self::Switchover { by, to, .. } => vec![by.node, to.node],
+            Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
+            Self::Configure { .. } | Self::Bundle { .. } => Vec::new(),
+        };
+        named.into_iter()
+    }
+}
+
+/// An entry that this version cannot read. The node stops rather than go on without it.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Nothing there.
+    #[error("the entry is empty")]
+    Empty,
+    /// Written by another version.
+    #[error("the entry has format {theirs}, this version reads {ours}")]
+    Format {
+        /// Found.
+        theirs: u8,
+        /// Known.
+        ours: u8,
+    },
+    /// Too long.
+    #[error("{0} bytes follow the entry")]
+    Trailing(usize),
+    /// Too short, or of an unknown kind.
+    #[error("the entry's body cannot be read")]
+    Body(#[source] postcard::Error),
+}

@@ -1,0 +1,191 @@
+//! The rows under entries that come late, twice, or from the wrong hand.
+
+use std::collections::BTreeSet;
+
+use super::config::{ChassisConfig, DomainConfig, NodeConfig, Profile, ServiceConfig};
+use super::*;
+
+/// Three data nodes with a vote each, two in mxp1, one in mxp2, and the service `calls`.
+fn domain() -> Domain {
+    let node = |id: u16, chassis: &str| NodeConfig {
+        id: NodeId(id),
+        chassis: chassis.into(),
+        links: vec![format!("10.1.0.{id}:7400").parse().expect("an address")],
+        voter: true,
+        witness: false,
+    };
+    let chassis = |name: &str| ChassisConfig { name: name.into(), manager: None };
+    let config = DomainConfig {
+        domain: "lab".into(),
+        profile: Profile::Fabric,
+        nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
+        chassis: vec![chassis("mxp1"), chassis("mxp2")],
+        services: vec![ServiceConfig {
+            name: calls(),
+            command: vec!["server".into()],
+            addresses: Vec::new(),
+            device: None,
+            nodes: Vec::new(),
+            copies: 2,
+            floor: 1,
+        }],
+    };
+    let mut domain = Domain::default();
+    apply(&mut domain, &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
+    for id in 1..=3 {
+        apply(&mut domain, &Entry::Joined { node: NodeId(id), nonce: u64::from(id) }).expect("a node of the domain");
+    }
+    domain
+}
+
+fn calls() -> GroupName {
+    GroupName::new("calls")
+}
+
+fn apply(domain: &mut Domain, entry: &Entry) -> Result<Vec<Change>, Void> {
+    let index = LogIndex(domain.applied.0 + 1);
+    let decoded = Entry::decode(&entry.encode()).expect("own bytes");
+    assert_eq!(&decoded, entry);
+    domain.apply(index, &decoded)
+}
+
+fn member(domain: &Domain, id: u16) -> Member {
+    domain.member(NodeId(id)).expect("it joined")
+}
+
+fn row(domain: &Domain) -> &GroupRow {
+    &domain.groups[&calls()]
+}
+
+/// n1 active, n1 and n3 in sync.
+fn serving() -> Domain {
+    let mut domain = domain();
+    let (a, b) = (member(&domain, 1), member(&domain, 3));
+    let version = row(&domain).version;
+    let start = Entry::Start { group: calls(), version, to: a, offers: BTreeSet::new(), lost: false };
+    apply(&mut domain, &start).expect("a first start");
+    let version = row(&domain).version;
+    apply(&mut domain, &Entry::Sync { group: calls(), version, by: a, in_sync: [a, b].into() }).expect("grow");
+    domain
+}
+
+fn releases(domain: &Domain, target: u16, voters: &[u16]) -> Evidence {
+    let since = domain.nodes[&NodeId(target)].since;
+    let target = member(domain, target);
+    Evidence::Released(voters.iter().map(|v| Release { voter: member(domain, *v), target, since }).collect())
+}
+
+fn takeover(domain: &Domain, to: u16, evidence: Evidence) -> Entry {
+    Entry::Takeover { group: calls(), version: row(domain).version, to: member(domain, to), evidence }
+}
+
+#[test]
+fn a_takeover_needs_releases_from_a_majority() {
+    let mut domain = serving();
+    let one = takeover(&domain, 3, releases(&domain, 1, &[3]));
+    assert_eq!(apply(&mut domain, &one), Err(Void::Releases { valid: 1, needed: 2 }));
+    let same_twice = takeover(&domain, 3, releases(&domain, 1, &[3, 3]));
+    assert_eq!(apply(&mut domain, &same_twice), Err(Void::Releases { valid: 1, needed: 2 }));
+    let two = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    apply(&mut domain, &two).expect("a majority");
+    assert_eq!(row(&domain).epoch, Epoch(2));
+    assert_eq!(row(&domain).active, Some(member(&domain, 3)));
+    assert_eq!(row(&domain).in_sync, [member(&domain, 3)].into());
+}
+
+#[test]
+fn a_takeover_made_before_a_shrink_does_nothing_after_it() {
+    let mut domain = serving();
+    let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    let a = member(&domain, 1);
+    let shrink = Entry::Sync { group: calls(), version: row(&domain).version, by: a, in_sync: [a].into() };
+    apply(&mut domain, &shrink).expect("the active may");
+    assert!(matches!(apply(&mut domain, &late), Err(Void::Version { .. })));
+    assert_eq!(row(&domain).active, Some(a));
+}
+
+#[test]
+fn only_a_member_of_the_set_is_promoted() {
+    let mut domain = serving();
+    let entry = takeover(&domain, 2, releases(&domain, 1, &[2, 3]));
+    assert_eq!(apply(&mut domain, &entry), Err(Void::NotInSync(member(&domain, 2))));
+}
+
+#[test]
+fn a_confirmed_node_voids_the_releases_made_before() {
+    let mut domain = serving();
+    let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    let since = domain.nodes[&NodeId(1)].since;
+    let confirm = Entry::Confirm { node: member(&domain, 1), since };
+    apply(&mut domain, &confirm).expect("it is back");
+    assert_eq!(apply(&mut domain, &late), Err(Void::Releases { valid: 0, needed: 2 }));
+    assert!(apply(&mut domain, &confirm).is_err(), "the same confirmation does nothing again");
+}
+
+#[test]
+fn a_restarted_voters_release_counts_no_more() {
+    let mut domain = serving();
+    let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    apply(&mut domain, &Entry::Joined { node: NodeId(2), nonce: 9 }).expect("a restart");
+    assert_eq!(apply(&mut domain, &late), Err(Void::Releases { valid: 1, needed: 2 }));
+}
+
+#[test]
+fn a_new_life_is_in_no_set_and_its_old_one_can_be_succeeded() {
+    let mut domain = serving();
+    apply(&mut domain, &Entry::Joined { node: NodeId(1), nonce: 9 }).expect("a restart");
+    assert_eq!(row(&domain).in_sync, [member(&domain, 3)].into());
+    let entry = takeover(&domain, 3, Evidence::Released(Vec::new()));
+    apply(&mut domain, &entry).expect("a life that is over speaks no more");
+    assert_eq!(row(&domain).active, Some(member(&domain, 3)));
+}
+
+#[test]
+fn releases_of_one_node_serve_the_takeover_of_each_of_its_groups() {
+    let mut domain = serving();
+    let chassis = config::chassis_group("mxp1");
+    let (a, b) = (member(&domain, 1), member(&domain, 2));
+    let version = domain.groups[&chassis].version;
+    apply(&mut domain, &Entry::Start { group: chassis.clone(), version, to: a, offers: BTreeSet::new(), lost: false }).expect("start");
+    let version = domain.groups[&chassis].version;
+    apply(&mut domain, &Entry::Sync { group: chassis.clone(), version, by: a, in_sync: [a, b].into() }).expect("grow");
+    let evidence = releases(&domain, 1, &[2, 3]);
+    let first = takeover(&domain, 3, evidence.clone());
+    let version = domain.groups[&chassis].version;
+    let second = Entry::Takeover { group: chassis, version, to: b, evidence };
+    apply(&mut domain, &first).expect("the service");
+    apply(&mut domain, &second).expect("the chassis");
+}
+
+#[test]
+fn a_start_needs_an_empty_set_and_every_offer() {
+    let mut domain = serving();
+    let to = member(&domain, 3);
+    let start = |domain: &Domain, to: Member, offers: &[u16]| Entry::Start {
+        group: calls(),
+        version: row(domain).version,
+        to,
+        offers: offers.iter().map(|n| member(domain, *n)).collect(),
+        lost: true,
+    };
+    let early = start(&domain, to, &[1, 2, 3]);
+    assert!(matches!(apply(&mut domain, &early), Err(Void::Start(_))), "a member lives");
+    for node in [1, 3] {
+        apply(&mut domain, &Entry::Joined { node: NodeId(node), nonce: 9 }).expect("a restart");
+    }
+    let to = member(&domain, 3);
+    let partial = start(&domain, to, &[1, 3]);
+    assert!(matches!(apply(&mut domain, &partial), Err(Void::Start(_))), "n2 made no offer");
+    let whole = start(&domain, to, &[1, 2, 3]);
+    apply(&mut domain, &whole).expect("every node offered");
+    assert_eq!((row(&domain).generation, row(&domain).epoch), (Generation(1), Epoch(2)));
+}
+
+#[test]
+fn bytes_that_are_no_entry_are_refused() {
+    let good = Entry::Joined { node: NodeId(1), nonce: 7 }.encode();
+    assert!(matches!(Entry::decode(&[]), Err(DecodeError::Empty)));
+    assert!(matches!(Entry::decode(&[9, 0, 0]), Err(DecodeError::Format { theirs: 9, .. })));
+    assert!(matches!(Entry::decode(&[1, 99]), Err(DecodeError::Body(_))));
+    assert!(matches!(Entry::decode(&[good.as_slice(), &[0]].concat()), Err(DecodeError::Trailing(1))));
+}

@@ -1,0 +1,3 @@
+//! Drivers: the only code that talks to hardware, the operating system or a service.
+
+pub mod driver;
