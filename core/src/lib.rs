@@ -5,5 +5,6 @@
 
 pub mod domain;
 pub mod ids;
+pub mod journal;
 pub mod time;
 pub mod value;
