@@ -1,3 +1,7 @@
 //! Drivers: the only code that talks to hardware, the operating system or a service.
 
+pub mod clock;
 pub mod driver;
+pub mod netlink;
+pub mod netns;
+pub mod testing;
