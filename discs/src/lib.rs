@@ -1,1 +1,5 @@
-//! see Cargo.toml
+//! The distributed event bus and the control plane of sixnines: how nodes know of each other, agree, and exchange events.
+//!
+//! The machines ([`liveness`], …) are pure: no socket, no clock, no thread. Feature `shell` adds what moves their bytes.
+
+pub mod liveness;

@@ -1,0 +1,502 @@
+//! Who is alive, how long this node may speak, and whom it no longer supports: the lease and the verdicts of one node.
+//!
+//! Driven by the liveness thread (or the simulator): heard heartbeats, what the control log says about nodes, and the clock go
+//! in; heartbeats to send, the lease's end, verdicts and releases come out. It never waits for anyone and never reads a clock.
+//! Rules: protocol 3 and 5. Each heartbeat bears, for every peer, the stamp of the newest heartbeat heard from it (so that
+//! the peer knows it is heard), the newest stamp *granted* (a promise not to release it for P), and a standing release.
+//!
+//! One lease per node, for all its groups: a promise is about a node's right to speak at all. Which of its groups may speak
+//! is the role table's business.
+
+mod clock;
+mod peer;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sixnines_core::domain::Release;
+use sixnines_core::domain::config::Times;
+use sixnines_core::ids::{Incarnation, LinkId, LogIndex, Member, NodeId};
+use sixnines_core::time::{Duration, Instant};
+
+use clock::Pace;
+use peer::Peer;
+use wire::{Echo, Heartbeat};
+
+/// What one node thinks of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Not heard yet, or I was not scheduled, or I hear nobody: I judge nobody.
+    Unknown,
+    /// Heard within `dead_after`, and it hears somebody.
+    Alive,
+    /// Heard, but it says that it hears nobody: as good as dead (the one-way cut).
+    Mute,
+    /// Silent on every link for `dead_after`.
+    Dead,
+}
+
+impl Verdict {
+    /// Whether a voter may release a node on it.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Mute | Self::Dead)
+    }
+
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Alive => "alive",
+            Self::Mute => "mute",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// A part of the daemon that has to turn; when it stands still the node must look dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// Objects, policies, roles.
+    CoreLoop = 1,
+    /// Raft.
+    ControlLog = 2,
+    /// Streams of application state.
+    Checkpoint = 3,
+    /// The kernel gate's keeper.
+    Gate = 4,
+}
+
+/// What the control log says about one node, as this node has applied or merely logged it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The current life; 0 before the first.
+    pub incarnation: Incarnation,
+    /// Index of its last `Joined` or `Confirm`.
+    pub since: LogIndex,
+    /// Index of the last *applied* entry about it.
+    pub about: LogIndex,
+    /// Whether it votes.
+    pub voter: bool,
+}
+
+/// What goes in.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A heartbeat arrived; its sender is authenticated, its contents are not trusted beyond that.
+    Heard {
+        /// The path it came on.
+        link: LinkId,
+        /// Its contents.
+        heartbeat: &'a Heartbeat,
+    },
+    /// The control log applied entries: every node's standing now.
+    Applied(&'a BTreeMap<NodeId, Standing>),
+    /// This node's log holds an entry about `node`, applied or not (protocol 3.3).
+    Logged {
+        /// Whom it is about.
+        node: NodeId,
+        /// Where it stands.
+        index: LogIndex,
+    },
+    /// Parts that turn (`None`), or the one that stands still.
+    Progress(Option<Part>),
+    /// The instant of [`Liveness::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What comes out, to be carried out in order.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Output {
+    /// Send to `to` on `link`; `None`: on every link.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// On which path.
+        link: Option<LinkId>,
+        /// What.
+        heartbeat: Heartbeat,
+    },
+    /// This node may speak until then; never earlier than what was said before.
+    Lease(Instant),
+    /// The view of a peer has changed.
+    Verdict {
+        /// Of whom.
+        node: NodeId,
+        /// What it was.
+        was: Verdict,
+        /// What it is.
+        now: Verdict,
+        /// How long it has been silent.
+        silent: Duration,
+    },
+    /// A path to a peer was lost or found.
+    Link {
+        /// To whom.
+        node: NodeId,
+        /// Which.
+        link: LinkId,
+        /// Whether heartbeats arrive on it.
+        up: bool,
+    },
+    /// A voter (this node or a peer) has released a node.
+    Release(Release),
+    /// This node was not scheduled for so long.
+    Paused(Duration),
+}
+
+/// The liveness of one node.
+#[derive(Debug)]
+pub struct Liveness {
+    me: NodeId,
+    life: u64,
+    started: Instant,
+    times: Times,
+    links: u8,
+    pace: Pace,
+    /// The newest of my own beats that I, as a voter, granted.
+    granted_self: Instant,
+    sequence: u64,
+    standing: BTreeMap<NodeId, Standing>,
+    logged: BTreeMap<NodeId, LogIndex>,
+    peers: BTreeMap<NodeId, Peer>,
+    stalled: Option<Part>,
+    /// Nothing is judged before: I was not scheduled, or have only just started.
+    judge_from: Instant,
+    lease: Instant,
+    next_beat: Instant,
+    outputs: VecDeque<Output>,
+}
+
+/// What a [`Liveness`] is made for.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This node.
+    pub me: NodeId,
+    /// Drawn anew for each start of the process.
+    pub life: u64,
+    /// The others.
+    pub peers: Vec<NodeId>,
+    /// How many paths lead to each of them.
+    pub links: u8,
+    /// The profile's times.
+    pub times: Times,
+    /// For the jitter of the beats.
+    pub seed: u64,
+}
+
+impl Liveness {
+    /// Starts at `now`; knows nobody yet and grants nothing.
+    pub fn new(now: Instant, setup: Setup) -> Self {
+        assert!(setup.times.is_safe(), "configuration was checked before");
+        let peers = setup.peers.iter().map(|n| (*n, Peer::new(setup.links))).collect();
+        Self {
+            me: setup.me,
+            life: setup.life,
+            started: now,
+            times: setup.times,
+            links: setup.links,
+            pace: Pace::new(setup.seed, setup.times.interval),
+            granted_self: Instant::ZERO,
+            sequence: 0,
+            standing: BTreeMap::new(),
+            logged: BTreeMap::new(),
+            peers,
+            stalled: None,
+            judge_from: now + setup.times.dead_after,
+            lease: Instant::ZERO,
+            next_beat: now,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Heard { link, heartbeat } => self.on_heard(now, link, heartbeat),
+            Input::Applied(standing) => self.on_applied(now, standing),
+            Input::Logged { node, index } => {
+                let known = self.logged.entry(node).or_default();
+                *known = (*known).max(index);
+            }
+            Input::Progress(stalled) => self.on_progress(now, stalled),
+            Input::Timeout => self.on_timeout(now),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due at the latest.
+    pub fn poll_timeout(&self) -> Instant {
+        let silence = self.peers.values().filter_map(|p| p.next_judgement(self.times.dead_after));
+        let promises = self.peers.values().filter_map(Peer::release_due);
+        let from = self.judge_from;
+        silence.chain(promises).map(|t| t.max(from)).chain([self.next_beat]).min().expect("a beat is always due")
+    }
+
+    /// Until when this node may speak.
+    pub fn lease(&self) -> Instant {
+        self.lease
+    }
+
+    /// What this node thinks of `node` now.
+    pub fn verdict(&self, node: NodeId) -> Verdict {
+        self.peers.get(&node).map_or(Verdict::Unknown, |p| p.verdict)
+    }
+
+    /// How long ago `node` was heard on each link, by `now`; `None` where never.
+    pub fn heard(&self, node: NodeId, now: Instant) -> Vec<Option<Duration>> {
+        self.peers.get(&node).map(|p| p.links.iter().map(|l| l.heard.map(|t| now.since(t))).collect()).unwrap_or_default()
+    }
+
+    fn me_now(&self) -> Standing {
+        self.standing.get(&self.me).copied().unwrap_or_default()
+    }
+
+    fn on_heard(&mut self, now: Instant, link: LinkId, beat: &Heartbeat) {
+        let Some(peer) = self.peers.get_mut(&beat.from.node) else { return };
+        let Some(new) = peer.accept(now, link, beat) else { return };
+        if new.link_up {
+            self.outputs.push_back(Output::Link { node: beat.from.node, link, up: true });
+        }
+        if !new.first_copy {
+            return;
+        }
+        if !beat.is_echo {
+            self.grant(now, beat);
+        }
+        self.take_echo(beat);
+        self.take_releases(beat);
+        self.judge(now, beat.from.node);
+        self.renew_lease();
+        if !beat.is_echo && self.stalled.is_none() {
+            // At once, on the way it came: the holder's lease counts from when it sent, so each millisecond here is lost.
+            let heartbeat = self.heartbeat(now, true);
+            self.outputs.push_back(Output::Send { to: beat.from.node, link: Some(link), heartbeat });
+        }
+    }
+
+    /// Rules 3.1, 3.3, 3.6: promises not to release the sender for P, if everything speaks for it.
+    fn grant(&mut self, now: Instant, beat: &Heartbeat) {
+        let me = self.me_now();
+        let holder = self.standing.get(&beat.from.node).copied().unwrap_or_default();
+        let logged = self.logged.get(&beat.from.node).copied().unwrap_or_default().max(holder.about);
+        let hears_me = beat.echo_of(self.me, self.life).is_some_and(|e| now.since(e.heard) < self.times.lease && e.heard <= now);
+        let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
+        let released = peer.released == Some(holder.since);
+        let is_current = beat.from.incarnation == holder.incarnation && holder.incarnation != Incarnation(0);
+        let has_applied = beat.about >= logged;
+        if me.incarnation == Incarnation(0) || !is_current || !hears_me || !has_applied || released {
+            return;
+        }
+        peer.granted = peer.granted.max(beat.sent);
+        peer.promised_until = peer.promised_until.max(now + self.times.promise);
+    }
+
+    /// What the sender has granted me, if it is a voter in its present life.
+    fn take_echo(&mut self, beat: &Heartbeat) {
+        let Some(echo) = beat.echo_of(self.me, self.life) else { return };
+        let sent = self.pace.sent;
+        let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
+        peer.granted_me = peer.granted_me.max(echo.granted).min(sent); // nobody can grant what was not sent
+        peer.granted_me_by = beat.from;
+    }
+
+    fn take_releases(&mut self, beat: &Heartbeat) {
+        let voter = beat.from;
+        for echo in &beat.echoes {
+            let Some((incarnation, since)) = echo.released else { continue };
+            let release = Release { voter, target: Member { node: echo.node, incarnation }, since };
+            let peer = self.peers.get_mut(&voter.node).expect("on_heard looked it up");
+            if peer.releases_seen.insert(echo.node, release) != Some(release) {
+                self.outputs.push_back(Output::Release(release));
+            }
+        }
+    }
+
+    fn on_applied(&mut self, now: Instant, standing: &BTreeMap<NodeId, Standing>) {
+        self.standing.clone_from(standing);
+        for (node, peer) in &mut self.peers {
+            let holder = standing.get(node).copied().unwrap_or_default();
+            if peer.released.is_some_and(|since| since < holder.since) {
+                peer.released = None; // A newer life or a `Confirm`: the release has had its day (3.4).
+            }
+        }
+        self.renew_lease();
+        self.release_the_lost(now);
+    }
+
+    fn on_progress(&mut self, now: Instant, stalled: Option<Part>) {
+        if stalled == self.stalled {
+            return;
+        }
+        self.stalled = stalled;
+        if stalled.is_some() {
+            self.beat(now); // the last one, which says what stands still
+        } else {
+            self.next_beat = now;
+        }
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        self.note_own_pause(now);
+        if now >= self.next_beat {
+            if self.stalled.is_none() {
+                self.beat(now);
+            }
+            self.next_beat = self.pace.next(self.next_beat, now);
+        }
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            self.judge(now, node);
+        }
+        self.release_the_lost(now);
+    }
+
+    /// Rule 5.1. The shell reads its sockets dry before a timeout, so being late alone hides nothing; but a machine that stood
+    /// still has peers that stood still with it, so their silence is excused by as much, up to one window.
+    fn note_own_pause(&mut self, now: Instant) {
+        let late = now.since(self.next_beat);
+        if late <= self.times.interval {
+            return;
+        }
+        self.outputs.push_back(Output::Paused(late));
+        if late >= self.times.dead_after {
+            self.judge_from = now + self.times.dead_after;
+        }
+        for peer in self.peers.values_mut() {
+            peer.excuse(late, self.times.dead_after, now);
+        }
+    }
+
+    fn judge(&mut self, now: Instant, node: NodeId) {
+        let dead_after = self.times.dead_after;
+        // Half a window: when I am cut off, all fall silent together, and the first to run out must not be accused.
+        let hears_somebody = self.peers.values().any(|p| p.heard_within(now, dead_after / 2));
+        let peer = self.peers.get_mut(&node).expect("only known peers are judged");
+        for (index, link) in peer.links.iter_mut().enumerate() {
+            if link.up && link.heard.is_none_or(|t| now.since(t) >= dead_after) {
+                link.up = false;
+                let link = LinkId(u8::try_from(index).expect("at most 4 links"));
+                self.outputs.push_back(Output::Link { node, link, up: false });
+            }
+        }
+        let verdict = if peer.heard_within(now, dead_after) {
+            if peer.hears_nobody { Verdict::Mute } else { Verdict::Alive }
+        } else if now < self.judge_from || !hears_somebody {
+            Verdict::Unknown
+        } else if peer.heard_ever() || now.since(self.started) >= dead_after * START_PATIENCE {
+            Verdict::Dead
+        } else {
+            Verdict::Unknown
+        };
+        let was = std::mem::replace(&mut peer.verdict, verdict);
+        if was != verdict {
+            let silent = peer.silent(now).unwrap_or_else(|| now.since(self.started));
+            self.outputs.push_back(Output::Verdict { node, was, now: verdict, silent });
+        }
+    }
+
+    /// Rules 3.4 and 3.6: my own promise has run out, and I hold it for dead or mute.
+    fn release_the_lost(&mut self, now: Instant) {
+        let me = self.me_now();
+        if !me.voter || me.incarnation == Incarnation(0) || now < self.started + self.times.promise || now < self.judge_from {
+            return;
+        }
+        let mut released = false;
+        for (node, peer) in &mut self.peers {
+            let Some(holder) = self.standing.get(node).filter(|s| s.incarnation != Incarnation(0)) else { continue };
+            peer.wants_release = peer.verdict.is_lost() && peer.released != Some(holder.since);
+            if !peer.wants_release || now < peer.promised_until {
+                continue;
+            }
+            peer.released = Some(holder.since);
+            peer.released_life = holder.incarnation;
+            peer.wants_release = false;
+            released = true;
+            let voter = Member { node: self.me, incarnation: me.incarnation };
+            let target = Member { node: *node, incarnation: holder.incarnation };
+            self.outputs.push_back(Output::Release(Release { voter, target, since: holder.since }));
+        }
+        if released && self.stalled.is_none() {
+            self.beat(now); // the others wait for it
+        }
+    }
+
+    /// Rule 3.1: L after the sending of the newest heartbeat that a majority of voters, myself counted, has granted.
+    fn renew_lease(&mut self) {
+        let me = self.me_now();
+        if me.incarnation == Incarnation(0) {
+            return;
+        }
+        let voters = self.standing.iter().filter(|(_, s)| s.voter);
+        let mut granted: Vec<Instant> = voters
+            .map(|(node, standing)| match self.peers.get(node) {
+                None => self.granted_self,
+                Some(p) if p.granted_me_by.incarnation == standing.incarnation => p.granted_me,
+                Some(_) => Instant::ZERO,
+            })
+            .collect();
+        granted.sort_unstable_by(|a, b| b.cmp(a));
+        let needed = granted.len() / 2 + 1;
+        let Some(stamp) = granted.get(needed - 1).filter(|t| **t > Instant::ZERO) else { return };
+        let until = *stamp + self.times.lease;
+        if until > self.lease {
+            self.lease = until;
+            self.outputs.push_back(Output::Lease(until));
+        }
+    }
+
+    fn beat(&mut self, now: Instant) {
+        let heartbeat = self.heartbeat(now, false);
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for to in nodes {
+            self.outputs.push_back(Output::Send { to, link: None, heartbeat: heartbeat.clone() });
+        }
+        self.renew_lease(); // a domain of one voter grants itself
+    }
+
+    fn heartbeat(&mut self, now: Instant, is_echo: bool) -> Heartbeat {
+        self.sequence += 1;
+        let me = self.me_now();
+        let hears_nobody = !self.peers.values().any(|p| p.heard_within(now, self.times.dead_after));
+        if !is_echo {
+            self.pace.sent = now;
+            let logged = self.logged.get(&self.me).copied().unwrap_or_default();
+            if me.about >= logged {
+                self.granted_self = now; // 3.1: "itself counted by the same rules"
+            }
+        }
+        Heartbeat {
+            from: Member { node: self.me, incarnation: me.incarnation },
+            life: self.life,
+            sequence: self.sequence,
+            sent: now,
+            about: me.about,
+            is_echo,
+            hears_nobody,
+            stalled: self.stalled.map(|p| p as u8),
+            echoes: self.peers.iter().map(|(node, peer)| peer.echo(*node)).collect(),
+        }
+    }
+
+    /// How many links lead to each peer.
+    pub fn links(&self) -> u8 {
+        self.links
+    }
+}
+
+impl Heartbeat {
+    fn echo_of(&self, node: NodeId, life: u64) -> Option<&Echo> {
+        self.echoes.iter().find(|e| e.node == node && e.life == life)
+    }
+}
+
+/// A peer that was never heard is held for dead after so many windows: nodes of a domain start one after another.
+const START_PATIENCE: u32 = 4;
