@@ -1,5 +1,6 @@
 //! Drivers: the only code that talks to hardware, the operating system or a service.
 
+pub mod address;
 pub mod clock;
 pub mod driver;
 pub mod netlink;

@@ -1,7 +1,11 @@
 //! What tests need that want a network of their own: on a machine where we are root, and where we are not.
 
+mod sniffer;
+
 use std::env;
 use std::process::Command;
+
+pub use sniffer::Sniffer;
 
 use crate::netns::{Netns, become_root_of_a_user_namespace};
 
