@@ -5,4 +5,5 @@ pub mod clock;
 pub mod driver;
 pub mod netlink;
 pub mod netns;
+mod readiness;
 pub mod testing;

@@ -7,6 +7,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::netlink::route::{Link, RTM_DELLINK, RTM_NEWLINK, Route};
 use crate::netlink::{Netlink, NetlinkError, Protocol};
+use crate::readiness::watched;
 
 /// `RTMGRP_LINK`.
 const GROUP_LINK: u32 = 1;
@@ -33,7 +34,7 @@ impl LinkWatch {
     pub fn open() -> Result<Self, NetlinkError> {
         // Subscribed first, listed second: a change between the two is seen twice, never not at all.
         let netlink = Netlink::with_groups(Protocol::Route, GROUP_LINK)?;
-        let socket = AsyncFd::register(netlink).map_err(|e| NetlinkError::new("watch the network devices", e))?;
+        let socket = watched(netlink).map_err(|e| NetlinkError::new("watch the network devices", e))?;
         Ok(Self { socket, ready: list()? })
     }
 
