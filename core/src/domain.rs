@@ -91,6 +91,9 @@ pub enum Void {
         /// What is.
         present: Version,
     },
+    /// The same life was begun already.
+    #[error("this life has begun already")]
+    Repeated,
     /// No such group, or no such node in the domain.
     #[error("{0} is not in this domain")]
     Unknown(String),
@@ -158,6 +161,9 @@ impl Domain {
     fn joined(&mut self, index: LogIndex, node: NodeId, nonce: u64) -> Result<Vec<Change>, Void> {
         if self.config_version > Version(0) && self.config.node(node).is_none() {
             return Err(Void::Unknown(node.to_string()));
+        }
+        if self.nodes.get(&node).is_some_and(|row| row.nonce == nonce) {
+            return Err(Void::Repeated); // a proposal of unknown outcome, proposed again: the life has begun already
         }
         let incarnation = Incarnation(index.0);
         self.nodes.insert(node, NodeRow { incarnation, nonce, since: index, about: index });

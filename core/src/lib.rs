@@ -5,6 +5,7 @@
 
 pub mod domain;
 pub mod ids;
+pub mod roles;
 pub mod journal;
 pub mod time;
 pub mod value;

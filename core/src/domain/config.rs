@@ -82,6 +82,22 @@ pub struct ServiceConfig {
     /// With fewer it stops acknowledging.
     #[serde(default = "one")]
     pub floor: u8,
+    /// What happens when every complete copy is gone.
+    #[serde(default)]
+    pub on_total_loss: OnTotalLoss,
+}
+
+/// What a service does when every complete copy of its state is gone (protocol 1.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTotalLoss {
+    /// An operator decides.
+    #[default]
+    Wait,
+    /// It goes on with the best copy there is; the gap is declared.
+    Best,
+    /// It starts empty, as a new generation.
+    Empty,
 }
 
 /// The time profile: how often nodes speak, and when silence means death.

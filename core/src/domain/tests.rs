@@ -28,6 +28,7 @@ fn domain() -> Domain {
             nodes: Vec::new(),
             copies: 2,
             floor: 1,
+            on_total_loss: Default::default(),
         }],
     };
     let mut domain = Domain::default();
@@ -188,4 +189,14 @@ fn bytes_that_are_no_entry_are_refused() {
     assert!(matches!(Entry::decode(&[9, 0, 0]), Err(DecodeError::Format { theirs: 9, .. })));
     assert!(matches!(Entry::decode(&[1, 99]), Err(DecodeError::Body(_))));
     assert!(matches!(Entry::decode(&[good.as_slice(), &[0]].concat()), Err(DecodeError::Trailing(1))));
+}
+
+#[test]
+fn a_repeated_join_begins_no_second_life() {
+    let mut domain = domain();
+    let before = member(&domain, 1);
+    assert_eq!(apply(&mut domain, &Entry::Joined { node: NodeId(1), nonce: 1 }), Err(Void::Repeated));
+    assert_eq!(member(&domain, 1), before);
+    apply(&mut domain, &Entry::Joined { node: NodeId(1), nonce: 77 }).expect("another life");
+    assert_ne!(member(&domain, 1), before);
 }

@@ -1,0 +1,500 @@
+//! Who asks the control log for which role change, and what this node does with its own roles.
+//!
+//! One [`Roles`] per node, on the core loop (or in the simulator). What the control log has applied, the verdicts and releases of
+//! liveness, and the state of the local units go in; proposals, and orders to the node's own parts, come out. It decides
+//! nothing by itself: [`crate::domain::Domain`] does, when an entry is applied. So whatever is proposed here twice, late or in vain
+//! is void, never wrong. Rules: protocol 1 and 3.5 to 3.8; placement is in [`placement`].
+
+pub mod placement;
+mod start;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Domain, Entry, Release};
+use crate::ids::{ChassisName, Epoch, EventId, GroupName, Member, NodeId, Version};
+use crate::time::{Duration, Instant};
+use start::Offers;
+use step::Step;
+
+/// What goes in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The control log has applied an entry; this is its state now.
+    Applied(Arc<Domain>),
+    /// Liveness has changed its mind about a node.
+    Verdict {
+        /// Whom.
+        node: NodeId,
+        /// Dead or mute.
+        lost: bool,
+        /// The event that says so.
+        cause: EventId,
+    },
+    /// A voter has released a node.
+    Release(Release),
+    /// A peer says something.
+    Told {
+        /// Which.
+        from: NodeId,
+        /// What.
+        told: Told,
+    },
+    /// The local unit of a group.
+    Unit {
+        /// Which group.
+        group: GroupName,
+        /// Its state now.
+        unit: Unit,
+        /// The event that says so.
+        cause: EventId,
+    },
+    /// The application has stopped writing and the target has everything.
+    Quiesced {
+        /// Which group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// Gate closed, address gone, application quiesced or dead: this node is silent for the group under this epoch, for good.
+    Silenced {
+        /// Which group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// Somebody wants a role moved.
+    Move {
+        /// What.
+        wish: Wish,
+        /// The event that is its reason.
+        cause: EventId,
+    },
+    /// The local copy of a group, as asked for by [`Output::Offer`]. It takes nothing older from then on.
+    Offered {
+        /// Which group.
+        group: GroupName,
+        /// What it has.
+        offer: Offer,
+    },
+    /// Who leads the control log, as far as this node knows.
+    Leader(Option<NodeId>),
+    /// What became of a proposal that was refused, void or lost. Success shows as [`Input::Applied`].
+    Failed {
+        /// Which.
+        ticket: u64,
+    },
+    /// The lease is over, by this event, or runs again (protocol 3.8).
+    Suspended(Option<EventId>),
+    /// The instant of [`Roles::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What comes out, to be carried out in order.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Output {
+    /// Ask the control log for this.
+    Propose {
+        /// For the answer.
+        ticket: u64,
+        /// What.
+        entry: Entry,
+        /// The event that is its reason; none for a node that joins or a first start.
+        cause: Option<EventId>,
+    },
+    /// This node's role in a group from now on.
+    Role {
+        /// Which group.
+        group: GroupName,
+        /// Its role.
+        role: Role,
+    },
+    /// The nodes that shall hold copies, the active left out. Only from the active.
+    Replicas {
+        /// Which group.
+        group: GroupName,
+        /// Who.
+        nodes: Vec<NodeId>,
+    },
+    /// Stop taking writes and let `to` catch up; answered by [`Input::Quiesced`].
+    Quiesce {
+        /// Which group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// The successor.
+        to: Member,
+    },
+    /// Never mind: take writes again under this epoch.
+    Resume {
+        /// Which group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// Close the gate and take the address away, for good under this epoch; answered by [`Input::Silenced`].
+    Relinquish {
+        /// Which group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// Say what the local copy has, and fence it; answered by [`Input::Offered`].
+    Offer {
+        /// Which group.
+        group: GroupName,
+    },
+    /// Tell a peer.
+    Tell {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        told: Told,
+    },
+    /// Move the control log's leadership.
+    TransferLeader {
+        /// Where to.
+        to: NodeId,
+    },
+    /// A wish cannot be met; nothing was changed.
+    Refused {
+        /// The event that was its reason.
+        cause: EventId,
+        /// Why, and what would be right.
+        reason: String,
+    },
+}
+
+/// The local unit of a group: the application's process on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Not running, or not connected yet.
+    #[default]
+    Absent,
+    /// Connected, takes roles.
+    Ready,
+    /// It has died (pidfd) or hangs, and is known to be silent.
+    Gone,
+}
+
+/// This node's role in a group (AMF's HA state).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It speaks, under this epoch.
+    Active(Epoch),
+    /// It follows whoever is active under this epoch.
+    Standby(Epoch),
+}
+
+/// What somebody wants of the roles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wish {
+    /// The group's active hands over; to the best standby if none is named.
+    Switchover {
+        /// Which group.
+        group: GroupName,
+        /// To whom.
+        to: Option<NodeId>,
+    },
+    /// Every service that is active in a chassis goes to another one.
+    EvacuateChassis(ChassisName),
+    /// Every service that is active on a node goes elsewhere.
+    EvacuateNode(NodeId),
+    /// Start a group from the best copy there is although something is missing: the operator's word (protocol 1.7).
+    Start {
+        /// Which group.
+        group: GroupName,
+    },
+}
+
+/// What nodes tell each other about roles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// The active is silent for good under this epoch (protocol 3.5).
+    Relinquished {
+        /// Which group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// The active that was.
+        by: Member,
+        /// The event that is its reason.
+        cause: EventId,
+    },
+    /// Say what your copy has.
+    WantOffer {
+        /// Which group.
+        group: GroupName,
+        /// The row's version that the asker sees.
+        version: Version,
+    },
+    /// What the sender's copy has.
+    Offer {
+        /// Which group.
+        group: GroupName,
+        /// What.
+        offer: Offer,
+    },
+    /// A wish that only the active can meet.
+    Wish {
+        /// What.
+        wish: Wish,
+        /// The event that is its reason.
+        cause: EventId,
+    },
+}
+
+/// What a copy has, for a start from nothing (protocol 1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Offer {
+    /// It was in an in-sync set once.
+    pub complete: bool,
+    /// Its newest record.
+    pub epoch: Epoch,
+    /// Its newest record.
+    pub sequence: u64,
+    /// Whose it is.
+    pub member: Member,
+}
+
+/// The roles of one node.
+#[derive(Debug)]
+pub struct Roles {
+    me: NodeId,
+    nonce: u64,
+    domain: Arc<Domain>,
+    lost: BTreeMap<NodeId, EventId>,
+    releases: BTreeMap<(NodeId, NodeId), Release>,
+    units: BTreeMap<GroupName, Unit>,
+    roles: BTreeMap<GroupName, Role>,
+    replicas: BTreeMap<GroupName, Vec<NodeId>>,
+    steps: BTreeMap<GroupName, Step>,
+    relinquished: BTreeMap<GroupName, (Epoch, Member, EventId)>,
+    offers: BTreeMap<GroupName, Offers>,
+    open: BTreeMap<Purpose, Open>,
+    tickets: u64,
+    leader: Option<NodeId>,
+    quiet_since: Instant,
+    /// Since when, and by which event, the lease is over.
+    suspended: Option<(Instant, EventId)>,
+    due: Option<Instant>,
+    outputs: VecDeque<Output>,
+}
+
+/// What a proposal is for: at most one is under way for each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    Join,
+    Confirm,
+    Group(GroupName),
+}
+
+/// A proposal whose outcome is not known yet.
+#[derive(Clone, Debug)]
+struct Open {
+    ticket: u64,
+    version: Version,
+    again_at: Instant,
+}
+
+impl Roles {
+    /// The roles of node `me`; `nonce` is drawn anew for each start of the process.
+    pub fn new(me: NodeId, nonce: u64) -> Self {
+        Self {
+            me,
+            nonce,
+            domain: Arc::default(),
+            lost: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            units: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            relinquished: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            open: BTreeMap::new(),
+            tickets: 0,
+            leader: None,
+            quiet_since: Instant::ZERO,
+            suspended: None,
+            due: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Applied(domain) => self.on_applied(now, domain),
+            Input::Verdict { node, lost, cause } => self.on_verdict(node, lost, cause),
+            Input::Release(release) => {
+                self.releases.insert((release.target.node, release.voter.node), release);
+            }
+            Input::Told { from, told } => self.on_told(now, from, told),
+            Input::Unit { group, unit, cause } => self.on_unit(group, unit, cause),
+            Input::Quiesced { group, epoch } => self.on_quiesced(&group, epoch),
+            Input::Silenced { group, epoch } => self.on_silenced(now, &group, epoch),
+            Input::Move { wish, cause } => self.on_wish(now, wish, cause),
+            Input::Offered { group, offer } => self.on_offered(&group, offer),
+            Input::Leader(leader) => self.leader = leader,
+            Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
+            Input::Suspended(cause) => self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c))),
+            Input::Timeout => {}
+        }
+        self.consider(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// This node's life, once its `Joined` entry has been applied.
+    pub fn member(&self) -> Option<Member> {
+        let row = self.domain.nodes.get(&self.me)?;
+        (row.nonce == self.nonce).then_some(Member { node: self.me, incarnation: row.incarnation })
+    }
+
+    /// This node's role in a group.
+    pub fn role(&self, group: &GroupName) -> Option<Role> {
+        self.roles.get(group).copied()
+    }
+
+    fn on_applied(&mut self, now: Instant, domain: Arc<Domain>) {
+        if self.domain.groups != domain.groups {
+            self.quiet_since = now;
+        }
+        self.domain = domain;
+        let domain = &self.domain;
+        self.open.retain(|purpose, open| match purpose {
+            Purpose::Group(group) => domain.groups.get(group).is_some_and(|r| r.version == open.version),
+            Purpose::Join | Purpose::Confirm => true,
+        });
+        self.releases.retain(|_, r| domain.nodes.get(&r.target.node).is_some_and(|n| n.since <= r.since));
+        self.relinquished.retain(|group, (epoch, ..)| domain.groups.get(group).is_some_and(|r| r.epoch <= *epoch));
+        self.steps.retain(|group, step| domain.groups.get(group).is_some_and(|r| r.epoch == step.epoch));
+        self.offers.retain(|group, offers| domain.groups.get(group).is_some_and(|r| r.version == offers.version));
+    }
+
+    fn on_verdict(&mut self, node: NodeId, lost: bool, cause: EventId) {
+        if lost {
+            self.lost.insert(node, cause);
+        } else {
+            self.lost.remove(&node);
+        }
+    }
+
+    fn on_told(&mut self, now: Instant, from: NodeId, told: Told) {
+        match told {
+            // Only its own word counts.
+            Told::Relinquished { group, epoch, by, cause } if by.node == from => self.take_relinquished(group, epoch, by, cause),
+            Told::Relinquished { .. } => {}
+            Told::WantOffer { group, version } => self.on_want_offer(from, group, version),
+            Told::Offer { group, offer } if offer.member.node == from => self.take_offer(&group, offer),
+            Told::Offer { .. } => {}
+            Told::Wish { wish, cause } => self.on_wish(now, wish, cause),
+        }
+    }
+
+    fn take_relinquished(&mut self, group: GroupName, epoch: Epoch, by: Member, cause: EventId) {
+        let newest = self.relinquished.get(&group).map(|(e, ..)| *e);
+        if newest.is_none_or(|e| e < epoch) && self.domain.groups.contains_key(&group) {
+            self.relinquished.insert(group, (epoch, by, cause));
+        }
+    }
+
+    /// Looks at everything once; what is due now is done, what is due later sets the deadline.
+    fn consider(&mut self, now: Instant) {
+        self.due = None;
+        if self.domain.config_version == Version(0) {
+            return;
+        }
+        let Some(me) = self.member() else {
+            let entry = Entry::Joined { node: self.me, nonce: self.nonce };
+            self.propose(now, Purpose::Join, Version(0), entry, None);
+            return;
+        };
+        self.open.remove(&Purpose::Join);
+        self.consider_confirm(now, me);
+        let mine = self.domain.config.groups().filter(|g| g.candidates.contains(&self.me));
+        for config in mine.collect::<Vec<_>>() {
+            self.consider_role(me, &config);
+            self.consider_step(now, me, &config);
+            self.consider_takeover(now, me, &config);
+            self.consider_start(now, me, &config);
+        }
+        self.consider_suspension(now);
+        self.consider_leadership(now);
+    }
+
+    /// A voter has released me, and I am back: until this is applied nobody grants me anything (protocol 3.4).
+    fn consider_confirm(&mut self, now: Instant, me: Member) {
+        let since = self.domain.nodes[&me.node].since;
+        let released = self.releases.values().any(|r| r.target == me && r.since == since);
+        if !released {
+            self.open.remove(&Purpose::Confirm);
+            return;
+        }
+        self.propose(now, Purpose::Confirm, Version(since.0), Entry::Confirm { node: me, since }, None);
+    }
+
+    /// Protocol 3.8: suspended for too long ends the roles by this node's own word.
+    fn consider_suspension(&mut self, now: Instant) {
+        let Some((since, cause)) = self.suspended else { return };
+        if now < since + SUSPENDED_MAX {
+            return self.wake_at(since + SUSPENDED_MAX);
+        }
+        let active: Vec<_> = self.active_groups().collect();
+        for (group, epoch) in active {
+            if !self.steps.contains_key(&group) {
+                self.steps.insert(group.clone(), Step::giving_up(epoch, cause));
+                self.outputs.push_back(Output::Relinquish { group, epoch });
+            }
+        }
+    }
+
+    fn active_groups(&self) -> impl Iterator<Item = (GroupName, Epoch)> + '_ {
+        self.roles.iter().filter_map(|(group, role)| match role {
+            Role::Active(epoch) => Some((group.clone(), *epoch)),
+            Role::Standby(_) => None,
+        })
+    }
+
+    /// Proposes unless the same is under way; asks to be woken for the repeat. A proposal of unknown outcome stays open: its repeat
+    /// is for the same version, so only one of them can take effect (protocol 1.2).
+    fn propose(&mut self, now: Instant, purpose: Purpose, version: Version, entry: Entry, cause: Option<EventId>) {
+        if let Some(open) = self.open.get(&purpose).filter(|o| o.version == version && now < o.again_at) {
+            let at = open.again_at;
+            return self.wake_at(at);
+        }
+        self.tickets += 1;
+        let again_at = now + AGAIN;
+        self.open.insert(purpose, Open { ticket: self.tickets, version, again_at });
+        self.outputs.push_back(Output::Propose { ticket: self.tickets, entry, cause });
+        self.wake_at(again_at);
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |d| d.min(at)));
+    }
+
+    fn tell(&mut self, to: NodeId, told: Told) {
+        self.outputs.push_back(Output::Tell { to, told });
+    }
+}
+
+/// A proposal without an outcome is repeated after so long.
+const AGAIN: Duration = Duration::from_millis(40);
+/// Protocol 3.8, `suspended_max`.
+const SUSPENDED_MAX: Duration = Duration::from_secs(10);

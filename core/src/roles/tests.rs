@@ -1,0 +1,358 @@
+//! Roles of three nodes around one control log, without a network: what each proposes, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use crate::ids::LogIndex;
+
+fn calls() -> GroupName {
+    GroupName::new("calls")
+}
+
+fn n(id: u16) -> NodeId {
+    NodeId(id)
+}
+
+fn cause(sequence: u64) -> EventId {
+    EventId { node: n(1), incarnation: crate::ids::Incarnation(1), sequence }
+}
+
+/// n1 and n2 in mxp1, n3 in mxp2; `calls` runs anywhere.
+fn config() -> DomainConfig {
+    let node = |id: u16, chassis: &str| NodeConfig {
+        id: n(id),
+        chassis: chassis.into(),
+        links: vec![format!("10.1.0.{id}:7400").parse().expect("an address")],
+        voter: true,
+        witness: false,
+    };
+    DomainConfig {
+        domain: "lab".into(),
+        profile: Profile::Fabric,
+        nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
+        chassis: ["mxp1", "mxp2"].map(|name| ChassisConfig { name: name.into(), manager: None }).into(),
+        services: vec![ServiceConfig {
+            name: calls(),
+            command: vec!["server".into()],
+            addresses: Vec::new(),
+            device: None,
+            nodes: Vec::new(),
+            copies: 2,
+            floor: 1,
+            on_total_loss: OnTotalLoss::Wait,
+        }],
+    }
+}
+
+/// A world in which everything told arrives at once and proposals are applied in the order in which they were made.
+struct World {
+    now: Instant,
+    domain: Domain,
+    roles: BTreeMap<NodeId, Roles>,
+    /// What each node was ordered to do, proposals left out.
+    orders: Vec<(NodeId, Output)>,
+    /// Nodes that neither hear nor speak.
+    down: Vec<NodeId>,
+    /// The checkpoint service answers at once.
+    in_sync_by_itself: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut domain = Domain::default();
+        domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
+        let roles = (1..=3).map(|id| (n(id), Roles::new(n(id), u64::from(id)))).collect();
+        let mut world = Self { now: Instant::from_nanos(1), domain, roles, orders: Vec::new(), down: Vec::new(), in_sync_by_itself: true };
+        world.spread();
+        for id in 1..=3 {
+            world.give(n(id), Input::Unit { group: calls(), unit: Unit::Ready, cause: cause(1) });
+        }
+        world.run(Duration::from_secs(1));
+        world.orders.clear();
+        world
+    }
+
+    fn give(&mut self, node: NodeId, input: Input) {
+        if self.down.contains(&node) {
+            return;
+        }
+        self.roles.get_mut(&node).expect("it exists").handle(self.now, input);
+        self.drain(node);
+    }
+
+    fn drain(&mut self, node: NodeId) {
+        while let Some(output) = self.roles.get_mut(&node).expect("it exists").poll_output() {
+            match output {
+                Output::Propose { entry, .. } => {
+                    let entry = Entry::decode(&entry.encode()).expect("own bytes");
+                    let index = LogIndex(self.domain.applied.0 + 1);
+                    let changes = self.domain.apply(index, &entry);
+                    if changes.is_ok() {
+                        self.spread();
+                        self.grow();
+                    }
+                }
+                Output::Tell { to, told } => self.give(to, Input::Told { from: node, told }),
+                Output::Offer { group } => {
+                    let member = self.domain.member(node).expect("it joined");
+                    let offer = Offer { complete: false, epoch: Epoch(0), sequence: 0, member };
+                    self.give(node, Input::Offered { group, offer });
+                }
+                other => self.orders.push((node, other)),
+            }
+        }
+    }
+
+    fn spread(&mut self) {
+        let domain = Arc::new(self.domain.clone());
+        for node in self.roles.keys().copied().collect::<Vec<_>>() {
+            self.give(node, Input::Applied(Arc::clone(&domain)));
+        }
+    }
+
+    /// As the checkpoint service would: the copies that placement wants are complete soon.
+    fn grow(&mut self) {
+        if !self.in_sync_by_itself {
+            return;
+        }
+        for group in self.domain.groups.keys().cloned().collect::<Vec<_>>() {
+            let row = self.domain.groups[&group].clone();
+            let Some(by) = row.active.filter(|a| self.domain.is_current(*a)) else { continue };
+            let Some(wanted) = self.roles[&by.node].replicas.get(&group).cloned() else { continue };
+            let mut in_sync: std::collections::BTreeSet<_> = wanted.iter().filter_map(|n| self.domain.member(*n)).collect();
+            in_sync.insert(by);
+            if in_sync != row.in_sync {
+                let index = LogIndex(self.domain.applied.0 + 1);
+                let entry = Entry::Sync { group, version: row.version, by, in_sync };
+                self.domain.apply(index, &entry).expect("the active asks");
+                self.spread();
+            }
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let next = self.roles.iter().filter(|(n, _)| !self.down.contains(n)).filter_map(|(n, r)| Some((r.poll_timeout()?, *n))).min();
+            let Some((at, node)) = next.filter(|(at, _)| *at <= end) else { break };
+            assert!(at >= self.now || at <= end);
+            self.now = self.now.max(at) + Duration::from_nanos(1);
+            self.give(node, Input::Timeout);
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// The node is gone: the others hold it for dead and release it.
+    fn kill(&mut self, node: NodeId) {
+        self.down.push(node);
+        let target = self.domain.member(node).expect("it joined");
+        let since = self.domain.nodes[&node].since;
+        let others: Vec<NodeId> = self.roles.keys().copied().filter(|n| !self.down.contains(n)).collect();
+        for at in &others {
+            self.give(*at, Input::Verdict { node, lost: true, cause: cause(7) });
+            for voter in &others {
+                let voter = self.domain.member(*voter).expect("it joined");
+                self.give(*at, Input::Release(Release { voter, target, since }));
+            }
+        }
+        self.grow();
+        self.run(Duration::from_millis(200));
+    }
+
+    /// The node's process starts anew, with nothing in memory.
+    fn restart(&mut self, node: NodeId, nonce: u64) {
+        self.down.retain(|d| *d != node);
+        self.roles.insert(node, Roles::new(node, nonce));
+        for at in self.roles.keys().copied().collect::<Vec<_>>() {
+            self.give(at, Input::Verdict { node, lost: false, cause: cause(8) });
+        }
+        let domain = Arc::new(self.domain.clone());
+        self.give(node, Input::Applied(domain));
+        self.give(node, Input::Unit { group: calls(), unit: Unit::Ready, cause: cause(9) });
+        self.grow();
+        self.run(Duration::from_secs(3));
+    }
+
+    fn active(&self, group: &GroupName) -> Option<NodeId> {
+        self.domain.groups[group].active.map(|m| m.node)
+    }
+
+    fn in_sync(&self, group: &GroupName) -> Vec<NodeId> {
+        self.domain.groups[group].in_sync.iter().map(|m| m.node).collect()
+    }
+}
+
+#[test]
+fn the_first_candidate_starts_and_its_standby_is_in_another_chassis() {
+    let world = World::new();
+    assert_eq!(world.active(&calls()), Some(n(1)));
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)]);
+    assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(1)));
+    assert_eq!(world.in_sync(&"chassis:mxp1".into()), [n(1), n(2)]);
+    assert_eq!(world.active(&"chassis:mxp2".into()), Some(n(3)));
+}
+
+#[test]
+fn a_dead_actives_groups_go_to_their_standbys() {
+    let mut world = World::new();
+    world.kill(n(1));
+    assert_eq!(world.active(&calls()), Some(n(3)));
+    assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(2)));
+    assert_eq!(world.domain.groups[&calls()].epoch, Epoch(2));
+    assert!(world.orders.iter().any(|(at, o)| *at == n(3) && matches!(o, Output::Role { role: Role::Active(Epoch(2)), .. })));
+}
+
+#[test]
+fn a_dead_standby_is_replaced_and_nothing_moves() {
+    let mut world = World::new();
+    world.kill(n(3));
+    assert_eq!(world.active(&calls()), Some(n(1)));
+    assert_eq!(world.in_sync(&calls()), [n(1), n(2)]);
+    world.restart(n(3), 33);
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "back in the other chassis");
+}
+
+#[test]
+fn without_releases_of_a_majority_nothing_moves() {
+    let mut world = World::new();
+    world.give(n(3), Input::Verdict { node: n(1), lost: true, cause: cause(7) });
+    let release = Release { voter: world.domain.member(n(3)).expect("joined"), target: world.domain.member(n(1)).expect("joined"), since: world.domain.nodes[&n(1)].since };
+    world.give(n(3), Input::Release(release));
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.active(&calls()), Some(n(1)));
+}
+
+#[test]
+fn a_released_node_confirms_itself_and_the_releases_are_void() {
+    let mut world = World::new();
+    let target = world.domain.member(n(1)).expect("joined");
+    let since = world.domain.nodes[&n(1)].since;
+    let release = |id: u16, w: &World| Release { voter: w.domain.member(n(id)).expect("joined"), target, since };
+    let (second, third) = (release(2, &world), release(3, &world));
+    world.give(n(1), Input::Release(second));
+    assert!(world.domain.nodes[&n(1)].since > since, "Confirm was applied");
+    world.give(n(3), Input::Release(second));
+    world.give(n(3), Input::Release(third));
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.active(&calls()), Some(n(1)), "old releases no longer count");
+}
+
+#[test]
+fn a_dead_application_is_relinquished_and_nobody_waits() {
+    let mut world = World::new();
+    world.give(n(1), Input::Unit { group: calls(), unit: Unit::Gone, cause: cause(5) });
+    assert_eq!(world.active(&calls()), Some(n(1)), "not before it is silent");
+    assert!(world.orders.contains(&(n(1), Output::Relinquish { group: calls(), epoch: Epoch(1) })));
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
+    assert_eq!(world.active(&calls()), Some(n(3)));
+}
+
+#[test]
+fn a_dead_application_without_a_standby_keeps_its_role() {
+    let mut world = World::new();
+    world.in_sync_by_itself = false;
+    world.kill(n(3));
+    let row = world.domain.groups[&calls()].clone();
+    let me = row.active.expect("active");
+    let index = LogIndex(world.domain.applied.0 + 1);
+    world.domain.apply(index, &Entry::Sync { group: calls(), version: row.version, by: me, in_sync: [me].into() }).expect("shrunk");
+    world.spread();
+    world.orders.clear();
+    world.give(n(1), Input::Unit { group: calls(), unit: Unit::Gone, cause: cause(5) });
+    world.run(Duration::from_secs(1));
+    assert!(!world.orders.iter().any(|(_, o)| matches!(o, Output::Relinquish { .. })));
+}
+
+#[test]
+fn a_switchover_quiesces_falls_silent_and_keeps_the_set() {
+    let mut world = World::new();
+    world.give(n(2), Input::Move { wish: Wish::Switchover { group: calls(), to: None }, cause: cause(6) });
+    let quiesce = world.orders.iter().find_map(|(at, o)| match o {
+        Output::Quiesce { epoch, to, .. } => Some((*at, *epoch, to.node)),
+        _ => None,
+    });
+    assert_eq!(quiesce, Some((n(1), Epoch(1), n(3))), "asked at n2, ordered at n1");
+    world.give(n(1), Input::Quiesced { group: calls(), epoch: Epoch(1) });
+    assert_eq!(world.active(&calls()), Some(n(1)));
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
+    assert_eq!(world.active(&calls()), Some(n(3)));
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)]);
+}
+
+#[test]
+fn a_switchover_that_hangs_is_given_up() {
+    let mut world = World::new();
+    world.give(n(1), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(3)) }, cause: cause(6) });
+    world.run(Duration::from_secs(1));
+    assert!(world.orders.contains(&(n(1), Output::Resume { group: calls(), epoch: Epoch(1) })));
+    assert!(world.orders.iter().any(|(_, o)| matches!(o, Output::Refused { .. })));
+    assert_eq!(world.active(&calls()), Some(n(1)));
+}
+
+#[test]
+fn a_silent_active_whose_target_died_takes_its_role_back_under_a_new_epoch() {
+    let mut world = World::new();
+    world.give(n(1), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(3)) }, cause: cause(6) });
+    world.give(n(1), Input::Quiesced { group: calls(), epoch: Epoch(1) });
+    world.down.push(n(3));
+    world.give(n(1), Input::Verdict { node: n(3), lost: true, cause: cause(7) });
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
+    world.run(Duration::from_secs(1));
+    let row = &world.domain.groups[&calls()];
+    assert_eq!((row.active.map(|m| m.node), row.epoch), (Some(n(1)), Epoch(2)));
+}
+
+#[test]
+fn a_switchover_to_a_node_that_is_not_in_sync_is_refused() {
+    let mut world = World::new();
+    world.give(n(1), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(2)) }, cause: cause(6) });
+    let reason = world.orders.iter().find_map(|(_, o)| if let Output::Refused { reason, .. } = o { Some(reason.clone()) } else { None });
+    assert_eq!(reason.as_deref(), Some("calls cannot move: n2 is not in sync. Wait until it is"));
+}
+
+#[test]
+fn evacuating_a_chassis_moves_its_services_out() {
+    let mut world = World::new();
+    world.give(n(2), Input::Move { wish: Wish::EvacuateChassis("mxp1".into()), cause: cause(6) });
+    world.give(n(1), Input::Quiesced { group: calls(), epoch: Epoch(1) });
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
+    assert_eq!(world.active(&calls()), Some(n(3)));
+}
+
+#[test]
+fn a_chassis_whose_only_owner_restarted_is_owned_again() {
+    let mut world = World::new();
+    world.kill(n(3));
+    world.restart(n(3), 33);
+    let row = &world.domain.groups[&GroupName::new("chassis:mxp2")];
+    assert_eq!(row.active, world.domain.member(n(3)));
+    assert_eq!(row.generation.0, 1, "what it knew beyond its sensors is declared lost");
+}
+
+#[test]
+fn a_service_waits_for_an_operator_when_every_copy_is_gone() {
+    let mut world = World::new();
+    for id in 1..=3 {
+        world.down.push(n(id));
+    }
+    for id in 1..=3 {
+        world.restart(n(id), 40 + u64::from(id));
+    }
+    let waiting = world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m));
+    assert!(!waiting, "nobody decides alone");
+    for id in 1..=3 {
+        world.give(n(id), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
+    }
+    world.run(Duration::from_secs(10));
+    assert!(world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m)));
+}
+
+#[test]
+fn leadership_leaves_a_busy_node_when_all_is_quiet() {
+    let mut world = World::new();
+    world.give(n(1), Input::Leader(Some(n(1))));
+    world.run(Duration::from_secs(3));
+    assert!(world.orders.contains(&(n(1), Output::TransferLeader { to: n(2) })), "{:?}", world.orders);
+}
