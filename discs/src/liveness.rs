@@ -10,6 +10,9 @@
 
 mod clock;
 mod peer;
+pub mod seal;
+#[cfg(feature = "shell")]
+pub mod shell;
 #[cfg(test)]
 mod tests;
 pub mod wire;
