@@ -3,3 +3,5 @@
 //! The machines ([`liveness`], …) are pure: no socket, no clock, no thread. Feature `shell` adds what moves their bytes.
 
 pub mod liveness;
+pub mod session;
+pub mod wire;
