@@ -31,7 +31,7 @@ impl Decoder {
     /// [`WireError`] if the bytes are no frame: the stream cannot be read on.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
         if self.started.is_empty() {
-            return self.from_fresh();
+            return self.next_in_fresh();
         }
         if !self.fill(HEADER_BYTES) {
             return Ok(None);
@@ -47,7 +47,7 @@ impl Decoder {
         Ok(Some(Frame { class, kind: Kind(header.kind), sequence: header.sequence.get(), payload: bytes }))
     }
 
-    fn from_fresh(&mut self) -> Result<Option<Frame>, WireError> {
+    fn next_in_fresh(&mut self) -> Result<Option<Frame>, WireError> {
         if self.fresh.len() < HEADER_BYTES {
             self.set_aside(HEADER_BYTES);
             return Ok(None);

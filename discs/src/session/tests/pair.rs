@@ -68,7 +68,7 @@ impl Pair {
             Step::Send { end, class, log } => self.send(end, Class::ALL[class], log),
             Step::Carry { link, to, place } => {
                 if let Some(frame) = self.take(link, to, place) {
-                    self.input(to, Input::Frame { link: LinkId(link as u8), frame });
+                    self.input(to, Input::Frame { link: id(link), frame });
                 }
             }
             Step::Lose { link, to, place } => drop(self.take(link, to, place)),
@@ -85,7 +85,7 @@ impl Pair {
             }
             Step::KillAt { link, end } => self.kill_at(link, end),
             Step::Raise { link } => self.raise(link),
-            Step::Hint { link, end, good } => self.input(end, Input::LinkHint { link: LinkId(link as u8), good }),
+            Step::Hint { link, end, good } => self.input(end, Input::LinkHint { link: id(link), good }),
             Step::Wait { ms } => {
                 self.now = self.now + Duration::from_millis(ms);
                 for end in 0..2 {
@@ -127,7 +127,7 @@ impl Pair {
     fn kill_at(&mut self, link: usize, end: usize) {
         self.links[link].up = false;
         self.links[link].to[end].clear();
-        self.input(end, Input::LinkDown { link: LinkId(link as u8) });
+        self.input(end, Input::LinkDown { link: id(link) });
     }
 
     /// A new connection: both ends say which lives they have.
@@ -136,7 +136,7 @@ impl Pair {
         let lives = [0, 1].map(|end: usize| self.ends[end].session.own_life());
         for end in 0..2 {
             let (own_life, peer_life) = (lives[end], lives[1 - end]);
-            self.input(end, Input::LinkUp { link: LinkId(link as u8), own_life, peer_life });
+            self.input(end, Input::LinkUp { link: id(link), own_life, peer_life });
         }
     }
 
@@ -250,4 +250,8 @@ fn the_harness_would_notice_a_lost_frame() {
     pair.ends[0].log.entry(Lane::State).or_default().push(99);
     let healed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.heal()));
     assert!(healed.is_err());
+}
+
+fn id(link: usize) -> LinkId {
+    LinkId(u8::try_from(link).unwrap())
 }
