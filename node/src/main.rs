@@ -1,5 +1,6 @@
 //! `nines`: the one binary of sixnines.
 
+#[expect(dead_code, reason = "the lab offers what the steps of the demo use; they follow")]
 mod demo;
 mod loadgen;
 mod realtime;

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// As whom the lab is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum As {
+pub(crate) enum As {
     /// As we are.
     Us,
     /// As somebody without rights, if we have any.
@@ -23,18 +23,18 @@ pub enum As {
 }
 
 /// A lab. It ends when this is dropped.
-pub struct Lab {
+pub(crate) struct Lab {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    pub mode: String,
-    pub directory: PathBuf,
-    pub service: Vec<String>,
+    pub(crate) mode: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) service: Vec<String>,
 }
 
 impl Lab {
     /// Builds the lab; `None`, loudly, if `who` gets no namespaces on this machine.
-    pub fn new(who: As) -> Option<Self> {
+    pub(crate) fn new(who: As) -> Option<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
         command.arg("demo-lab").stdin(Stdio::piped()).stdout(Stdio::piped());
         match who {
@@ -64,7 +64,7 @@ impl Lab {
     }
 
     /// The lab's own process.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
@@ -75,57 +75,57 @@ impl Lab {
     }
 
     /// One line there, one line back; an error from the lab is a failure of the test.
-    pub fn tell(&mut self, line: Value) -> Value {
+    pub(crate) fn tell(&mut self, line: Value) -> Value {
         let reply = self.try_tell(&line);
         assert!(reply.get("error").is_none(), "{line} was answered with {reply}");
         reply
     }
 
-    pub fn try_tell(&mut self, line: &Value) -> Value {
+    pub(crate) fn try_tell(&mut self, line: &Value) -> Value {
         writeln!(self.input.as_mut().unwrap(), "{line}").expect("the lab listens");
         self.hear()
     }
 
-    pub fn start(&mut self, room: &str, command: &[String]) -> i32 {
+    pub(crate) fn start(&mut self, room: &str, command: &[String]) -> i32 {
         let reply = self.tell(json!({ "do": "start", "room": room, "command": command }));
         i32::try_from(reply["pid"].as_i64().unwrap()).unwrap()
     }
 
-    pub fn signal(&mut self, room: &str, signal: &str) -> u64 {
+    pub(crate) fn signal(&mut self, room: &str, signal: &str) -> u64 {
         self.tell(json!({ "do": "signal", "room": room, "signal": signal }))["hit"].as_u64().unwrap()
     }
 
-    pub fn processes(&mut self, room: &str) -> Vec<i32> {
+    pub(crate) fn processes(&mut self, room: &str) -> Vec<i32> {
         let reply = self.tell(json!({ "do": "processes", "room": room }));
         serde_json::from_value(reply["pids"].clone()).unwrap()
     }
 
-    pub fn address(&mut self, node: &str, address: &str, present: bool) {
+    pub(crate) fn address(&mut self, node: &str, address: &str, present: bool) {
         self.tell(json!({ "do": "address", "node": node, "address": address, "present": present }));
     }
 
-    pub fn client(&mut self, calls: u32) -> Value {
+    pub(crate) fn client(&mut self, calls: u32) -> Value {
         self.tell(json!({ "do": "client", "calls": calls }))
     }
 
-    pub fn mark(&mut self, name: &str) {
+    pub(crate) fn mark(&mut self, name: &str) {
         self.tell(json!({ "do": "tell", "command": { "do": "mark", "name": name } }));
     }
 
-    pub fn report(&mut self) -> Value {
+    pub(crate) fn report(&mut self) -> Value {
         self.tell(json!({ "do": "tell", "command": { "do": "report" } }))
     }
 
-    pub fn read_back(&mut self) -> Value {
+    pub(crate) fn read_back(&mut self) -> Value {
         self.tell(json!({ "do": "tell", "command": { "do": "read-back" } }))
     }
 
-    pub fn finish(&mut self) -> Value {
+    pub(crate) fn finish(&mut self) -> Value {
         self.tell(json!({ "do": "tell", "command": { "do": "finish" } }))
     }
 
     /// Waits until the client's report shows what is wanted.
-    pub fn wait_report(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_report(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + SOON;
         loop {
             let report = self.report();
@@ -137,7 +137,7 @@ impl Lab {
     }
 
     /// Ends the lab in the ordinary way and waits for it.
-    pub fn end(mut self) -> PathBuf {
+    pub(crate) fn end(mut self) -> PathBuf {
         drop(self.input.take());
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
@@ -145,7 +145,7 @@ impl Lab {
     }
 
     /// Ends the lab by a signal and waits for it.
-    pub fn end_by(mut self, signal: nix::sys::signal::Signal) -> PathBuf {
+    pub(crate) fn end_by(mut self, signal: nix::sys::signal::Signal) -> PathBuf {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
         self.child.wait().unwrap();
         self.directory.clone()
@@ -162,7 +162,7 @@ impl Drop for Lab {
 }
 
 /// Waits for a state of the world.
-pub fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !reached() {
         assert!(Instant::now() < deadline, "{what} did not come");
@@ -171,7 +171,7 @@ pub fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
 }
 
 /// Whether a process is there and not only waiting to be noticed as dead.
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !matches!(stat[stat.rfind(')').unwrap()..].chars().nth(2), Some('Z' | 'X')))
 }

@@ -2,16 +2,19 @@
 //!
 //! For tests that need the demo's networks with processes of their own in them. The end of the input ends the world.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead as _, Write as _};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sixnines_drivers::address::{Address, Ledger};
 use sixnines_drivers::netlink::route::Cidr;
 
-use super::{FRONT_DEVICE, Fabric, Lab, Mode, world};
+use super::{FRONT_DEVICE, Fabric, Lab, Mode, world as worlds};
 use crate::demo::client::Client;
 use crate::loadgen;
 
@@ -27,7 +30,7 @@ enum Line {
     Signal { room: String, signal: Sign },
     /// Pull or plug a cable.
     Cable { node: String, fabric: Fabric, plugged: bool },
-    /// Put an address on a node's front device, announced by the kernel, or take it away.
+    /// Put an address on a node's front device and announce it, or take it away.
     Address { node: String, address: String, present: bool },
     /// Start the load generator.
     Client { calls: u32 },
@@ -48,14 +51,14 @@ enum Sign {
 /// # Errors
 /// If the world cannot be built, or a line is no command; everything has been ended then.
 pub(crate) fn run(mode: Option<Mode>) -> anyhow::Result<()> {
-    let mode = mode.unwrap_or_else(world::enter);
+    let mode = mode.unwrap_or_else(worlds::enter);
     let lab = Lab::build(mode, None)?;
     lab.keeper().end_on_signals()?;
-    let mut client = None;
+    let mut world = World { client: None, addresses: BTreeMap::new() };
     say(&json!({ "mode": mode, "directory": lab.directory(), "service": lab.service() }))?;
     for line in std::io::stdin().lock().lines() {
         let line = line.context("reading a line")?;
-        let reply = serde_json::from_str(&line).context("not a command").and_then(|line| obey(&lab, &mut client, line));
+        let reply = serde_json::from_str(&line).context("not a command").and_then(|line| obey(&lab, &mut world, line));
         say(&reply.unwrap_or_else(|error| json!({ "error": format!("{error:#}") })))?;
     }
     Ok(())
@@ -66,7 +69,13 @@ fn say(value: &Value) -> anyhow::Result<()> {
     writeln!(out, "{value}").and_then(|()| out.flush()).context("writing a reply")
 }
 
-fn obey(lab: &Lab, client: &mut Option<Client>, line: Line) -> anyhow::Result<Value> {
+/// What the lines have made so far, besides processes.
+struct World {
+    client: Option<Client>,
+    addresses: BTreeMap<(String, Cidr), Address>,
+}
+
+fn obey(lab: &Lab, world: &mut World, line: Line) -> anyhow::Result<Value> {
     lab.keeper().reap();
     let room = |name: &str| lab.find_room(name).with_context(|| format!("there is no room {name:?}"));
     match line {
@@ -86,21 +95,29 @@ fn obey(lab: &Lab, client: &mut Option<Client>, line: Line) -> anyhow::Result<Va
         }
         Line::Address { node, address, present } => {
             let cidr: Cidr = address.parse()?;
-            let netns = room(&node)?.netns()?;
-            netns.run(|| std::fs::write(format!("/proc/sys/net/ipv4/conf/{FRONT_DEVICE}/arp_notify"), "1")).context("arp_notify")?;
-            // The kernel announces addresses when a device comes up, not when an address does.
-            netns.configure(|r| match present {
-                true => r.add_address(FRONT_DEVICE, cidr).and_then(|()| r.set_up(FRONT_DEVICE, false)).and_then(|()| r.set_up(FRONT_DEVICE, true)),
-                false => r.delete_address(FRONT_DEVICE, cidr),
+            let key = (node, cidr);
+            if !present {
+                world.addresses.remove(&key).context("that address is not there")?.give_up()?;
+                return Ok(json!({}));
+            }
+            let ledger = lab.path(format!("{}.addresses", key.0));
+            let netns = room(&key.0)?.netns()?;
+            let address = netns.run(|| -> anyhow::Result<Address> {
+                let (ledger, _left) = Ledger::start_clean(&ledger)?;
+                let mut address = Address::prepare(FRONT_DEVICE, cidr, &Arc::new(ledger))?;
+                address.take()?;
+                address.announce()?;
+                Ok(address)
             })?;
+            world.addresses.insert(key, address);
             Ok(json!({}))
         }
         Line::Client { calls } => {
-            let started = client.insert(Client::start(lab, calls)?);
+            let started = world.client.insert(Client::start(lab, calls)?);
             Ok(json!({ "realtime": started.realtime, "sniffer": started.sniffer }))
         }
         Line::Tell { command } => {
-            let reply = client.as_mut().context("the client has not been started")?.ask(&command)?;
+            let reply = world.client.as_mut().context("the client has not been started")?.ask(&command)?;
             Ok(serde_json::to_value(reply)?)
         }
     }
