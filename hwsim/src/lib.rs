@@ -1,1 +1,2 @@
 //! see Cargo.toml
+pub mod domain;

@@ -1,0 +1,153 @@
+//! An acknowledged write is never lost, never undone, and never seen twice; a shown value never disappears. Source: protocol 2.
+//!
+//! Each request sets its key to a number of its own. Clients overlap, so the order of two open writes is unknown; but a value whose
+//! acknowledgement came before another request was even asked is gone for good once that one is acknowledged or shown.
+
+use std::collections::BTreeMap;
+
+use sixnines_core::ids::GroupName;
+
+use crate::domain::{Answer, Call, Truth};
+
+/// One written value's story, in steps of a counter that orders all questions and answers.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    asked: u64,
+    acknowledged: Option<u64>,
+    /// A later one was acknowledged or shown: it may never be seen again.
+    is_replaced: bool,
+}
+
+/// One key's story.
+#[derive(Debug, Default)]
+struct Key {
+    values: BTreeMap<u64, Value>,
+    /// Something was acknowledged or shown: it can no longer be empty.
+    is_filled: bool,
+}
+
+impl Key {
+    /// `value` is or was there: whatever was acknowledged before it was asked for is gone.
+    fn settle(&mut self, value: u64) {
+        self.is_filled = true;
+        let Some(asked) = self.values.get(&value).map(|v| v.asked) else { return };
+        for (_, older) in self.values.iter_mut().filter(|(v, _)| **v != value) {
+            older.is_replaced |= older.acknowledged.is_some_and(|at| at < asked);
+        }
+    }
+}
+
+/// Everything that clients were told.
+#[derive(Debug, Default)]
+pub struct Writes {
+    keys: BTreeMap<(GroupName, u64), Key>,
+    answered_at: BTreeMap<GroupName, Vec<Truth>>,
+    steps: u64,
+    answers: u64,
+}
+
+impl Writes {
+    pub(super) fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    pub(super) fn asked(&mut self, group: &GroupName, call: &Call) {
+        self.steps += 1;
+        let key = self.keys.entry((group.clone(), call.key)).or_default();
+        if let Some(value) = call.value {
+            key.values.insert(value, Value { asked: self.steps, acknowledged: None, is_replaced: false });
+        }
+    }
+
+    /// The first answer to an open request; later ones are the client's to ignore.
+    pub(super) fn answered(&mut self, now: Truth, group: &GroupName, answer: &Answer) -> Result<(), String> {
+        self.steps += 1;
+        self.answers += 1;
+        self.answered_at.entry(group.clone()).or_default().push(now);
+        let at = self.steps;
+        let key = self.keys.entry((group.clone(), answer.key)).or_default();
+        if answer.is_write {
+            let Some(value) = key.values.get_mut(&answer.request) else {
+                return Err(format!("{group} acknowledges request {}, which nobody made", answer.request));
+            };
+            value.acknowledged = Some(at);
+            key.settle(answer.request);
+            return Ok(());
+        }
+        match answer.value {
+            None if key.is_filled => Err(format!("key {} of {group} is empty after a write was acknowledged or shown", answer.key)),
+            None => Ok(()),
+            Some(value) => match key.values.get(&value) {
+                None => Err(format!("key {} of {group} shows {value}, which nobody wrote", answer.key)),
+                Some(v) if v.is_replaced => Err(format!("key {} of {group} shows {value} again, which was replaced", answer.key)),
+                Some(_) => {
+                    key.settle(value);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    pub(super) fn gap(&self, group: &GroupName, since: Truth, now: Truth) -> Truth {
+        let Some(times) = self.answered_at.get(group) else { return now - since };
+        let from = times.iter().rev().find(|t| **t <= since).copied().unwrap_or(since);
+        let mut last = from;
+        let mut longest = 0;
+        for time in times.iter().filter(|t| **t > since).chain([&now]) {
+            longest = longest.max(time - last);
+            last = *time;
+        }
+        longest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(request: u64) -> (Call, Answer) {
+        (Call { request, value: Some(request), key: 1 }, Answer { request, is_write: true, key: 1, value: Some(request) })
+    }
+
+    fn read(value: Option<u64>) -> Answer {
+        Answer { request: 999, is_write: false, key: 1, value }
+    }
+
+    #[test]
+    fn a_lost_write_is_a_breach() {
+        let group = GroupName::new("calls");
+        let mut writes = Writes::default();
+        let (call, answer) = write(5);
+        writes.asked(&group, &call);
+        assert!(writes.answered(1, &group, &read(None)).is_ok(), "not applied yet");
+        assert!(writes.answered(1, &group, &answer).is_ok());
+        assert!(writes.answered(2, &group, &read(Some(5))).is_ok());
+        assert!(writes.answered(3, &group, &read(None)).is_err());
+    }
+
+    #[test]
+    fn an_undone_write_is_a_breach() {
+        let group = GroupName::new("calls");
+        let mut writes = Writes::default();
+        for request in [5, 6] {
+            let (call, answer) = write(request);
+            writes.asked(&group, &call);
+            assert!(writes.answered(1, &group, &answer).is_ok());
+        }
+        assert!(writes.answered(2, &group, &read(Some(5))).is_err());
+        assert!(writes.answered(2, &group, &read(Some(6))).is_ok());
+    }
+
+    #[test]
+    fn a_write_without_an_answer_may_show_or_not_until_it_has_shown() {
+        let group = GroupName::new("calls");
+        let mut writes = Writes::default();
+        let (call, answer) = write(5);
+        writes.asked(&group, &call);
+        assert!(writes.answered(1, &group, &answer).is_ok());
+        writes.asked(&group, &write(6).0);
+        assert!(writes.answered(2, &group, &read(Some(5))).is_ok());
+        assert!(writes.answered(3, &group, &read(Some(6))).is_ok());
+        assert!(writes.answered(4, &group, &read(Some(5))).is_err(), "shown and gone again");
+    }
+}
