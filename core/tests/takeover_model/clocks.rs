@@ -15,7 +15,7 @@ use super::law::{A, B, Broken, Head, Law, Said, View, Who, small};
 /// Who can hold a lease.
 pub(crate) const HOLDERS: usize = 2;
 /// How many processes a node has in one run, one after another.
-const PROCESSES: usize = 3;
+const PROCESSES: usize = 4;
 
 /// L, P and G in units of a quarter tick, and how far clocks drift: a slow one counts 3 units in a tick, a fast one 5.
 #[derive(Clone, Copy, Debug)]
@@ -280,10 +280,11 @@ impl Model for Clocks {
         let latest = self.law.latest(self.first);
         let life = [latest.life[0], latest.life[1], latest.life[2]];
         let applied = [self.law.len(self.first); 3];
-        // What each first process sent to join may still be under way a second time.
         let mut joins = [[0; PROCESSES]; 3];
+        // What a process sent to join that ended before the present ones began may still be under way. If it named the
+        // life to replace it would be void by now.
         if !self.rules.joined_names_life {
-            joins = [[1, 0, 0]; 3];
+            joins = [[0, 0, 0, 1]; 3];
         }
         let b = self.rules.bounds;
         let mut s = State {

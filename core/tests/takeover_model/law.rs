@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, Profile, ServiceConfig};
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, Release};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 
@@ -326,6 +326,7 @@ fn service(group: usize, data: &[usize]) -> ServiceConfig {
         nodes: data.iter().map(|n| node_id(small(*n))).collect(),
         copies: 2,
         floor: 1,
+        on_total_loss: OnTotalLoss::Best,
     }
 }
 

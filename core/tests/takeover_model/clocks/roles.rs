@@ -46,9 +46,9 @@ impl Clocks {
             s.life[node] = index;
         }
         let since = self.law.view(s.head, index).since;
-        for target in 0..HOLDERS {
+        for (target, since) in since.into_iter().enumerate().take(HOLDERS) {
             let about_it = matches!(op, Op::Takeover { .. }) && self.law.view(s.head, index).about[target] == index;
-            if s.released[node][target] != since[target] || (self.rules.takeover_ends_release && about_it) {
+            if s.released[node][target] != since || (self.rules.takeover_ends_release && about_it) {
                 s.released[node][target] = 0;
             }
         }
@@ -177,7 +177,7 @@ impl Clocks {
         s.joins[node][usize::from(s.process[node])] = self.view(s, node).life[node] + 1;
     }
 
-    /// A `Joined` under way is committed. If it names no life, it may be so once more: its sender could not know and sent it again.
+    /// A `Joined` under way is committed, if it names no life to replace however late.
     fn joins(&mut self, s: &State, out: &mut Vec<(Step, State)>) {
         let life = self.law.latest(s.head).life;
         for node in VOTERS {
