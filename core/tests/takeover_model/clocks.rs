@@ -93,6 +93,8 @@ pub(crate) struct Rules {
     pub(crate) relinquish_first: bool,
     /// A node starts clean: whatever an earlier process left running is ended before it joins.
     pub(crate) starts_clean: bool,
+    /// A process that has just started is nobody until its own `Joined` is applied; else it speaks as its predecessor.
+    pub(crate) joins_first: bool,
     /// A `Joined` names the life that it replaces, so that a late or doubled one does nothing.
     pub(crate) joined_names_life: bool,
     /// A holder's clock may stand still for so many ticks.
@@ -144,6 +146,7 @@ impl Rules {
         reopens: false,
         relinquish_first: true,
         starts_clean: true,
+        joins_first: true,
         joined_names_life: true,
         frozen: 0,
         mute: None,

@@ -170,7 +170,7 @@ impl Clocks {
             }
         }
         s.process[node] += 1;
-        s.life[node] = 0;
+        s.life[node] = if self.rules.joins_first { 0 } else { self.view(s, node).life[node] };
         s.promise[node] = [0; HOLDERS];
         s.released[node] = [0; HOLDERS];
         s.wait[node] = if self.rules.wait_after_start { self.promise } else { 0 };
