@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use config::{Bundle, DomainConfig};
-pub use entry::{DecodeError, Entry, Evidence, Release};
+pub use entry::{DecodeError, Entry, Evidence, Proposal, Release};
 
 /// The state that the control log's entries build up, the same on every node that has applied the same prefix.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Bundle, DomainConfig};
-use crate::ids::{Epoch, GroupName, LogIndex, Member, NodeId, Version};
+use crate::ids::{Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
 
 /// A proposal; law once the control log has committed it and [`super::Domain::apply`] has not found it void.
 ///
@@ -157,8 +157,47 @@ impl Entry {
     }
 }
 
+/// What a node hands to the control log, and what the log bears: an entry, who asks for it, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The proposer.
+    pub by: NodeId,
+    /// The proposer's own number for this proposal: by it the outcome comes back. 0: nobody waits for it.
+    pub ticket: u64,
+    /// The event or command that led to it.
+    pub cause: Option<EventId>,
+    /// What is to be law.
+    pub entry: Entry,
+}
+
+/// First byte of every encoded proposal. Its entry follows with a format of its own.
+const PROPOSAL_FORMAT: u8 = 1;
+
+impl Proposal {
+    /// The command's bytes in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        let head = (self.by, self.ticket, self.cause);
+        let mut bytes = postcard::to_extend(&head, vec![PROPOSAL_FORMAT]).expect("three numbers have an encoding");
+        bytes.extend_from_slice(&self.entry.encode());
+        bytes
+    }
+
+    /// Reads a command from the log.
+    ///
+    /// # Errors
+    /// As [`Entry::decode`]; never skipped.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (&format, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        if format != PROPOSAL_FORMAT {
+            return Err(DecodeError::Format { theirs: format, ours: PROPOSAL_FORMAT });
+        }
+        let ((by, ticket, cause), rest) = postcard::take_from_bytes(rest).map_err(DecodeError::Body)?;
+        Ok(Self { by, ticket, cause, entry: Entry::decode(rest)? })
+    }
+}
+
 /// An entry that this version cannot read. The node stops rather than go on without it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Nothing there.
     #[error("the entry is empty")]
@@ -177,4 +216,35 @@ pub enum DecodeError {
     /// Too short, or of an unknown kind.
     #[error("the entry's body cannot be read")]
     Body(#[source] postcard::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Incarnation;
+
+    fn proposal() -> Proposal {
+        let cause = EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 };
+        Proposal { by: NodeId(2), ticket: 7, cause: Some(cause), entry: Entry::Joined { node: NodeId(2), nonce: 300 } }
+    }
+
+    #[test]
+    fn format_1_has_these_bytes() {
+        let bytes = [1, 2, 7, 1, 3, 5, 0xDE, 7, 1, 0, 2, 0xAC, 2];
+        assert_eq!(proposal().encode(), bytes);
+        assert_eq!(Proposal::decode(&bytes), Ok(proposal()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_name() {
+        let good = proposal().encode();
+        assert_eq!(Proposal::decode(&[]), Err(DecodeError::Empty));
+        assert_eq!(Proposal::decode(&[9]), Err(DecodeError::Format { theirs: 9, ours: 1 }));
+        assert_eq!(Proposal::decode(&good[..8]), Err(DecodeError::Empty), "the entry is missing");
+        assert!(matches!(Proposal::decode(&good[..10]), Err(DecodeError::Body(_))));
+        assert_eq!(Proposal::decode(&[&good[..], &[0]].concat()), Err(DecodeError::Trailing(1)));
+        let mut unknown_kind = good;
+        unknown_kind[9] = 200;
+        assert!(matches!(Proposal::decode(&unknown_kind), Err(DecodeError::Body(_))));
+    }
 }
