@@ -1,0 +1,423 @@
+//! The log's tasks: take inputs, answer peers, watch openraft, keep the membership as the configuration says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use openraft::{AsyncRuntime, ChangeMembers, Raft, RaftMetrics, ServerState, Snapshot};
+use sixnines_core::domain::{Domain, Entry, Proposal};
+use sixnines_core::ids::{LogIndex, NodeId, Version};
+
+use super::disk::Disk;
+use super::inbox::Inbox;
+use super::machine::{Content, StateMachine};
+use super::network::Network;
+use super::peers::Peers;
+use super::segment::{Identity, OpenError, Segment};
+use super::store::LogStore;
+use super::types::{Command, Seat, Types};
+use super::wire::{Reply, Request, SnapshotPart};
+use super::writer::Writer;
+use super::{Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Port, Timing};
+
+/// What comes in from outside the runtime.
+pub(crate) enum Input {
+    Frame(NodeId, Vec<u8>),
+    Propose(Proposal),
+    TransferLeader(NodeId),
+    Initialize(FirstStart),
+    Replace(NodeId),
+}
+
+/// Between two calls of `Port::progress`: half of what is promised.
+const PROGRESS: Duration = Duration::from_millis(5);
+
+/// Forwarded proposals remembered per peer, so that a doubled frame is not a doubled entry.
+const FORWARDED_MAX: usize = 256;
+
+pub(crate) type OurRaft<R> = Raft<Types<R>, StateMachine<R>>;
+
+/// One log, shared by its tasks.
+pub(crate) struct Host<R: AsyncRuntime> {
+    pub(crate) raft: OurRaft<R>,
+    pub(crate) peers: Peers<R>,
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) timing: Timing,
+    faults: Faults,
+    board: Board,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    first: Option<FirstStart>,
+    to_replace: BTreeSet<NodeId>,
+    incoming: BTreeMap<NodeId, Incoming>,
+    forwarded: BTreeMap<NodeId, VecDeque<u64>>,
+}
+
+/// A snapshot on its way in.
+struct Incoming {
+    transfer: u64,
+    bytes: Vec<u8>,
+}
+
+/// Says when a log has shut down.
+#[derive(Clone)]
+pub(crate) struct Ended(Arc<Inbox<()>>);
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self(Arc::new(Inbox::new(0)))
+    }
+}
+
+#[cfg(feature = "shell")]
+impl Ended {
+    /// Returns once the log has shut down.
+    pub(crate) async fn wait(&self) {
+        while self.0.take_all().await.is_some() {}
+    }
+}
+
+/// A log that was opened but does not run yet: the caller decides what its writer runs on.
+pub(crate) struct Opened {
+    pub(crate) writer: Writer,
+    options: Options,
+    identity: Identity,
+    recovered: super::segment::Recovered,
+    content: Content,
+}
+
+impl Opened {
+    /// Reads the directory. Waits for the disk.
+    pub(crate) fn open(options: Options, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
+        // 0 would mean "not known" in frames and in the membership.
+        let ours = Identity { node: options.node, domain: options.domain, disk: options.nonce.max(1) };
+        let (segment, identity, recovered) = Segment::open(disk, ours)?;
+        let content = recovered.snapshot.as_deref().map(Content::decode).transpose()?.unwrap_or_default();
+        Ok(Self { writer: Writer::new(segment), options, identity, recovered, content })
+    }
+
+    /// Starts the log's tasks on the runtime that this is awaited on. Its writer must be running.
+    pub(crate) async fn start<R: AsyncRuntime>(mut self, port: Arc<dyn Port>) -> Result<(Handle, Ended), OpenError> {
+        let refused = |e: &dyn std::fmt::Display| OpenError::Start(e.to_string());
+        let board = Board::default();
+        let faults = Faults::new(port.clone());
+        let timing = self.options.timing;
+        let snapshot = self.recovered.snapshot.take();
+        let about = about_from(&self.content.domain);
+        let machine = StateMachine::new(self.content, snapshot, self.writer.clone(), port.clone(), board.clone(), faults.clone());
+        let store = LogStore::<R>::new(self.recovered, about, self.writer.clone(), port.clone(), faults.clone()).map_err(|e| refused(&e))?;
+        let peers = Peers::<R>::new(self.identity, self.options.nonce, port.clone());
+        let network = Network { peers: peers.clone(), snapshot_part: timing.snapshot_part() };
+        let config = Arc::new(timing.raft().validate().map_err(|e| refused(&e))?);
+        let raft = OurRaft::<R>::build(self.identity.node, config, network, store, machine).await.map_err(|e| refused(&e))?;
+        let inbox = Arc::new(Inbox::new(INPUTS_MAX));
+        let handle = Handle { inbox: inbox.clone(), board: board.clone(), port: port.clone() };
+        let host = Arc::new(Host { raft, peers, port, timing, faults, board, state: Mutex::default() });
+        // Before the first frame: which disks the log already knows.
+        host.publish(&host.raft.metrics().borrow_watched(), &mut None);
+        host.raft.run();
+        drop(R::spawn(host.clone().watch()));
+        drop(R::spawn(host.clone().turn()));
+        drop(R::spawn(host.clone().govern()));
+        let ended = Ended::default();
+        drop(R::spawn(host.take_inputs(inbox, self.writer, ended.clone())));
+        Ok((handle, ended))
+    }
+}
+
+/// What the snapshot says of the newest entries about each node.
+fn about_from(domain: &Domain) -> BTreeMap<NodeId, LogIndex> {
+    domain.nodes.iter().map(|(node, row)| (*node, row.about)).collect()
+}
+
+impl<R: AsyncRuntime> Host<R> {
+    pub(crate) fn me(&self) -> NodeId {
+        self.peers.node()
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_inputs(self: Arc<Self>, inbox: Arc<Inbox<Input>>, writer: Writer, ended: Ended) {
+        while let Some(inputs) = inbox.take_all().await {
+            for input in inputs {
+                self.clone().take(input);
+            }
+        }
+        drop(self.raft.shutdown().await);
+        writer.close();
+        ended.0.close();
+    }
+
+    fn take(self: Arc<Self>, input: Input) {
+        match input {
+            Input::Frame(from, bytes) => {
+                if let Some((correlation, request)) = self.peers.receive(from, &bytes) {
+                    drop(R::spawn(self.serve(from, correlation, request)));
+                }
+            }
+            Input::Propose(proposal) => drop(R::spawn(self.propose(proposal))),
+            Input::TransferLeader(to) => drop(R::spawn(async move { drop(self.raft.trigger().transfer_leader(to).await) })),
+            Input::Initialize(first) => drop(R::spawn(self.initialize(first))),
+            Input::Replace(node) => drop(self.lock().to_replace.insert(node)),
+        }
+    }
+
+    async fn initialize(self: Arc<Self>, first: FirstStart) {
+        let voters: BTreeMap<_, _> = first.config.voters().map(|node| (node, Seat::default())).collect();
+        self.lock().first = Some(first);
+        // Not empty, or not a voter: then this node has nothing to begin, as documented.
+        if let Err(e) = self.raft.initialize(voters).await {
+            tracing::info!(reason = %e, "no new log is begun here");
+        }
+    }
+
+    // Watching openraft.
+
+    async fn watch(self: Arc<Self>) {
+        let mut metrics = self.raft.metrics();
+        let mut told = None;
+        loop {
+            self.publish(&metrics.borrow_and_update(), &mut told);
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn publish(&self, metrics: &RaftMetrics<Types<R>>, told: &mut Option<Option<NodeId>>) {
+        let membership = metrics.membership_config.membership();
+        let bound = membership.nodes().filter(|(_, seat)| seat.disk != 0).map(|(node, seat)| (*node, seat.disk));
+        self.peers.bind(bound.collect());
+        self.board.update(|m| {
+            *m = Metrics {
+                leader: metrics.current_leader,
+                is_leader: metrics.state == ServerState::Leader,
+                term: metrics.current_term,
+                last: LogIndex(metrics.last_log_index.unwrap_or(0)),
+                applied: LogIndex(metrics.last_applied.map_or(0, |id| id.index)),
+                snapshot: LogIndex(metrics.snapshot.map_or(0, |id| id.index)),
+                voters: membership.voter_ids().collect(),
+                learners: membership.learner_ids().collect(),
+                ..std::mem::take(m)
+            }
+        });
+        if told.replace(metrics.current_leader) != Some(metrics.current_leader) {
+            self.port.leader(metrics.current_leader);
+        }
+        if let Err(fatal) = &metrics.running_state
+            && !matches!(fatal, openraft::errors::Fatal::Stopped)
+        {
+            self.faults.raise(Failure::Raft(fatal.to_string()));
+        }
+    }
+
+    async fn turn(self: Arc<Self>) {
+        loop {
+            R::sleep(PROGRESS).await;
+            let kept_out = self.peers.kept_out();
+            self.board.update(|m| {
+                m.refused_frames = kept_out.refused;
+                m.misaddressed_frames = kept_out.misaddressed;
+                m.strangers = kept_out.strangers;
+            });
+            self.port.progress();
+        }
+    }
+
+    // Answering peers.
+
+    async fn serve(self: Arc<Self>, from: NodeId, correlation: u64, request: Request) {
+        let reply = match request {
+            Request::Vote { vote, last, transfer } => {
+                let mut rpc = VoteRequest::new(vote.into(), last.map(Into::into));
+                rpc.leadership_transfer = transfer;
+                self.raft.vote(rpc).await.map_or(Reply::Unable, vote_reply)
+            }
+            Request::PreVote { vote, last } => {
+                let rpc = VoteRequest::new(vote.into(), last.map(Into::into));
+                self.raft.pre_vote(rpc).await.map_or(Reply::Unable, vote_reply)
+            }
+            Request::Append { vote, previous, entries, commit } => {
+                let rpc = AppendEntriesRequest {
+                    vote: vote.into(),
+                    prev_log_id: previous.map(Into::into),
+                    entries: entries.into_iter().map(Into::into).collect(),
+                    leader_commit: commit.map(Into::into),
+                };
+                self.raft.append_entries(rpc).await.map_or(Reply::Unable, append_reply)
+            }
+            Request::Transfer { vote, to, last } => {
+                let rpc = TransferLeaderRequest::new(vote.into(), to, last.map(Into::into));
+                match self.raft.handle_transfer_leader(rpc).await {
+                    Ok(Ok(())) => Reply::TransferAccepted,
+                    Ok(Err(TransferLeaderError::VoteChanged { actual, .. })) => Reply::TransferRefusedVote(actual.into()),
+                    Ok(Err(TransferLeaderError::LogNotFlushed { actual, .. })) => Reply::TransferRefusedLog(actual.map(Into::into)),
+                    Err(_) => Reply::Unable,
+                }
+            }
+            Request::SnapshotPart(part) => self.take_part(from, part).await,
+            Request::Propose { proposal } => {
+                if !self.is_new(from, correlation) {
+                    return;
+                }
+                self.serve_proposal(proposal).await
+            }
+        };
+        self.peers.answer(from, correlation, reply);
+    }
+
+    fn is_new(&self, from: NodeId, correlation: u64) -> bool {
+        let mut state = self.lock();
+        let seen = state.forwarded.entry(from).or_default();
+        if seen.contains(&correlation) {
+            return false;
+        }
+        seen.push_back(correlation);
+        if seen.len() > FORWARDED_MAX {
+            seen.pop_front();
+        }
+        true
+    }
+
+    async fn take_part(&self, from: NodeId, part: SnapshotPart) -> Reply {
+        let bytes = {
+            let mut state = self.lock();
+            if part.offset == 0 {
+                state.incoming.insert(from, Incoming { transfer: part.transfer, bytes: Vec::new() });
+            }
+            let Some(incoming) = state.incoming.get_mut(&from).filter(|i| i.transfer == part.transfer) else {
+                return Reply::Unable;
+            };
+            if incoming.bytes.len() as u64 == part.offset {
+                incoming.bytes.extend_from_slice(&part.bytes);
+            }
+            let next = incoming.bytes.len() as u64;
+            if next < part.total {
+                return Reply::SnapshotPart { next };
+            }
+            state.incoming.remove(&from).map(|i| i.bytes).unwrap_or_default()
+        };
+        match Content::decode(&bytes) {
+            Ok(content) => {
+                let snapshot = Snapshot { meta: content.meta(), snapshot: bytes.into() };
+                let installed = self.raft.install_full_snapshot(part.vote.into(), snapshot).await;
+                installed.map_or(Reply::Unable, |done| Reply::SnapshotDone { vote: done.vote.into() })
+            }
+            Err(e @ OpenError::Format { .. }) => {
+                self.faults.raise(Failure::Snapshot(e.to_string()));
+                Reply::Unable
+            }
+            Err(_) => Reply::Unable,
+        }
+    }
+
+    // Keeping the membership.
+
+    async fn govern(self: Arc<Self>) {
+        loop {
+            R::sleep(self.timing.heartbeat).await;
+            let leads = self.raft.metrics().borrow_watched().state == ServerState::Leader;
+            if leads {
+                // What fails now is found undone next time.
+                drop(R::timeout(self.timing.propose, self.govern_once()).await);
+            }
+        }
+    }
+
+    /// One step towards the membership that the configuration asks for.
+    async fn govern_once(&self) {
+        let law = self.board.law();
+        if law.config_version == Version(0) {
+            return self.commit_first().await;
+        }
+        let Some(change) = self.next_change(&law) else { return };
+        tracing::info!(?change, "changing the membership");
+        // A node that is not a voter any more stays as a learner only if the configuration still names it.
+        if let Err(e) = self.raft.change_membership(change, true).await {
+            tracing::debug!(reason = %e, "the membership is as it was");
+        }
+    }
+
+    async fn commit_first(&self) {
+        let Some(first) = self.lock().first.clone() else { return };
+        let entries = [
+            Entry::Configure { expected: Version(0), config: first.config },
+            Entry::Bundle { expected: Version(0), bundle: first.bundle },
+        ];
+        for entry in entries {
+            let proposal = Proposal { by: self.me(), ticket: 0, cause: None, entry };
+            drop(self.raft.client_write(Command(proposal.encode().into())).await);
+        }
+    }
+
+    /// One thing at a time: bind disks, replace, take in, promote or demote, let go.
+    fn next_change(&self, law: &super::Law) -> Option<ChangeMembers<NodeId, Seat>> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let seats: BTreeMap<_, _> = membership.nodes().map(|(node, seat)| (*node, *seat)).collect();
+        let voters: BTreeSet<_> = membership.voter_ids().collect();
+        let seat_of = |node: &NodeId| self.peers.heard(*node).map(|disk| Seat { disk });
+
+        let unbound = seats.iter().filter(|(_, seat)| seat.disk == 0);
+        let newly_bound: BTreeMap<_, _> = unbound.filter_map(|(node, _)| Some((*node, seat_of(node)?))).collect();
+        if !newly_bound.is_empty() {
+            return Some(ChangeMembers::SetNodes(newly_bound));
+        }
+        if let Some(change) = self.next_replacement(&seats, &voters) {
+            return Some(change);
+        }
+        let missing: BTreeMap<_, _> = law.nodes.iter().filter(|n| !seats.contains_key(n)).filter_map(|n| Some((*n, seat_of(n)?))).collect();
+        if !missing.is_empty() {
+            return Some(ChangeMembers::AddNodes(missing));
+        }
+        let replication = metrics.replication.unwrap_or_default();
+        // A learner that is still far behind would only be one more whose word is missing.
+        let caught_up = |node: &NodeId| {
+            let matching = replication.get(node).copied().flatten().map_or(0, |id| id.index);
+            matching + self.timing.keep_entries >= metrics.last_log_index.unwrap_or(0)
+        };
+        let ready = law.voters.iter().filter(|n| voters.contains(n) || (seats.contains_key(n) && caught_up(n)));
+        let wanted: BTreeSet<_> = ready.copied().collect();
+        if wanted != voters && !wanted.is_empty() {
+            return Some(ChangeMembers::ReplaceAllVoters(wanted));
+        }
+        let gone: BTreeSet<_> = seats.keys().filter(|n| !law.nodes.contains(n) && !voters.contains(n)).copied().collect();
+        (!gone.is_empty()).then_some(ChangeMembers::RemoveNodes(gone))
+    }
+
+    /// First without a vote, then out; taking it in again with its new disk is the ordinary way.
+    fn next_replacement(&self, seats: &BTreeMap<NodeId, Seat>, voters: &BTreeSet<NodeId>) -> Option<ChangeMembers<NodeId, Seat>> {
+        let mut state = self.lock();
+        // Done, or never asked for with reason: its disk is the one that is known.
+        state.to_replace.retain(|node| seats.contains_key(node) && self.peers.stranger(*node).is_some());
+        let node = *state.to_replace.first()?;
+        if voters.contains(&node) {
+            return (voters.len() > 1).then(|| ChangeMembers::RemoveVoters(BTreeSet::from([node])));
+        }
+        Some(ChangeMembers::RemoveNodes(BTreeSet::from([node])))
+    }
+}
+
+fn vote_reply<R: AsyncRuntime>(response: openraft::raft::VoteResponse<Types<R>>) -> Reply {
+    Reply::Vote { vote: response.vote.into(), granted: response.vote_granted, last: response.last_log_id.map(Into::into) }
+}
+
+fn append_reply<R: AsyncRuntime>(response: AppendEntriesResponse<Types<R>>) -> Reply {
+    match response {
+        AppendEntriesResponse::Success => Reply::Appended,
+        AppendEntriesResponse::PartialSuccess(last) => Reply::AppendedUpTo(last.map(Into::into)),
+        AppendEntriesResponse::Conflict => Reply::Conflict,
+        AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(vote.into()),
+    }
+}

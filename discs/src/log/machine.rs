@@ -1,0 +1,238 @@
+//! The state machine: `Domain` under openraft, and its snapshots.
+
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::Stream;
+use openraft::async_runtime::{Oneshot, OneshotSender};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use serde::{Deserialize, Serialize};
+use sixnines_core::domain::{Domain, Proposal};
+use sixnines_core::ids::{LogIndex, NodeId};
+
+use super::format;
+use super::segment::{self, OpenError, kind};
+use super::types::{self, Answer, LogId, RaftEntry, SnapshotMeta, StoredMembership, Types};
+use super::writer::{Work, Writer};
+use super::{Board, Failure, Faults, Port};
+
+/// First byte of a snapshot's domain.
+const DOMAIN_FORMAT: u8 = 1;
+
+/// What a snapshot says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Meta {
+    last: Option<format::LogId>,
+    membership_id: Option<format::LogId>,
+    membership: format::Membership,
+}
+
+/// A snapshot, taken apart.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Content {
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    pub(crate) domain: Domain,
+}
+
+impl Content {
+    /// The snapshot's bytes: a file in the record format, the same on disk and on the wire.
+    fn encode(&self) -> Arc<[u8]> {
+        let meta = Meta {
+            last: self.last.map(Into::into),
+            membership_id: self.membership.log_id().map(Into::into),
+            membership: self.membership.membership().into(),
+        };
+        let domain = postcard::to_extend(&self.domain, vec![DOMAIN_FORMAT]).expect("a domain in memory has an encoding");
+        segment::file(&[(kind::SNAPSHOT_META, format::encode(&meta)), (kind::SNAPSHOT_DOMAIN, domain)]).into()
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// Damage, or another format; then the node stops (protocol 6.3).
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
+        const FILE: &str = "snapshot";
+        let damaged = |what: &str| OpenError::Damaged { file: FILE, at: 0, what: what.to_owned() };
+        let records = segment::whole(FILE, bytes)?;
+        let body = |kind| records.iter().find(|r| r.kind == kind).map(|r| r.body);
+        let meta: Meta = body(kind::SNAPSHOT_META).and_then(format::decode).ok_or_else(|| damaged("its head cannot be read"))?;
+        let domain = match body(kind::SNAPSHOT_DOMAIN).and_then(|b| b.split_first()) {
+            Some((&DOMAIN_FORMAT, rest)) => format::decode(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
+            Some((&theirs, _)) => return Err(OpenError::Format { file: FILE, theirs }),
+            None => return Err(damaged("there is no domain in it")),
+        };
+        if !meta.membership.is_whole() {
+            return Err(damaged("its membership contradicts itself"));
+        }
+        let membership = StoredMembership::new(meta.membership_id.map(Into::into), meta.membership.into());
+        Ok(Self { last: meta.last.map(Into::into), membership, domain })
+    }
+
+    pub(crate) fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
+    }
+}
+
+/// The newest snapshot that is on disk.
+type Held = Arc<Mutex<Option<(SnapshotMeta, Arc<[u8]>)>>>;
+type OurSnapshot = Snapshot<types::LeaderId, NodeId, types::Seat, Arc<[u8]>>;
+
+/// The state machine.
+pub(crate) struct StateMachine<R> {
+    content: Content,
+    snapshot: Held,
+    writer: Writer,
+    port: Arc<dyn Port>,
+    board: Board,
+    faults: Faults,
+    runtime: PhantomData<fn() -> R>,
+}
+
+impl<R: AsyncRuntime> StateMachine<R> {
+    /// Goes on from the snapshot that was on disk, if there was one.
+    pub(crate) fn new(content: Content, snapshot: Option<Vec<u8>>, writer: Writer, port: Arc<dyn Port>, board: Board, faults: Faults) -> Self {
+        let snapshot = snapshot.map(|bytes| (content.meta(), bytes.into()));
+        let machine = Self {
+            content,
+            snapshot: Arc::new(Mutex::new(snapshot)),
+            writer,
+            port,
+            board,
+            faults,
+            runtime: PhantomData,
+        };
+        machine.tell_state();
+        machine
+    }
+
+    /// The state was replaced or found as a whole.
+    fn tell_state(&self) {
+        self.board.set_domain(&self.content.domain);
+        if let Some(last) = self.content.last {
+            self.port.applied(LogIndex(last.index), None, &Ok(Vec::new()), &self.content.domain);
+        }
+    }
+
+    fn apply_one(&mut self, entry: &RaftEntry) -> Result<Answer, Failure> {
+        let index = LogIndex(entry.log_id.index);
+        self.content.last = Some(entry.log_id);
+        match &entry.payload {
+            types::Payload::Blank => self.port.applied(index, None, &Ok(Vec::new()), &self.content.domain),
+            types::Payload::Membership(membership) => {
+                self.content.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.port.applied(index, None, &Ok(Vec::new()), &self.content.domain);
+            }
+            types::Payload::Normal(command) => {
+                let proposal = Proposal::decode(&command.0).map_err(|source| Failure::Unreadable { index, source })?;
+                let outcome = self.content.domain.apply(index, &proposal.entry);
+                self.board.set_domain(&self.content.domain);
+                self.port.applied(index, Some(&proposal), &outcome, &self.content.domain);
+                return Ok(Answer(outcome.err()));
+            }
+        }
+        Ok(Answer(None))
+    }
+
+    fn stop<T>(&self, failure: Failure) -> Result<T, io::Error> {
+        self.faults.raise(failure.clone());
+        Err(io::Error::other(failure))
+    }
+
+    fn builder(&self) -> Builder<R> {
+        Builder {
+            content: self.content.clone(),
+            snapshot: self.snapshot.clone(),
+            writer: self.writer.clone(),
+            faults: self.faults.clone(),
+            runtime: PhantomData,
+        }
+    }
+}
+
+impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for StateMachine<R> {
+    type SnapshotData = Arc<[u8]>;
+    type SnapshotBuilder = Builder<R>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.content.last, self.content.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types<R>>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = std::future::poll_fn(|cx| Pin::new(&mut entries).poll_next(cx)).await {
+            let (entry, responder) = next?;
+            match self.apply_one(&entry) {
+                Ok(answer) => {
+                    if let Some(responder) = responder {
+                        responder.send(answer);
+                    }
+                }
+                Err(failure) => return self.stop(failure),
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<R> {
+        self.builder()
+    }
+
+    async fn install_snapshot(&mut self, _: &SnapshotMeta, bytes: Arc<[u8]>) -> Result<(), io::Error> {
+        let content = match Content::decode(&bytes) {
+            Ok(content) => content,
+            Err(e) => return self.stop(Failure::Snapshot(e.to_string())),
+        };
+        let mut builder = self.builder();
+        builder.content = content.clone();
+        builder.save(bytes).await?;
+        self.content = content;
+        self.tell_state();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<OurSnapshot>, io::Error> {
+        let held = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(held.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+/// A view of the state at one index, on its way to the disk.
+pub(crate) struct Builder<R> {
+    content: Content,
+    snapshot: Held,
+    writer: Writer,
+    faults: Faults,
+    runtime: PhantomData<fn() -> R>,
+}
+
+impl<R: AsyncRuntime> Builder<R> {
+    /// Durable before it counts: entries are purged on the strength of it.
+    async fn save(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
+        let (sender, receiver) = R::Oneshot::channel::<io::Result<()>>();
+        self.writer.submit(Work::Snapshot(bytes.clone()), move |result| drop(sender.send(result)));
+        let saved = receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log is closed")));
+        if let Err(e) = &saved {
+            self.faults.raise(Failure::disk(e));
+        } else {
+            let mut held = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            *held = Some((self.content.meta(), bytes));
+        }
+        saved
+    }
+}
+
+impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
+    type SnapshotData = Arc<[u8]>;
+
+    async fn build_snapshot(&mut self) -> Result<OurSnapshot, io::Error> {
+        let bytes = self.content.encode();
+        self.save(bytes.clone()).await?;
+        Ok(Snapshot { meta: self.content.meta(), snapshot: bytes })
+    }
+}

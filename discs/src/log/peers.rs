@@ -1,0 +1,188 @@
+//! Questions to other control logs and their answers, over a port that only sends frames.
+//!
+//! Also the guard against the wrong disk: see the head of `log.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft::async_runtime::{Oneshot, OneshotSender};
+use sixnines_core::ids::NodeId;
+
+use super::segment::Identity;
+use super::wire::{self, Envelope, Message, Reply, Request};
+use super::Port;
+
+type Sender<R> = <<R as AsyncRuntime>::Oneshot as Oneshot>::Sender<Reply>;
+
+/// No answer came in time.
+#[derive(Debug)]
+pub(crate) struct NoAnswer;
+
+pub(crate) struct Peers<R: AsyncRuntime>(Arc<Inner<R>>);
+
+struct Inner<R: AsyncRuntime> {
+    identity: Identity,
+    port: Arc<dyn Port>,
+    state: Mutex<State<R>>,
+}
+
+struct State<R: AsyncRuntime> {
+    next_correlation: u64,
+    /// Bounded by openraft: a few questions to each peer at a time; each leaves when answered or when its asker gives up.
+    pending: BTreeMap<(NodeId, u64), Sender<R>>,
+    /// The disks that the membership knows.
+    bound: BTreeMap<NodeId, u64>,
+    /// The disk that each node last spoke from.
+    heard: BTreeMap<NodeId, u64>,
+    strangers: BTreeMap<NodeId, u64>,
+    refused: u64,
+    misaddressed: u64,
+}
+
+impl<R: AsyncRuntime> Clone for Peers<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// What was kept out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeptOut {
+    pub(crate) refused: u64,
+    pub(crate) misaddressed: u64,
+    pub(crate) strangers: BTreeSet<NodeId>,
+}
+
+impl<R: AsyncRuntime> Peers<R> {
+    /// `first_correlation` is drawn at random for each start, so that an old answer finds no question.
+    pub(crate) fn new(identity: Identity, first_correlation: u64, port: Arc<dyn Port>) -> Self {
+        let state = State {
+            next_correlation: first_correlation,
+            pending: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            heard: BTreeMap::from([(identity.node, identity.disk)]),
+            strangers: BTreeMap::new(),
+            refused: 0,
+            misaddressed: 0,
+        };
+        Self(Arc::new(Inner { identity, port, state: Mutex::new(state) }))
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.0.identity.node
+    }
+
+    /// A number that no other question of this life bears.
+    pub(crate) fn draw(&self) -> u64 {
+        let mut state = self.lock();
+        state.next_correlation = state.next_correlation.wrapping_add(1);
+        state.next_correlation
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask(&self, to: NodeId, request: Request, timeout: Duration) -> Result<Reply, NoAnswer> {
+        let correlation = self.draw();
+        let (sender, receiver) = R::Oneshot::channel::<Reply>();
+        self.lock().pending.insert((to, correlation), sender);
+        let _gone_when_dropped = Pending { peers: self.clone(), key: (to, correlation) };
+        self.send(to, correlation, &Message::Request(request));
+        match R::timeout(timeout, receiver).await {
+            Ok(Ok(reply)) => Ok(reply),
+            _ => Err(NoAnswer),
+        }
+    }
+
+    pub(crate) fn answer(&self, to: NodeId, correlation: u64, reply: Reply) {
+        self.send(to, correlation, &Message::Reply(reply));
+    }
+
+    fn send(&self, to: NodeId, correlation: u64, message: &Message) {
+        let to_disk = self.lock().bound.get(&to).copied().unwrap_or(0);
+        let identity = self.0.identity;
+        let envelope = Envelope { domain: identity.domain, from_disk: identity.disk, to_disk, correlation };
+        self.0.port.send(to, wire::encode(envelope, message));
+    }
+
+    /// Takes a frame in. A question is handed back; an answer goes to whoever asked.
+    pub(crate) fn receive(&self, from: NodeId, frame: &[u8]) -> Option<(u64, Request)> {
+        let decoded = wire::decode(from, frame);
+        let mut state = self.lock();
+        let Some((envelope, message)) = decoded.filter(|(e, _)| e.domain == self.0.identity.domain && from != self.node()) else {
+            state.refused += 1;
+            return None;
+        };
+        if !state.admits(from, &envelope, self.0.identity.disk) {
+            return None;
+        }
+        match message {
+            Message::Request(request) => Some((envelope.correlation, request)),
+            Message::Reply(reply) => {
+                let sender = state.pending.remove(&(from, envelope.correlation));
+                drop(state);
+                // An answer after the asker gave up is no fault of anybody.
+                drop(sender.map(|sender| sender.send(reply)));
+                None
+            }
+        }
+    }
+
+    /// The membership says which disk each node votes with.
+    pub(crate) fn bind(&self, disks: BTreeMap<NodeId, u64>) {
+        let mut state = self.lock();
+        state.strangers.retain(|node, disk| disks.get(node).is_some_and(|bound| bound != disk));
+        state.bound = disks;
+    }
+
+    /// The disk that a node speaks from, if it has spoken.
+    pub(crate) fn heard(&self, node: NodeId) -> Option<u64> {
+        self.lock().heard.get(&node).copied()
+    }
+
+    /// The disk that a node speaks from although the membership knows another.
+    pub(crate) fn stranger(&self, node: NodeId) -> Option<u64> {
+        self.lock().strangers.get(&node).copied()
+    }
+
+    pub(crate) fn kept_out(&self) -> KeptOut {
+        let state = self.lock();
+        KeptOut { refused: state.refused, misaddressed: state.misaddressed, strangers: state.strangers.keys().copied().collect() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: AsyncRuntime> State<R> {
+    /// Both ends must be the disks that the membership knows, as far as it knows them.
+    fn admits(&mut self, from: NodeId, envelope: &Envelope, own_disk: u64) -> bool {
+        if self.bound.get(&from).is_some_and(|bound| *bound != envelope.from_disk) {
+            if self.strangers.insert(from, envelope.from_disk) != Some(envelope.from_disk) {
+                tracing::error!(%from, "a node speaks from another disk than the one it votes with; it is kept out until it is replaced");
+            }
+            return false;
+        }
+        self.heard.insert(from, envelope.from_disk);
+        if envelope.to_disk != 0 && envelope.to_disk != own_disk {
+            if self.misaddressed == 0 {
+                tracing::error!(%from, "the domain knows another disk of this node; this one takes no part until the node is replaced");
+            }
+            self.misaddressed += 1;
+            return false;
+        }
+        true
+    }
+}
+
+struct Pending<R: AsyncRuntime> {
+    peers: Peers<R>,
+    key: (NodeId, u64),
+}
+
+impl<R: AsyncRuntime> Drop for Pending<R> {
+    fn drop(&mut self) {
+        self.peers.lock().pending.remove(&self.key);
+    }
+}

@@ -1,0 +1,242 @@
+//! The control log in virtual time: three voters, their disks, and what may happen to both.
+
+#[path = "log/cluster.rs"]
+mod cluster;
+
+use std::time::Duration;
+
+use cluster::{Cluster, n};
+use sixnines_core::domain::config::Profile;
+use sixnines_core::ids::{Incarnation, LogIndex, Version};
+use sixnines_discs::log::{Failure, OpenError, ProposeError, Timing};
+
+#[test]
+fn three_voters_elect_commit_and_apply_the_same() {
+    let mut c = Cluster::settled(1);
+    let leader = c.wait_for_leader();
+    let index = c.commit(leader, n(2));
+    c.assert_same_domain();
+    for id in [1, 2, 3] {
+        assert_eq!(c.said(n(id), |s| s.domain.config_version), Version(1));
+        assert_eq!(c.said(n(id), |s| s.domain.nodes[&n(2)].incarnation), Incarnation(index.0));
+        assert_eq!(c.said(n(id), |s| s.appended[&n(2)]), index, "rule 3.3");
+        assert!(c.said(n(id), |s| s.progress_gap_max) <= Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_follower_hands_its_proposal_to_the_leader() {
+    let mut c = Cluster::settled(2);
+    c.wait_for_leader();
+    let follower = c.follower();
+    let index = c.commit(follower, follower);
+    let applied = c.said(follower, |s| s.applied.iter().find(|(i, ..)| *i == index).cloned()).expect("applied");
+    assert_eq!(applied.1.map(|p| p.by), Some(follower));
+}
+
+#[test]
+fn an_entry_without_effect_is_told_apart() {
+    let mut c = Cluster::settled(3);
+    c.wait_for_leader();
+    let follower = c.follower();
+    let ticket = c.propose(follower, n(9));
+    assert!(matches!(c.outcome(follower, ticket), Err(ProposeError::Void { .. })));
+}
+
+#[test]
+fn the_others_go_on_without_a_leader_that_is_cut_off() {
+    let mut c = Cluster::settled(4);
+    let old = c.wait_for_leader();
+    c.cut_off(old);
+    let new = c.wait_for_leader_other_than(old);
+    let ticket = c.propose(new, new);
+    let index = c.outcome(new, ticket).expect("two of three are enough");
+    c.heal();
+    c.run_until("the old leader follows", |c| c.said(old, |s| s.domain.applied >= index));
+    c.assert_same_domain();
+}
+
+#[test]
+fn what_only_a_cut_off_leader_has_is_of_unknown_outcome_and_overruled() {
+    let mut c = Cluster::settled(5);
+    let old = c.wait_for_leader();
+    let before = c.commit(old, old);
+    c.cut_off(old);
+    let lost = c.propose(old, old);
+    assert_eq!(c.outcome(old, lost), Err(ProposeError::Unknown));
+    assert!(c.said(old, |s| s.appended[&old]) > before, "it is in that voter's log");
+    let new = c.wait_for_leader_other_than(old);
+    let index = { let ticket = c.propose(new, new); c.outcome(new, ticket).expect("committed") };
+    c.heal();
+    c.run_until("the old leader follows", |c| c.said(old, |s| s.domain.applied >= index));
+    c.assert_same_domain();
+    assert_eq!(c.said(old, |s| s.appended[&old]), before, "the overruled entry no longer counts");
+}
+
+#[test]
+fn without_a_majority_a_proposal_is_not_sent_or_unknown_but_never_done() {
+    let mut c = Cluster::settled(6);
+    let leader = c.wait_for_leader();
+    let follower = c.follower();
+    c.kill(leader);
+    let third = *c.places.keys().find(|id| **id != leader && **id != follower).expect("three nodes");
+    c.kill(third);
+    let ticket = c.propose(follower, follower);
+    assert!(matches!(c.outcome(follower, ticket), Err(ProposeError::NotSent | ProposeError::Unknown)));
+}
+
+/// engine.md 2.2.2: leader to witness comes through, witness to leader does not, leader and standby are cut.
+#[test]
+fn a_leader_that_is_heard_but_hears_nobody_is_replaced() {
+    for seed in 0..8 {
+        let mut c = Cluster::settled(70 + seed);
+        let leader = c.wait_for_leader();
+        let standby = c.follower();
+        let witness = *c.places.keys().find(|id| **id != leader && **id != standby).expect("three nodes");
+        c.cuts.extend([(witness, leader), (leader, standby), (standby, leader)]);
+        let new = c.wait_for_leader_other_than(leader);
+        let ticket = c.propose(new, new);
+        assert!(c.outcome(new, ticket).is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_restart_keeps_everything() {
+    let mut c = Cluster::settled(8);
+    let leader = c.wait_for_leader();
+    let index = c.commit(leader, n(1));
+    let before = c.said(leader, |s| s.domain.clone());
+    for id in [1, 2, 3] {
+        c.crash(n(id));
+    }
+    for id in [1, 2, 3] {
+        c.start(n(id)).expect("its own disk");
+        assert_eq!(c.said(n(id), |s| s.appended[&n(1)]), index, "known before anybody speaks");
+    }
+    c.wait_for_leader();
+    c.run_until("all applied again", |c| c.running().iter().all(|id| c.said(*id, |s| s.domain.applied >= index)));
+    assert_eq!(c.said(leader, |s| s.domain.clone()), before);
+    c.assert_same_domain();
+}
+
+#[test]
+fn what_was_acknowledged_survives_crashes_at_any_moment() {
+    for seed in 0..12 {
+        let mut c = Cluster::settled(100 + seed);
+        let mut acknowledged = LogIndex(0);
+        for round in 0..4 {
+            let leader = c.wait_for_leader();
+            let tickets: Vec<_> = (0..5).map(|_| c.propose(leader, leader)).collect();
+            c.run(Duration::from_micros(200 + 400 * seed + 300 * round));
+            for ticket in tickets {
+                let done = c.said(leader, |s| s.proposed.get(&ticket).cloned());
+                acknowledged = acknowledged.max(done.and_then(|(_, o)| o.ok()).unwrap_or_default());
+            }
+            // Everybody at once, with whatever is on its way to the disk.
+            for id in [1, 2, 3] {
+                c.crash(n(id));
+            }
+            for id in [1, 2, 3] {
+                c.start(n(id)).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            }
+        }
+        let leader = c.wait_for_leader();
+        let last = c.commit(leader, leader);
+        assert!(last > acknowledged, "seed {seed}");
+        let domain = c.said(leader, |s| s.domain.clone());
+        assert!(domain.applied >= acknowledged);
+        c.assert_same_domain();
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_a_flipped_byte_before_it_halts() {
+    let mut c = Cluster::settled(9);
+    let leader = c.wait_for_leader();
+    let follower = c.follower();
+    for _ in 0..5 {
+        c.commit(leader, leader);
+    }
+    c.kill(follower);
+    let disk = c.places[&follower].disk.clone();
+    disk.meddle("log", |bytes| bytes.extend_from_slice(b"9\x01\x04\x00half a record"));
+    let torn = disk.bytes("log").expect("a log").len();
+    c.start(follower).expect("a torn tail is no damage");
+    assert!(disk.bytes("log").expect("a log").len() < torn);
+    c.commit(leader, leader);
+
+    c.kill(follower);
+    disk.meddle("log", |bytes| { let middle = bytes.len() / 2; bytes[middle] ^= 0x40; });
+    let refused = c.start(follower).expect_err("damage");
+    assert!(matches!(refused, OpenError::Damaged { file: "log", .. }), "{refused}");
+}
+
+#[test]
+fn a_failed_sync_and_a_full_disk_stop_the_node() {
+    for full in [false, true] {
+        let mut c = Cluster::settled(10);
+        let leader = c.wait_for_leader();
+        let follower = c.follower();
+        let disk = &c.places[&follower].disk;
+        if full { disk.set_room(Some(10)) } else { disk.fail_next_sync() }
+        let ticket = c.propose(leader, leader);
+        assert!(c.outcome(leader, ticket).is_ok(), "two disks are enough");
+        c.run_until("a failure", |c| c.said(follower, |s| s.failed.is_some()));
+        assert!(matches!(c.said(follower, |s| s.failed.clone()), Some(Failure::Disk(_))));
+    }
+}
+
+#[test]
+fn a_node_far_behind_gets_a_snapshot() {
+    let timing = Timing { snapshot_every: 50, keep_entries: 10, ..Timing::of(Profile::Fabric) };
+    let mut c = Cluster::settle(Cluster::with_timing(11, 3, timing));
+    c.wait_for_leader();
+    let away = c.follower();
+    c.crash(away);
+    let leader = c.wait_for_leader();
+    for _ in 0..150 {
+        c.commit(leader, leader);
+    }
+    assert!(c.log(leader).handle().metrics().snapshot > LogIndex(50));
+    c.start(away).expect("its own disk");
+    let index = c.commit(leader, away);
+    c.run_until("it has caught up", |c| c.said(away, |s| s.domain.applied >= index));
+    c.assert_same_domain();
+    assert!(c.said(away, |s| s.applied.len()) < 100, "not entry by entry");
+
+    // And from its own snapshot.
+    for id in [1, 2, 3] {
+        c.crash(n(id));
+        c.start(n(id)).expect("its own disk");
+    }
+    let leader = c.wait_for_leader();
+    c.commit(leader, leader);
+    c.assert_same_domain();
+}
+
+#[test]
+fn leadership_moves_where_it_is_wanted() {
+    let mut c = Cluster::settled(12);
+    let old = c.wait_for_leader();
+    let wanted = c.follower();
+    c.log(old).handle().transfer_leader(wanted);
+    let took = c.run_until("the wanted leader", |c| c.leader() == Some(wanted));
+    assert!(took < Duration::from_millis(45), "by request, not by silence: {took:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let run = |seed| {
+        let mut c = Cluster::settled(seed);
+        let leader = c.wait_for_leader();
+        c.commit(leader, n(3));
+        c.crash(leader);
+        let new = c.wait_for_leader_other_than(leader);
+        c.start(leader).expect("its own disk");
+        c.commit(new, n(1));
+        c.run(Duration::from_millis(300));
+        (c.fingerprint(), c.delivered)
+    };
+    assert_eq!(run(13), run(13));
+    assert_ne!(run(13).0, run(14).0);
+}
