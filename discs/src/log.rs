@@ -29,6 +29,8 @@
 //! **Failures.** A failed write or sync, an entry or snapshot that cannot be read, or a stopped Raft is reported once by
 //! [`Port::failed`]; the log takes no further part, and the node must stop (protocol 6.3).
 
+#![cfg_attr(not(any(feature = "shell", feature = "sim")), expect(dead_code, reason = "without a runtime nothing hosts it"))]
+
 mod config;
 mod disk;
 mod format;
