@@ -1,0 +1,218 @@
+//! Every fault that can be injected: its name, its parameters, its help, and how words become a [`Fault`].
+
+use std::collections::BTreeMap;
+
+use sixnines_core::ids::{AttributeName, ObjectName};
+
+use super::{Fault, FaultError, Injection};
+use crate::chassis::points::Points;
+use crate::chassis::words::nearest;
+
+/// A fault as the operator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// What to call it by.
+    pub name: &'static str,
+    /// What it takes.
+    pub parameters: &'static [Parameter],
+    /// What happens.
+    pub help: &'static str,
+}
+
+/// A parameter of a fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// Before the `=`.
+    pub name: &'static str,
+    /// Taken when it is not given; without one it has to be given.
+    pub default: Option<&'static str>,
+    /// What it means, with its range.
+    pub help: &'static str,
+}
+
+/// All faults, by name.
+pub const CATALOGUE: &[Entry] = &[
+    Entry {
+        name: "board-hang",
+        parameters: &[SLOT],
+        help: "the board stops answering (M7) and goes on drawing power; a reset or a power cycle cures it",
+    },
+    Entry {
+        name: "board-hot",
+        parameters: &[SLOT, Parameter { name: "watts", default: Some("40"), help: "extra power, 1 to 500" }],
+        help: "the board draws more power and turns it into heat",
+    },
+    Entry {
+        name: "fabric-down",
+        parameters: &[Parameter { name: "fabric", default: None, help: "name of the fabric, such as A" }],
+        help: "the switched fabric carries nothing",
+    },
+    Entry { name: "fan-failed", parameters: &[FAN], help: "the fan stands still, and air leaks back through it" },
+    Entry {
+        name: "fan-worn",
+        parameters: &[
+            FAN,
+            Parameter { name: "percent", default: Some("60"), help: "of the ordered speed that it reaches, 1 to 99" },
+        ],
+        help: "the fan is slower than ordered",
+    },
+    Entry {
+        name: "inlet-hot",
+        parameters: &[Parameter { name: "celsius", default: Some("40"), help: "of the air at the inlet, -40 to 90" }],
+        help: "the room is hot",
+    },
+    Entry { name: "sensor-missing", parameters: &[OBJECT, ATTRIBUTE], help: "the sensor gives no value (quality missing)" },
+    Entry {
+        name: "sensor-noisy",
+        parameters: &[
+            OBJECT,
+            ATTRIBUTE,
+            Parameter { name: "sigma", default: None, help: "standard deviation, in the attribute's unit" },
+        ],
+        help: "the sensor's value scatters around the true one",
+    },
+    Entry { name: "sensor-stuck", parameters: &[OBJECT, ATTRIBUTE], help: "the sensor repeats its last value, quality good" },
+    Entry {
+        name: "shelf-manager-silent",
+        parameters: &[],
+        help: "no sensor is read (quality stale), no order carried out; after a while the fan trays speed up by themselves",
+    },
+    Entry {
+        name: "supply-failed",
+        parameters: &[Parameter { name: "supply", default: None, help: "number of the supply, from 1" }],
+        help: "the supply gives no power; the others share its load, and brown out boards if they cannot",
+    },
+];
+
+const FAN: Parameter = Parameter { name: "fan", default: None, help: "number of the fan, from 1" };
+const SLOT: Parameter = Parameter { name: "slot", default: None, help: "number of the slot, from 1" };
+const OBJECT: Parameter = Parameter { name: "object", default: None, help: "name of the object, such as /mxp1/fan3" };
+const ATTRIBUTE: Parameter = Parameter { name: "attribute", default: None, help: "name of its attribute, such as speed" };
+
+impl Fault {
+    /// Checks an injection against the catalogue and the chassis.
+    pub(crate) fn check(injection: &Injection, points: &Points) -> Result<Self, FaultError> {
+        let name = injection.fault.as_str();
+        let Some(entry) = CATALOGUE.iter().find(|e| e.name == name) else {
+            let help = nearest(name, CATALOGUE.iter().map(|e| e.name));
+            return Err(FaultError::UnknownFault { name: name.to_owned(), help });
+        };
+        let given = Given { entry, values: &injection.parameters, points };
+        given.refuse_unknown()?;
+        Ok(match name {
+            "fan-failed" => Self::FanFailed { fan: given.part("fan", points.fans)? },
+            "fan-worn" => Self::FanWorn { fan: given.part("fan", points.fans)?, percent: given.number("percent", 1.0, 99.0)? },
+            "supply-failed" => Self::SupplyFailed { supply: given.part("supply", points.supplies)? },
+            "sensor-stuck" => {
+                let (object, attribute) = given.sensor()?;
+                Self::SensorStuck { object, attribute }
+            }
+            "sensor-missing" => {
+                let (object, attribute) = given.sensor()?;
+                Self::SensorMissing { object, attribute }
+            }
+            "sensor-noisy" => {
+                let (object, attribute) = given.sensor()?;
+                Self::SensorNoisy { object, attribute, sigma: given.number("sigma", 0.0, 1e6)? }
+            }
+            "board-hang" => Self::BoardHang { slot: given.board()? },
+            "board-hot" => Self::BoardHot { slot: given.board()?, watts: given.number("watts", 1.0, 500.0)? },
+            "inlet-hot" => Self::InletHot { celsius: given.number("celsius", -40.0, 90.0)? },
+            "fabric-down" => Self::FabricDown { fabric: given.fabric()? },
+            "shelf-manager-silent" => Self::ShelfManagerSilent,
+            other => unreachable!("{other} stands in the catalogue, so it has an arm above; a test walks through all"),
+        })
+    }
+}
+
+/// The parameters of one injection, against the catalogue's entry.
+struct Given<'a> {
+    entry: &'static Entry,
+    values: &'a BTreeMap<String, String>,
+    points: &'a Points,
+}
+
+impl Given<'_> {
+    fn refuse_unknown(&self) -> Result<(), FaultError> {
+        let known = self.entry.parameters.iter().map(|p| p.name);
+        match self.values.keys().find(|k| !known.clone().any(|n| n == k.as_str())) {
+            None => Ok(()),
+            Some(k) if self.entry.parameters.is_empty() => {
+                Err(self.bad(format!("takes no parameter, {k:?} was given"), "leave it out".into()))
+            }
+            Some(k) => Err(self.bad(format!("has no parameter {k:?}"), nearest(k, known))),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<&str, FaultError> {
+        let parameter = self.entry.parameters.iter().find(|p| p.name == name);
+        let default = parameter.and_then(|p| p.default);
+        self.values.get(name).map(String::as_str).or(default).ok_or_else(|| {
+            let help = parameter.map_or("", |p| p.help);
+            self.bad(format!("needs {name}=..."), help.to_owned())
+        })
+    }
+
+    fn number(&self, name: &str, low: f64, high: f64) -> Result<f64, FaultError> {
+        let text = self.text(name)?;
+        let bad =
+            || self.bad(format!("{name}={text} is not a number from {low} to {high}"), "give a plain number, such as 25".into());
+        text.parse().ok().filter(|x| (low..=high).contains(x)).ok_or_else(bad)
+    }
+
+    /// The number of a part, from 1; also as its object's name (`/mxp1/fan3`).
+    fn part(&self, name: &str, count: usize) -> Result<usize, FaultError> {
+        let text = self.text(name)?;
+        let prefix = format!("{}/{name}", self.points.root);
+        let number = text.strip_prefix(&prefix).unwrap_or(text).parse().ok();
+        number.filter(|n| (1..=count).contains(n)).ok_or_else(|| FaultError::UnknownTarget {
+            what: format!("{} has no {name} {text}", self.points.root),
+            help: format!("{name}=1 to {name}={count}"),
+        })
+    }
+
+    fn board(&self) -> Result<usize, FaultError> {
+        let slot = self.part("slot", self.points.slots.len())?;
+        if self.points.slots[slot - 1] {
+            return Ok(slot);
+        }
+        let filled: Vec<String> =
+            (1..=self.points.slots.len()).filter(|n| self.points.slots[n - 1]).map(|n| n.to_string()).collect();
+        Err(FaultError::UnknownTarget {
+            what: format!("slot {slot} is empty"),
+            help: format!("boards sit in {}", filled.join(", ")),
+        })
+    }
+
+    fn fabric(&self) -> Result<usize, FaultError> {
+        let text = self.text("fabric")?;
+        let prefix = format!("{}/fabric", self.points.root);
+        let name = text.strip_prefix(&prefix).unwrap_or(text);
+        self.points.fabrics.iter().position(|f| f == name).map(|i| i + 1).ok_or_else(|| FaultError::UnknownTarget {
+            what: format!("{} has no fabric {text}", self.points.root),
+            help: nearest(name, self.points.fabrics.iter().map(String::as_str)),
+        })
+    }
+
+    fn sensor(&self) -> Result<(ObjectName, AttributeName), FaultError> {
+        let (object, attribute) = (self.text("object")?, self.text("attribute")?);
+        let (object_name, attribute_name) = (ObjectName::new(object), AttributeName::new(attribute));
+        if self.points.find(&object_name, &attribute_name).is_some() {
+            return Ok((object_name, attribute_name));
+        }
+        let attributes: Vec<&str> = self.points.attributes(&object_name).collect();
+        Err(if attributes.is_empty() {
+            let help = nearest(object, self.points.objects.iter().map(|o| o.name.as_str()));
+            FaultError::UnknownTarget { what: format!("there is no object {object}"), help }
+        } else {
+            FaultError::UnknownTarget {
+                what: format!("{object} has no attribute {attribute:?}"),
+                help: nearest(attribute, attributes.into_iter()),
+            }
+        })
+    }
+
+    fn bad(&self, what: String, help: String) -> FaultError {
+        FaultError::BadParameter { what: format!("{} {what}", self.entry.name), help }
+    }
+}

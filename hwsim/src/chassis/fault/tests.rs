@@ -1,0 +1,253 @@
+//! Every fault of the catalogue, by what it does to the readings.
+
+use std::collections::BTreeSet;
+
+use sixnines_core::ids::{Epoch, EventId};
+use sixnines_core::time::Instant;
+use sixnines_core::value::{Outcome, Quality, Request, Value};
+
+use super::*;
+use crate::chassis::{Chassis, Plan};
+
+fn chassis() -> Chassis {
+    Chassis::new(Plan::mxp(), Instant::ZERO)
+}
+
+fn now(chassis: &Chassis) -> Instant {
+    chassis.poll_timeout() - crate::chassis::TICK
+}
+
+/// Injects from words such as `fan-failed fan=3`.
+fn inject(chassis: &mut Chassis, text: &str) -> Result<FaultId, FaultError> {
+    let mut words = text.split_whitespace();
+    let injection = Injection::parse(words.next().unwrap_or_default(), words)?;
+    chassis.inject(now(chassis), injection)
+}
+
+fn seconds(chassis: &mut Chassis, seconds: u64) {
+    chassis.advance(Duration::from_secs(seconds));
+}
+
+fn number(chassis: &Chassis, object: &str, attribute: &str) -> f64 {
+    match chassis.reading(object, attribute).and_then(|r| r.value.clone()) {
+        Some(Value::Int(n)) => n as f64,
+        Some(Value::Float(x)) => x,
+        other => panic!("{object} {attribute} is {other:?}"),
+    }
+}
+
+fn shown(chassis: &Chassis, object: &str, attribute: &str) -> (String, Quality) {
+    let reading = chassis.reading(object, attribute).expect("it exists");
+    (reading.value.as_ref().map_or("-".into(), Value::to_string), reading.quality)
+}
+
+fn is(text: &str) -> (String, Quality) {
+    (text.into(), Quality::Good)
+}
+
+#[test]
+fn a_failed_fan_stands_still_and_turns_again_when_cleared() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "fan-failed fan=3").expect("fan 3 exists");
+    seconds(&mut chassis, 1);
+    assert!(number(&chassis, "/mxp1/fan3", "speed").abs() < 25.0);
+    assert!((number(&chassis, "/mxp1/fan4", "speed") - 2400.0).abs() < 25.0);
+    assert_eq!(number(&chassis, "/mxp1/fan3", "duty"), 40.0, "it is still ordered to turn");
+    chassis.clear(id).expect("active");
+    seconds(&mut chassis, 1);
+    assert!((number(&chassis, "/mxp1/fan3", "speed") - 2400.0).abs() < 25.0);
+}
+
+#[test]
+fn a_worn_fan_reaches_a_part_of_its_speed() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "fan-worn fan=/mxp1/fan2 percent=50").expect("fan 2 exists");
+    seconds(&mut chassis, 1);
+    assert!((number(&chassis, "/mxp1/fan2", "speed") - 1200.0).abs() < 25.0);
+}
+
+#[test]
+fn a_failed_supply_leaves_its_load_to_the_others() {
+    let mut chassis = chassis();
+    let before = number(&chassis, "/mxp1/supply2", "output_power");
+    inject(&mut chassis, "supply-failed supply=1").expect("supply 1 exists");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/supply1", "input_ok"), is("false"));
+    assert_eq!(number(&chassis, "/mxp1/supply1", "output_power"), 0.0);
+    assert!((number(&chassis, "/mxp1/supply2", "output_power") / before - 1.5).abs() < 0.02);
+}
+
+#[test]
+fn a_stuck_sensor_repeats_itself_while_the_truth_moves() {
+    let mut chassis = chassis();
+    let before = number(&chassis, "/mxp1", "outlet_temperature");
+    inject(&mut chassis, "sensor-stuck object=/mxp1 attribute=outlet_temperature").expect("it exists");
+    inject(&mut chassis, "inlet-hot celsius=45").expect("a plain number");
+    seconds(&mut chassis, 20);
+    assert_eq!(number(&chassis, "/mxp1", "outlet_temperature"), before);
+    assert!(chassis.outlet_celsius() > before + 15.0);
+    chassis.clear_all();
+    assert!(number(&chassis, "/mxp1", "outlet_temperature") > before + 15.0, "it shows the truth again");
+}
+
+#[test]
+fn a_missing_sensor_has_no_value() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "sensor-missing object=/mxp1/fan1 attribute=speed").expect("it exists");
+    assert_eq!(shown(&chassis, "/mxp1/fan1", "speed"), ("-".into(), Quality::Missing));
+    assert_eq!(shown(&chassis, "/mxp1/fan1", "duty"), is("40"));
+}
+
+#[test]
+fn a_noisy_sensor_scatters() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "sensor-noisy object=/mxp1/slot2 attribute=temperature sigma=5").expect("it exists");
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        chassis.advance(crate::chassis::TICK);
+        seen.push(number(&chassis, "/mxp1/slot2", "temperature"));
+    }
+    let mean = seen.iter().sum::<f64>() / 200.0;
+    let sigma = (seen.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 200.0).sqrt();
+    let truth = chassis.board_celsius(2).expect("there is a board");
+    assert!((3.5..6.5).contains(&sigma) && (mean - truth).abs() < 1.5, "mean {mean}, truth {truth}, sigma {sigma}");
+}
+
+#[test]
+fn a_hung_board_does_not_answer_and_a_reset_cures_it() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "board-hang slot=4").expect("there is a board");
+    assert_eq!(shown(&chassis, "/mxp1/slot4", "hot_swap_state"), is("M7"));
+    assert_eq!(shown(&chassis, "/mxp1/slot4", "temperature"), ("-".into(), Quality::Failed));
+    assert!(number(&chassis, "/mxp1/slot4", "power") > 50.0, "it goes on drawing power");
+    let at = now(&chassis);
+    let outcome = chassis.request(
+        at,
+        &Request { id: EventId::default(), object: "/mxp1/slot4".into(), control: "reset".into(), value: None, epoch: Epoch(1) },
+    );
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!(shown(&chassis, "/mxp1/slot4", "hot_swap_state"), is("M4"));
+    assert_eq!(chassis.faults().count(), 0);
+}
+
+#[test]
+fn a_hot_board_gets_hotter_and_heats_the_outlet() {
+    let mut chassis = chassis();
+    let (board, outlet) = (chassis.board_celsius(3).expect("there is a board"), chassis.outlet_celsius());
+    inject(&mut chassis, "board-hot slot=3 watts=60").expect("there is a board");
+    seconds(&mut chassis, 20);
+    assert!(chassis.board_celsius(3).expect("there is a board") > board + 8.0);
+    assert!(chassis.outlet_celsius() > outlet + 0.2);
+}
+
+#[test]
+fn a_hot_room_heats_everything() {
+    let mut chassis = chassis();
+    let before = chassis.outlet_celsius();
+    inject(&mut chassis, "inlet-hot").expect("40 degrees are the default");
+    seconds(&mut chassis, 30);
+    assert_eq!(number(&chassis, "/mxp1", "inlet_temperature"), 40.0);
+    let rise = chassis.outlet_celsius() - before;
+    assert!((16.5..18.5).contains(&rise), "17 degrees, and a little for leakage: {rise}");
+}
+
+#[test]
+fn a_fabric_goes_down_and_up() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "fabric-down fabric=B").expect("there is a fabric B");
+    assert_eq!(shown(&chassis, "/mxp1/fabricB", "link_up"), is("false"));
+    assert_eq!(shown(&chassis, "/mxp1/fabricA", "link_up"), is("true"));
+    chassis.clear(id).expect("active");
+    assert_eq!(shown(&chassis, "/mxp1/fabricB", "link_up"), is("true"));
+}
+
+#[test]
+fn a_silent_shelf_manager_leaves_everything_stale_and_carries_nothing_out() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "shelf-manager-silent").expect("no parameters");
+    assert_eq!(shown(&chassis, "/mxp1/shelf-manager", "alive"), is("false"));
+    assert_eq!(chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality), Some(Quality::Stale));
+    let request = Request {
+        id: EventId::default(),
+        object: "/mxp1/fan1".into(),
+        control: "duty".into(),
+        value: Some(Value::Int(90)),
+        epoch: Epoch(1),
+    };
+    let at = now(&chassis);
+    assert!(matches!(chassis.request(at, &request), Outcome::Refused(_)));
+    assert!(chassis.fences().is_empty(), "it was not heard at all");
+    chassis.clear_all();
+    assert_eq!(chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality), Some(Quality::Good));
+}
+
+#[test]
+fn a_fault_expires_by_itself() {
+    let mut chassis = chassis();
+    let injection = Injection {
+        expires_after: Some(Duration::from_secs(5)),
+        ..Injection::parse("fabric-down", ["fabric=A"]).expect("good words")
+    };
+    let id = chassis.inject(now(&chassis), injection.clone()).expect("a fabric");
+    seconds(&mut chassis, 4);
+    assert_eq!(chassis.faults().map(|f| f.id).collect::<Vec<_>>(), [id]);
+    let again = chassis.inject(now(&chassis), injection).expect("a fabric");
+    assert_eq!(again, id, "the same fault again only moves its end");
+    seconds(&mut chassis, 4);
+    assert_eq!(chassis.faults().count(), 1);
+    seconds(&mut chassis, 2);
+    assert_eq!(shown(&chassis, "/mxp1/fabricA", "link_up"), is("true"));
+    assert_eq!(chassis.clear(id), Err(FaultError::NotActive(id)));
+}
+
+#[test]
+fn a_wrong_injection_is_refused_with_what_would_be_right() {
+    let mut chassis = chassis();
+    for (words, expected) in [
+        ("fan-faild fan=1", "there is no fault \"fan-faild\"\n  help  did you mean \"fan-failed\"?"),
+        ("fan-failed fan=6", "/mxp1 has no fan 6\n  help  fan=1 to fan=5"),
+        ("fan-failed", "fan-failed needs fan=...\n  help  number of the fan"),
+        ("fan-failed slot=1", "fan-failed has no parameter \"slot\"\n  help  known are: fan"),
+        ("fan-worn fan=1 percent=100", "fan-worn percent=100 is not a number from 1 to 99"),
+        ("fan-worn fan=1 percent=NaN", "percent=NaN is not a number"),
+        ("board-hang slot=16", "slot 16 is empty\n  help  boards sit in 1, 2"),
+        ("fabric-down fabric=C", "/mxp1 has no fabric C"),
+        ("sensor-stuck object=/mxp1/fan9 attribute=speed", "there is no object /mxp1/fan9\n  help  did you mean \"/mxp1/fan1\"?"),
+        (
+            "sensor-stuck object=/mxp1/fan1 attribute=sped",
+            "/mxp1/fan1 has no attribute \"sped\"\n  help  did you mean \"speed\"?",
+        ),
+        ("shelf-manager-silent now=1", "takes no parameter"),
+        ("fan-failed 3", "\"3\" is not NAME=VALUE"),
+    ] {
+        let error = inject(&mut chassis, words).expect_err(words).to_string();
+        assert!(error.contains(expected), "{words}:\n{error}");
+    }
+    assert_eq!(chassis.faults().count(), 0);
+}
+
+/// The catalogue is what `nines sim faults` prints: each entry can be injected, is named once and explains itself.
+#[test]
+fn every_entry_of_the_catalogue_can_be_injected() {
+    let names: BTreeSet<&str> = CATALOGUE.iter().map(|e| e.name).collect();
+    assert_eq!(
+        names.iter().copied().collect::<Vec<_>>(),
+        CATALOGUE.iter().map(|e| e.name).collect::<Vec<_>>(),
+        "sorted, without doubles"
+    );
+    for entry in CATALOGUE {
+        assert!(!entry.help.is_empty() && entry.parameters.iter().all(|p| !p.help.is_empty()), "{}", entry.name);
+        let mut chassis = chassis();
+        let value = |name: &str| match name {
+            "fabric" => "A",
+            "object" => "/mxp1/fan1",
+            "attribute" => "speed",
+            _ => "2",
+        };
+        let given = entry.parameters.iter().filter(|p| p.default.is_none());
+        let words: Vec<String> = given.map(|p| format!("{}={}", p.name, value(p.name))).collect();
+        let injection = Injection::parse(entry.name, words.iter().map(String::as_str)).expect("good words");
+        assert!(chassis.inject(Instant::ZERO, injection).is_ok(), "{}", entry.name);
+        assert_ne!(chassis.effects, Effects::none(chassis.plan()), "{} does something", entry.name);
+    }
+}

@@ -1,0 +1,225 @@
+//! The physics of a chassis in its own seconds: what happens whether or not anybody looks.
+//!
+//! [`Physics::advance`] is exact within a step for constant conditions (fans, power, flow), and steps are short against every time
+//! constant. Its books balance: energy in is energy carried away and energy stored, which a property test holds it to.
+
+#[cfg(test)]
+mod tests;
+
+use super::air;
+use super::fault::Effects;
+use super::heat;
+use super::parts::{Board, Fan, Payload, percent, share};
+use super::plan::Plan;
+
+/// Everything in the chassis that has a state of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Physics {
+    plan: Plan,
+    density: f64,
+    pub(crate) fans: Vec<Fan>,
+    /// `None`: an empty slot.
+    pub(crate) boards: Vec<Option<Board>>,
+    pub(crate) inlet_celsius: f64,
+    pub(crate) outlet_celsius: f64,
+    pub(crate) flow_cubic_meters_per_second: f64,
+    /// The speeds for which the flow was solved.
+    solved_for_rpm: Vec<f64>,
+    /// What each good supply gives.
+    pub(crate) supply_watts: f64,
+    /// What the mains give to all.
+    pub(crate) input_watts: f64,
+    /// What part of the load the bus carries, 0 to 1.
+    served: f64,
+    overload_seconds: f64,
+    silent_seconds: f64,
+    in_joules: f64,
+    carried_joules: f64,
+}
+
+/// The books of a chassis, in joules since it started: what came in is what was carried away and what is stored now and was not then.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Energy {
+    /// From the mains.
+    pub in_joules: f64,
+    /// With the air.
+    pub carried_joules: f64,
+    /// In boards and plenum now, against zero degrees.
+    pub stored_joules: f64,
+}
+
+impl Physics {
+    /// A chassis that has run for long with nobody controlling it.
+    pub(crate) fn settled(plan: &Plan) -> Self {
+        let fans = vec![Fan::at_rest_duty(&plan.fan); usize::from(plan.fan.count)];
+        let inlet = plan.air.inlet_celsius;
+        let board_at = |i| plan.board_at(i).map(|board| Board::running(board.clone(), inlet));
+        let mut this = Self {
+            density: air::density(plan.air.altitude_meters),
+            fans,
+            boards: (0..plan.slots.len()).map(board_at).collect(),
+            inlet_celsius: inlet,
+            outlet_celsius: inlet,
+            flow_cubic_meters_per_second: 0.0,
+            solved_for_rpm: Vec::new(),
+            supply_watts: 0.0,
+            input_watts: 0.0,
+            served: 1.0,
+            overload_seconds: 0.0,
+            silent_seconds: 0.0,
+            in_joules: 0.0,
+            carried_joules: 0.0,
+            plan: plan.clone(),
+        };
+        this.solve_flow();
+        this.settle();
+        this
+    }
+
+    /// `seconds` of chassis time, under the given faults.
+    pub(crate) fn advance(&mut self, seconds: f64, effects: &Effects) {
+        let mut left = seconds;
+        while left > STEP_SECONDS_MAX {
+            self.step(STEP_SECONDS_MAX, effects);
+            left -= STEP_SECONDS_MAX;
+        }
+        if left > 0.0 {
+            self.step(left, effects);
+        }
+    }
+
+    pub(crate) fn energy(&self) -> Energy {
+        let boards: f64 = self.boards.iter().flatten().map(|b| b.plan.heat_joules_per_kelvin * b.celsius).sum();
+        let stored_joules = boards + self.plan.air.plenum_joules_per_kelvin * self.outlet_celsius;
+        Energy { in_joules: self.in_joules, carried_joules: self.carried_joules, stored_joules }
+    }
+
+    fn step(&mut self, seconds: f64, effects: &Effects) {
+        self.inlet_celsius = effects.inlet_celsius.unwrap_or(self.plan.air.inlet_celsius);
+        let good = effects.good_supplies();
+        self.turn_fans(seconds, effects, good > 0);
+        self.solve_flow();
+        self.move_boards(seconds, effects, good);
+        self.draw_power(seconds, effects, good);
+        self.move_heat(seconds, effects);
+    }
+
+    fn turn_fans(&mut self, seconds: f64, effects: &Effects, powered: bool) {
+        self.silent_seconds = if effects.shelf_manager_silent { self.silent_seconds + seconds } else { 0.0 };
+        let alone = self.silent_seconds > self.plan.shelf_manager.fallback_after_seconds;
+        for (i, fan) in self.fans.iter_mut().enumerate() {
+            let duty = if alone { self.plan.shelf_manager.fallback_duty_percent } else { fan.duty_percent };
+            let turns = powered && !effects.fans_failed[i];
+            let target = if turns { percent(duty) * self.plan.fan.speed_rpm_max * effects.fan_speed_factors[i] } else { 0.0 };
+            fan.advance(&self.plan.fan, target, seconds);
+        }
+    }
+
+    /// The flow depends on the speeds alone: it is solved only when one has changed.
+    fn solve_flow(&mut self) {
+        if self.solved_for_rpm.len() == self.fans.len()
+            && self.fans.iter().zip(&self.solved_for_rpm).all(|(f, s)| f.speed_rpm == *s)
+        {
+            return;
+        }
+        self.solved_for_rpm = self.fans.iter().map(|fan| fan.speed_rpm).collect();
+        let ratios: Vec<f64> = self.solved_for_rpm.iter().map(|rpm| rpm / self.plan.fan.speed_rpm_max).collect();
+        self.flow_cubic_meters_per_second = air::flow(&self.plan.air, &self.plan.fan, &ratios);
+    }
+
+    /// An overload that outlasted the hold-up browns boards out here, before the step's power is drawn, so that the books agree on it.
+    fn move_boards(&mut self, seconds: f64, effects: &Effects, good: usize) {
+        if self.overload_seconds > self.plan.supply.hold_up_seconds {
+            self.brown_out(effects, good);
+        }
+        for board in self.boards.iter_mut().flatten() {
+            if good > 0 {
+                board.advance(seconds);
+            } else {
+                board.lose_power();
+            }
+        }
+    }
+
+    fn draw_power(&mut self, seconds: f64, effects: &Effects, good: usize) {
+        let sharing = share(&self.plan.supply, good, self.load_watts(effects));
+        self.supply_watts = sharing.each_watts;
+        self.input_watts = sharing.each_watts * good as f64 / self.plan.supply.efficiency;
+        self.in_joules += self.input_watts * seconds;
+        self.overload_seconds = if good > 0 && sharing.served < 1.0 { self.overload_seconds + seconds } else { 0.0 };
+        self.served = sharing.served;
+    }
+
+    /// Takes boards off the bus, the last slot first, until the rest can be carried.
+    fn brown_out(&mut self, effects: &Effects, good: usize) {
+        for index in (0..self.boards.len()).rev() {
+            if share(&self.plan.supply, good, self.load_watts(effects)).served >= 1.0 {
+                return;
+            }
+            if let Some(board) = self.boards[index].as_mut().filter(|b| b.payload != Payload::Off) {
+                board.brown_out();
+            }
+        }
+    }
+
+    fn load_watts(&self, effects: &Effects) -> f64 {
+        let boards: f64 =
+            self.boards.iter().enumerate().filter_map(|(i, b)| Some(b.as_ref()?.watts() + extra(effects, i, b.as_ref()?))).sum();
+        boards + self.fans.iter().map(|fan| fan.watts(&self.plan.fan)).sum::<f64>()
+    }
+
+    /// What a board gets from the bus.
+    pub(crate) fn board_watts(&self, index: usize, effects: &Effects) -> f64 {
+        self.boards[index].as_ref().map_or(0.0, |board| (board.watts() + extra(effects, index, board)) * self.served)
+    }
+
+    fn move_heat(&mut self, seconds: f64, effects: &Effects) {
+        let served = self.served;
+        let slot_flow = self.flow_cubic_meters_per_second / self.boards.len() as f64;
+        let mut into_air_joules = 0.0;
+        for (i, board) in self.boards.iter_mut().enumerate() {
+            let Some(board) = board else { continue };
+            let watts = (board.watts() + extra(effects, i, board)) * served;
+            // The power of this step is what was drawn before the board warmed: the books of `draw_power` use the same.
+            let gives = heat::board_watts_per_kelvin(&board.plan, slot_flow, self.density);
+            let after = heat::step(board.celsius, board.plan.heat_joules_per_kelvin, watts, gives, self.inlet_celsius, seconds);
+            board.celsius = after.celsius;
+            into_air_joules += after.given_joules;
+        }
+        let fans: f64 = self.fans.iter().map(|fan| fan.watts(&self.plan.fan)).sum::<f64>() * served;
+        let losses = self.input_watts * (1.0 - self.plan.supply.efficiency);
+        let watts = into_air_joules / seconds + fans + losses;
+        let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
+        let capacity = self.plan.air.plenum_joules_per_kelvin;
+        let after = heat::step(self.outlet_celsius, capacity, watts, carries, self.inlet_celsius, seconds);
+        self.outlet_celsius = after.celsius;
+        self.carried_joules += after.given_joules;
+    }
+
+    /// Puts every temperature where it would end; power and temperature depend on each other, so in a few rounds.
+    fn settle(&mut self) {
+        let slot_flow = self.flow_cubic_meters_per_second / self.boards.len() as f64;
+        for _ in 0..SETTLE_ROUNDS {
+            for board in self.boards.iter_mut().flatten() {
+                let gives = heat::board_watts_per_kelvin(&board.plan, slot_flow, self.density);
+                board.celsius = self.inlet_celsius + board.watts() / gives;
+            }
+        }
+        let good = usize::from(self.plan.supply.count);
+        let effects = Effects::none(&self.plan);
+        let sharing = share(&self.plan.supply, good, self.load_watts(&effects));
+        self.supply_watts = sharing.each_watts;
+        self.input_watts = sharing.each_watts * good as f64 / self.plan.supply.efficiency;
+        let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
+        self.outlet_celsius = self.inlet_celsius + self.input_watts / carries;
+    }
+}
+
+/// What a fault makes a board draw on top; nothing while its payload is off.
+fn extra(effects: &Effects, index: usize, board: &Board) -> f64 {
+    if board.payload == Payload::Off { 0.0 } else { effects.board_extra_watts[index] }
+}
+
+/// Short against the fans' lag and the boards' time constants.
+const STEP_SECONDS_MAX: f64 = 0.5;
+const SETTLE_ROUNDS: u32 = 60;

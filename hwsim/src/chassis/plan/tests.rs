@@ -1,0 +1,60 @@
+//! Chassis files: the shipped one, and mistakes with their places.
+
+use super::*;
+
+#[test]
+fn the_shipped_shelf_is_the_one_that_the_design_names() {
+    let plan = Plan::mxp();
+    assert_eq!((plan.slots.len(), plan.fan.count, plan.supply.count, plan.fabrics.len()), (18, 5, 3, 2));
+    assert_eq!(plan.named("mxp2".into()).chassis.as_str(), "mxp2");
+}
+
+/// The shipped file with one line changed.
+fn mistake(from: &str, to: &str) -> PlanError {
+    let text = MXP.replacen(from, to, 1);
+    assert_ne!(text, MXP, "{from:?} is in the file");
+    let error = Plan::parse("lab.yaml", &text).expect_err("a mistake");
+    let excerpt = error.excerpt.clone().unwrap_or_default();
+    let line = (1..).zip(text.lines()).find(|(number, _)| *number == error.line);
+    assert!(line.is_none_or(|(_, line)| line == excerpt), "{error}");
+    error
+}
+
+#[test]
+fn mistakes_are_shown_with_line_and_column() {
+    let cases = [
+        ("  count: 5", "  count: 50", "50 is not a count, 1 to 32"),
+        ("  efficiency: 0.92", "  efficiency: 1.92", "1.92 is not a fraction above 0, at most 1"),
+        ("  lag_seconds: 3", "  lag_seconds: 0", "0 is not a number above 0"),
+        ("  lag_seconds: 3", "  lag_seconds: soon", "invalid floating point"),
+        ("  lag_seconds: 3", "  lag_second: 3", "lag_second"),
+        ("  inlet_celsius: 23", "  inlet_celsius: 2300", "2300 is not degrees Celsius"),
+        ("  duty_percent: 40", "  duty_percent: 140", "140 is not a duty in percent, 0 to 100"),
+        ("slots: [switch, proc", "slots: [swich, proc", "there is no board kind \"swich\" under `boards`"),
+        ("slot_power_watts_max: 150", "slot_power_watts_max: 80", "draws 85 W, a slot gives 80 W"),
+    ];
+    for (from, to, expected) in cases {
+        let error = mistake(from, to);
+        assert!(error.what.contains(expected), "{error}");
+        assert!(error.line > 0 && error.column > 0, "{error}");
+    }
+}
+
+#[test]
+fn the_message_reads_like_a_page_of_the_manual() {
+    let error = mistake("slots: [switch, proc", "slots: [swich, proc");
+    let expected = "error[chassis-file]: there is no board kind \"swich\" under `boards`
+  lab.yaml:60:9
+  60 | slots: [swich, processor, processor, processor, processor, processor, line, line, line, line, line, line, line, line,
+     |         ^
+  help  did you mean \"switch\"?  (line, processor, switch, empty)";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_chassis_needs_slots_and_a_name() {
+    assert!(mistake("chassis: mxp1", "chassis: mxp/1").what.contains("letters, digits and hyphens"));
+    let start = MXP.find("slots: [").expect("the slots come last");
+    let error = Plan::parse("lab.yaml", &format!("{}slots: []\n", &MXP[..start])).expect_err("no slots");
+    assert!(error.what.contains("1 to 64 slots"), "{error}");
+}
