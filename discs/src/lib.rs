@@ -5,6 +5,8 @@
 pub mod liveness;
 pub mod log;
 #[cfg(feature = "shell")]
+pub mod mesh;
+#[cfg(feature = "shell")]
 pub mod pki;
 pub mod session;
 pub mod wire;

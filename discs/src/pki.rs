@@ -261,6 +261,12 @@ impl Identity {
         self.node
     }
 
+    /// The same certificate, with the CA of another identity.
+    #[cfg(test)]
+    pub(crate) fn trusting(self, other: &Self) -> Self {
+        Self { ca: other.ca.clone(), ..self }
+    }
+
     /// Bytes that only this node knows and that outlive its process, for the purpose that `label` names.
     pub fn derive(&self, label: &str) -> [u8; 32] {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.key.secret_der());

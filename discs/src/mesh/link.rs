@@ -1,0 +1,396 @@
+//! One connection: dialled or accepted, introduced, served until it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use sixnines_core::domain::config::Profile;
+use sixnines_core::ids::{LinkId, NodeId};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::peer::{NewLink, Peer};
+use super::stream::LaneStream;
+use super::{Fault, Shared, priority};
+use crate::pki::certificate_name;
+use crate::wire::{Decoder, Frame, Hello, Lane, PROTOCOL, Refusal};
+
+/// Application error codes of a closed connection.
+pub(super) const CODE_STOPPED: u32 = 0;
+pub(super) const CODE_REFUSED: u32 = 1;
+pub(super) const CODE_REPLACED: u32 = 2;
+const CODE_BROKEN: u32 = 3;
+
+/// The first frame is short.
+const HELLO_BYTES_MAX: usize = 4096;
+/// A peer that has shown its certificate says `Hello` at once.
+const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// Introductions under way per link; whoever comes then is ignored and dials again.
+const INTRODUCTIONS_MAX: usize = 64;
+/// Chunks taken from a stream at one go.
+const CHUNKS: usize = 32;
+
+/// Where one link of a peer is dialled.
+pub(super) struct Way {
+    pub(super) link: LinkId,
+    pub(super) address: SocketAddr,
+    pub(super) endpoint: Endpoint,
+}
+
+/// Why there is no connection, or no longer.
+enum Failure {
+    /// Nobody answered in time, or an ordinary end.
+    Gone,
+    /// Our check of their certificate failed.
+    Untrusted(String),
+    /// Their check of ours failed.
+    Distrusted(String),
+    RefusedByUs(Refusal),
+    RefusedByPeer(Refusal),
+    Broken(String),
+    Panicked,
+}
+
+/// Keeps the peer's sending task alive.
+pub(super) async fn supervise(shared: Arc<Shared>, peer: Arc<Peer>) {
+    loop {
+        let mut task = JoinSet::new();
+        let pumped = peer.clone();
+        task.spawn(async move { pumped.pump().await });
+        if let Some(Err(error)) = task.join_next().await && error.is_panic() {
+            report_on(&shared, &peer, LinkId(0), None, Failure::Panicked);
+        }
+    }
+}
+
+/// Dials one link of one peer, for ever.
+pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
+    let mut pause = Pause::new(shared.profile);
+    loop {
+        let failure = match connect(&shared, &peer, &way, pause.attempt()).await {
+            Ok((connection, own_life, hello)) => {
+                pause.reset();
+                serve(&shared, &peer, way.link, connection, own_life, &hello).await
+            }
+            Err(failure) => failure,
+        };
+        report_on(&shared, &peer, way.link, Some(way.address), failure);
+        pause.wait().await;
+    }
+}
+
+/// Accepts on one link, until the endpoint closes.
+pub(super) async fn listen(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
+    let mut connections = JoinSet::new();
+    let introductions = Arc::new(tokio::sync::Semaphore::new(INTRODUCTIONS_MAX));
+    while let Some(incoming) = endpoint.accept().await {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = introductions.clone().try_acquire_owned() else {
+            shared.reports.crowded();
+            incoming.ignore();
+            continue;
+        };
+        let shared = shared.clone();
+        connections.spawn(async move {
+            let address = incoming.remote_address();
+            let introduced = introduce(&shared, incoming).await;
+            drop(place);
+            let (peer, failure) = match introduced {
+                Ok((peer, connection, own_life, hello)) => {
+                    let failure = serve(&shared, &peer, link, connection, own_life, &hello).await;
+                    (Some(peer), failure)
+                }
+                Err((peer, failure)) => (peer, failure),
+            };
+            match peer {
+                Some(peer) => report_on(&shared, &peer, link, Some(address), failure),
+                None => report_stranger(&shared, link, address, failure),
+            }
+        });
+    }
+}
+
+async fn connect(
+    shared: &Shared,
+    peer: &Peer,
+    way: &Way,
+    attempt: Duration,
+) -> Result<(Connection, u64, Hello), Failure> {
+    let name = certificate_name(shared.identity.domain(), peer.node);
+    let connecting = way
+        .endpoint
+        .connect_with(shared.client.clone(), way.address, &name)
+        .map_err(|_closed_or_bad_address| Failure::Gone)?;
+    let connection = match timeout(attempt, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(Failure::of(&error)),
+        Err(_elapsed) => return Err(Failure::Gone),
+    };
+    let (own_life, _) = peer.lives();
+    let exchange = async {
+        let (mut send, mut receive) = connection.open_bi().await.map_err(drop)?;
+        say(&mut send, &shared.hello(own_life).frame()).await?;
+        receive.read_to_end(HELLO_BYTES_MAX).await.map_err(drop)
+    };
+    let hello = match timeout(HELLO_WITHIN, exchange).await {
+        Ok(Ok(bytes)) => judge(shared, peer, &bytes),
+        _ => Err(connection.close_reason().map_or(Failure::Gone, |e| Failure::of(&e))),
+    };
+    let hello = hello.inspect_err(|failure| turn_away(&connection, failure))?;
+    Ok((connection, own_life, hello))
+}
+
+type Introduced = Result<(Arc<Peer>, Connection, u64, Hello), (Option<Arc<Peer>>, Failure)>;
+
+async fn introduce(shared: &Shared, incoming: Incoming) -> Introduced {
+    let connection = incoming.await.map_err(|e| (None, Failure::of(&e)))?;
+    let named = certificate_of(&connection).and_then(|c| shared.members.named_by(&c));
+    let Some(peer) = named.and_then(|node| shared.peer(node)) else {
+        // The list has changed since the handshake.
+        connection.close(VarInt::from_u32(CODE_STOPPED), b"no member");
+        return Err((None, Failure::Untrusted("its certificate names no member".into())));
+    };
+    let own_life = peer.lives().0;
+    let exchange = async {
+        let (mut send, mut receive) = connection.accept_bi().await.map_err(drop)?;
+        let bytes = receive.read_to_end(HELLO_BYTES_MAX).await.map_err(drop)?;
+        let hello = judge(shared, &peer, &bytes);
+        if hello.is_ok() {
+            say(&mut send, &shared.hello(own_life).frame()).await?;
+        }
+        Ok::<_, ()>(hello)
+    };
+    let hello = match timeout(HELLO_WITHIN, exchange).await {
+        Ok(Ok(hello)) => hello,
+        _ => Err(connection.close_reason().map_or(Failure::Gone, |e| Failure::of(&e))),
+    };
+    match hello {
+        Ok(hello) => Ok((peer, connection, own_life, hello)),
+        Err(failure) => {
+            turn_away(&connection, &failure);
+            Err((Some(peer), failure))
+        }
+    }
+}
+
+/// Whether this `Hello` is from whom the certificate names, in a life and a format that we can go on with.
+fn judge(shared: &Shared, peer: &Peer, bytes: &[u8]) -> Result<Hello, Failure> {
+    let broken = |e: &dyn std::fmt::Display| Failure::Broken(e.to_string());
+    let mut decoder = Decoder::default();
+    decoder.push(Bytes::copy_from_slice(bytes));
+    let frame = decoder.next_frame().map_err(|e| broken(&e))?.ok_or_else(|| broken(&"its Hello is cut off"))?;
+    let hello = Hello::read(&frame).map_err(|e| broken(&e))?.map_err(Failure::RefusedByPeer)?;
+    let ours = shared.hello.versions;
+    if hello.protocol != PROTOCOL || ours.common(hello.versions).is_none() {
+        return Err(Failure::RefusedByUs(Refusal::Version { ours, theirs: hello.versions }));
+    }
+    if hello.node != peer.node || hello.domain != shared.identity.domain() {
+        return Err(Failure::RefusedByUs(Refusal::Name { claimed: hello.node, domain: hello.domain }));
+    }
+    let (_, known) = peer.lives();
+    if hello.life < known {
+        return Err(Failure::RefusedByUs(Refusal::OldLife { known }));
+    }
+    Ok(hello)
+}
+
+/// A refusal travels as the reason of the close, so that it arrives whatever the other end is waiting for.
+fn turn_away(connection: &Connection, failure: &Failure) {
+    match failure {
+        Failure::RefusedByUs(refusal) => {
+            let mut bytes = BytesMut::new();
+            refusal.frame().encode(&mut bytes);
+            connection.close(VarInt::from_u32(CODE_REFUSED), &bytes);
+        }
+        _ => connection.close(VarInt::from_u32(CODE_BROKEN), b"no Hello"),
+    }
+}
+
+async fn say(send: &mut SendStream, frame: &Frame) -> Result<(), ()> {
+    let mut bytes = BytesMut::new();
+    frame.encode(&mut bytes);
+    send.write_all(&bytes).await.map_err(drop)?;
+    send.finish().map_err(drop)
+}
+
+/// Puts the connection to use and reads from it until it ends.
+async fn serve(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    link: LinkId,
+    connection: Connection,
+    own_life: u64,
+    hello: &Hello,
+) -> Failure {
+    let lanes = match open_lanes(&connection).await {
+        Ok(lanes) => lanes,
+        Err(error) => return Failure::of(&error),
+    };
+    let generation = shared.next_generation();
+    hand_over_key(shared, peer.node, link, &connection);
+    let new = NewLink { link, generation, connection: connection.clone(), lanes, own_life, peer_life: hello.life };
+    if !peer.attach(new) {
+        connection.close(VarInt::from_u32(CODE_REPLACED), b"too late");
+        return Failure::Gone;
+    }
+    let failure = read_all(peer, link, generation, &connection).await;
+    if let Failure::Broken(reason) = &failure {
+        connection.close(VarInt::from_u32(CODE_BROKEN), reason.as_bytes());
+    } else {
+        connection.close(VarInt::from_u32(CODE_STOPPED), b"");
+    }
+    peer.detach(link, generation);
+    failure
+}
+
+async fn open_lanes(connection: &Connection) -> Result<[LaneStream; Lane::COUNT], ConnectionError> {
+    let mut lanes = Vec::with_capacity(Lane::COUNT);
+    for lane in Lane::ALL {
+        let stream = connection.open_uni().await?;
+        if stream.set_priority(priority(lane)).is_err() {
+            return Err(ConnectionError::LocallyClosed);
+        }
+        lanes.push(LaneStream::new(stream));
+    }
+    lanes.try_into().map_err(|_| ConnectionError::LocallyClosed)
+}
+
+/// Both ends derive the same bytes from the handshake, and nobody else can.
+fn hand_over_key(shared: &Shared, peer: NodeId, link: LinkId, connection: &Connection) {
+    let mut bytes = [0; 36];
+    let exported = connection.export_keying_material(&mut bytes, b"EXPORTER-sixnines-liveness", &[link.0]);
+    let (id, key) = bytes.split_at(4);
+    match (exported, <[u8; 4]>::try_from(id), <[u8; 32]>::try_from(key)) {
+        (Ok(()), Ok(id), Ok(key)) => shared.receiver.liveness_key(peer, link, u32::from_le_bytes(id), key),
+        _ => tracing::error!(%peer, %link, "no key for heartbeats"),
+    }
+}
+
+async fn read_all(peer: &Arc<Peer>, link: LinkId, generation: u64, connection: &Connection) -> Failure {
+    let mut readers = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => match stream {
+                Ok(stream) => {
+                    readers.spawn(read(peer.clone(), link, generation, stream));
+                }
+                Err(error) => return Failure::of(&error),
+            },
+            Some(ended) = readers.join_next() => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => return Failure::Broken(reason),
+                Err(_panic) => return Failure::Panicked,
+            },
+        }
+    }
+}
+
+/// Reads one stream to its end. How the connection ended is not this task's to say.
+async fn read(peer: Arc<Peer>, link: LinkId, generation: u64, mut stream: RecvStream) -> Result<(), String> {
+    let mut decoder = Decoder::default();
+    let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
+    while let Ok(Some(count)) = stream.read_chunks(&mut chunks).await {
+        peer.receive(link, generation, &mut decoder, &mut chunks[..count])?;
+    }
+    Ok(())
+}
+
+fn certificate_of(connection: &Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.into_iter().next()
+}
+
+fn report_on(shared: &Shared, peer: &Peer, link: LinkId, address: Option<SocketAddr>, failure: Failure) {
+    let node = peer.node;
+    if let Failure::RefusedByPeer(Refusal::OldLife { known }) = failure {
+        tracing::info!(peer = %node, known, "the peer knows a higher life of ours: going on above it");
+        peer.raise_life(known);
+    }
+    let fault = match failure {
+        Failure::Gone => return,
+        Failure::Untrusted(reason) => match address {
+            Some(address) => Fault::Untrusted { link, address: address.ip(), reason },
+            None => return,
+        },
+        Failure::Distrusted(reason) => Fault::Distrusted { link, peer: node, reason },
+        Failure::RefusedByUs(refusal) => Fault::Refused { link, peer: node, by_us: true, refusal },
+        Failure::RefusedByPeer(refusal) => Fault::Refused { link, peer: node, by_us: false, refusal },
+        Failure::Broken(reason) => Fault::Broken { link, peer: node, reason },
+        Failure::Panicked => Fault::Panicked { task: "task", peer: node },
+    };
+    shared.reports.fault(&*shared.receiver, fault);
+}
+
+/// Somebody who has not shown who he is.
+fn report_stranger(shared: &Shared, link: LinkId, address: SocketAddr, failure: Failure) {
+    let reason = match failure {
+        Failure::Untrusted(reason) | Failure::Distrusted(reason) | Failure::Broken(reason) => reason,
+        _ => return,
+    };
+    shared.reports.fault(&*shared.receiver, Fault::Untrusted { link, address: address.ip(), reason });
+}
+
+impl Failure {
+    fn of(error: &ConnectionError) -> Self {
+        /// RFC 9001, 4.8: a TLS alert, plus this.
+        const ALERTS: std::ops::Range<u64> = 0x100..0x200;
+        match error {
+            ConnectionError::TransportError(e) if ALERTS.contains(&u64::from(e.code)) => Self::Untrusted(e.reason.clone()),
+            ConnectionError::ConnectionClosed(e) if ALERTS.contains(&u64::from(e.error_code)) => {
+                Self::Distrusted(e.to_string())
+            }
+            ConnectionError::ApplicationClosed(e) if e.error_code == VarInt::from_u32(CODE_REFUSED) => refusal_in(&e.reason),
+            _ => Self::Gone,
+        }
+    }
+}
+
+fn refusal_in(reason: &Bytes) -> Failure {
+    let mut decoder = Decoder::default();
+    decoder.push(reason.clone());
+    let frame = decoder.next_frame().ok().flatten();
+    match frame.map(|frame| Hello::read(&frame)) {
+        Some(Ok(Err(refusal))) => Failure::RefusedByPeer(refusal),
+        _ => Failure::Broken("it refuses us for a reason that we cannot read".into()),
+    }
+}
+
+/// How long to wait for an answer, and between two attempts.
+struct Pause {
+    attempts: u32,
+    next: Duration,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Pause {
+    fn new(profile: Profile) -> Self {
+        let (first, longest) = match profile {
+            Profile::Fabric | Profile::Lan => (2, 50),
+            Profile::Wan => (50, 1000),
+        };
+        let first = Duration::from_millis(first);
+        Self { attempts: 0, next: first, first, longest: Duration::from_millis(longest) }
+    }
+
+    fn reset(&mut self) {
+        self.attempts = 0;
+        self.next = self.first;
+    }
+
+    /// QUIC repeats its first packet at intervals that double, so an attempt that is given up early finds a peer early that has
+    /// just come up; one in four is longer, for a peer or a network that is slow.
+    fn attempt(&mut self) -> Duration {
+        self.attempts = self.attempts.wrapping_add(1);
+        Duration::from_millis(if self.attempts.is_multiple_of(4) { 2000 } else { 250 })
+    }
+
+    async fn wait(&mut self) {
+        let pause = self.next;
+        self.next = (self.next * 2).min(self.longest);
+        tokio::time::sleep(pause).await;
+    }
+}
