@@ -422,9 +422,7 @@ fn set_peers(shared: &Arc<Shared>, members: &mut BTreeMap<NodeId, Member>, mut w
     shared.members.set(wanted.iter().map(|p| p.node));
     members.retain(|_, member| wanted.contains(&member.config));
     for config in wanted {
-        if !members.contains_key(&config.node) {
-            members.insert(config.node, Member::start(shared, config));
-        }
+        members.entry(config.node).or_insert_with(|| Member::start(shared, config));
     }
     let table = members.iter().map(|(node, member)| (*node, member.peer.clone())).collect();
     *shared.peers.write().unwrap_or_else(PoisonError::into_inner) = table;

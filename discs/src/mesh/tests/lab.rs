@@ -12,12 +12,14 @@ use crate::pki::{Authority, Issued};
 /// Far beyond what anything here takes, so that only a hang fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+pub(super) type Key = (u32, [u8; 32]);
+
 /// What a receiver was told.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) frames: Vec<(NodeId, Class, Kind, Bytes)>,
     pub(super) states: BTreeMap<NodeId, Vec<PeerState>>,
-    pub(super) keys: BTreeMap<(NodeId, LinkId), Vec<(u32, [u8; 32])>>,
+    pub(super) keys: BTreeMap<(NodeId, LinkId), Vec<Key>>,
     pub(super) faults: Vec<Fault>,
     pub(super) panic_at: Option<Bytes>,
 }
