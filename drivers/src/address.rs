@@ -6,9 +6,9 @@
 //!
 //! Source: RFC 5227 section 3 and RFC 4861 section 7.2.6 for the announcements.
 
-mod frames;
+pub(crate) mod frames;
 pub mod ledger;
-mod packet;
+pub(crate) mod packet;
 #[cfg(test)]
 mod tests;
 pub mod watch;

@@ -3,7 +3,9 @@
 pub mod address;
 pub mod clock;
 pub mod driver;
+pub mod gate;
 pub mod netlink;
 pub mod netns;
 mod readiness;
+pub mod realtime;
 pub mod testing;

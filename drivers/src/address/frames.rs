@@ -19,7 +19,7 @@ pub(crate) fn announcements(mac: Mac, address: IpAddr) -> Vec<Vec<u8>> {
 }
 
 /// RFC 5227, ARP announcement: sender and target are the same address.
-fn gratuitous_arp(mac: Mac, address: Ipv4Addr, operation: u16) -> Vec<u8> {
+pub(crate) fn gratuitous_arp(mac: Mac, address: Ipv4Addr, operation: u16) -> Vec<u8> {
     let target_mac = if operation == ARP_REPLY { BROADCAST } else { [0; 6] };
     let mut frame = ethernet(BROADCAST, mac, 0x0806);
     frame.extend_from_slice(&[0, 1, 8, 0, 6, 4]);
@@ -32,7 +32,7 @@ fn gratuitous_arp(mac: Mac, address: Ipv4Addr, operation: u16) -> Vec<u8> {
 }
 
 /// RFC 4861 4.4, unsolicited, with the override flag: neighbours replace what they had.
-fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
+pub(crate) fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let mut icmp = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
     icmp.extend_from_slice(&address.octets());
     icmp.extend_from_slice(&[2, 1]);
@@ -51,7 +51,7 @@ fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     frame
 }
 
-fn ethernet(to: [u8; 6], from: Mac, kind: u16) -> Vec<u8> {
+pub(crate) fn ethernet(to: [u8; 6], from: Mac, kind: u16) -> Vec<u8> {
     let mut frame = Vec::with_capacity(96);
     frame.extend_from_slice(&to);
     frame.extend_from_slice(&from.0);
@@ -60,7 +60,7 @@ fn ethernet(to: [u8; 6], from: Mac, kind: u16) -> Vec<u8> {
 }
 
 /// RFC 4443 2.3: over a header of both addresses, length and protocol, then the message with a zero checksum.
-fn checksum(from: Ipv6Addr, to: Ipv6Addr, icmp: &[u8]) -> u16 {
+pub(crate) fn checksum(from: Ipv6Addr, to: Ipv6Addr, icmp: &[u8]) -> u16 {
     let len = u32::try_from(icmp.len()).expect("32 bytes");
     let mut bytes = Vec::with_capacity(40 + icmp.len());
     bytes.extend_from_slice(&from.octets());

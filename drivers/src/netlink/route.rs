@@ -192,6 +192,15 @@ impl Route {
         self.netlink.request(message, format!("add a route to {to} by {gateway}"))
     }
 
+    /// Tells the kernel where a neighbour is, for good, so that it never asks.
+    pub fn add_neighbour(&mut self, name: &str, address: IpAddr, mac: Mac) -> Result<(), NetlinkError> {
+        let index = self.link(name)?.index;
+        let mut fixed = [family(address), 0, 0, 0, 0, 0, 0, 0, PERMANENT, 0, 0, 0];
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let message = Message::new(RTM_NEWNEIGH, CREATE).put(&fixed).attr(NDA_DST, &octets(address)).attr(NDA_LLADDR, &mac.0);
+        self.netlink.request(message, format!("add the neighbour {address} on {name}"))
+    }
+
     /// The socket, for what this type has no method for.
     pub fn netlink(&mut self) -> &mut Netlink {
         &mut self.netlink
@@ -267,6 +276,10 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_NEWNEIGH: u16 = 28;
+const PERMANENT: u8 = 0x80;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 0x10000;
 const IFLA_ADDRESS: u16 = 1;

@@ -1,0 +1,249 @@
+//! The exact form of the gate: the kernel compares the boot clock with the deadline for every frame.
+//!
+//! One page per slot, shared by the programs of its addresses; one program per address, attached to each device. The programs hold the
+//! page: when this process is gone they go on with the last deadline, which passes.
+#![expect(unsafe_code, reason = "bpf(2) and a mapping shared with the kernel have no safe interface")]
+
+use std::ffi::{CStr, c_void};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sixnines_core::ids::NodeId;
+use sixnines_core::time::Instant;
+
+use super::program::{DEADLINE, DROPPED, Instruction, guard};
+use super::tc::{self, Handle};
+use super::{DeadlineWord, Gate, GateError, GateForm, GateSlot, Plan, device_index};
+use crate::netlink::route::Route;
+
+/// A gate of BPF programs.
+#[derive(Debug)]
+pub struct BpfGate {
+    pages: Vec<Arc<Page>>,
+    words: Vec<DeadlineWord>,
+    filters: Vec<(i32, Handle)>,
+    route: Route,
+}
+
+impl BpfGate {
+    /// Installs it closed, then removes what earlier lives of the owner left on any device.
+    pub fn install(plan: &Plan) -> Result<Self, GateError> {
+        let mut route = Route::open()?;
+        let mut gate = Self { pages: Vec::new(), words: Vec::new(), filters: Vec::new(), route: Route::open()? };
+        for guard in &plan.guards {
+            let map = create_map()?;
+            let page = Arc::new(Page::map(&map)?);
+            for address in &guard.addresses {
+                let program = load(*address, &map)?;
+                for device in &guard.devices {
+                    let index = device_index(&mut route, device)?;
+                    tc::add_clsact(&mut route, index, device)?;
+                    let name = format!("nines-{}-{address}", guard.name);
+                    let handle = tc::attach(&mut route, index, device, plan.owner, program.as_fd(), &name)?;
+                    gate.filters.push((index, handle));
+                }
+            }
+            gate.words.push(DeadlineWord::in_page(Arc::clone(&page)));
+            gate.pages.push(page);
+        }
+        sweep(&mut route, plan.owner, &gate.filters)?;
+        Ok(gate)
+    }
+}
+
+impl Gate for BpfGate {
+    fn form(&self) -> GateForm {
+        GateForm::Bpf
+    }
+
+    fn words(&self) -> &[DeadlineWord] {
+        &self.words
+    }
+
+    fn close(&mut self, slot: GateSlot) {
+        self.arm(slot, Instant::ZERO);
+    }
+
+    fn dropped(&mut self, slot: GateSlot) -> u64 {
+        self.pages[usize::from(slot.0)].dropped().load(Ordering::Relaxed)
+    }
+
+    fn dismantle(mut self: Box<Self>) -> Result<(), GateError> {
+        for (index, handle) in std::mem::take(&mut self.filters) {
+            tc::detach(&mut self.route, index, handle)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for BpfGate {
+    /// An owner that just lets go leaves a closed gate behind.
+    fn drop(&mut self) {
+        self.words.iter().for_each(|w| w.store(Instant::ZERO));
+    }
+}
+
+/// Removes the owner's filters that are not in `keep`, from every device.
+fn sweep(route: &mut Route, owner: NodeId, keep: &[(i32, Handle)]) -> Result<(), GateError> {
+    for link in route.links()? {
+        for handle in tc::attached(route, link.index, owner)? {
+            if !keep.contains(&(link.index, handle)) {
+                tc::detach(route, link.index, handle)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Loads, attaches and removes a program that guards an address which no frame bears.
+pub(crate) fn probe(device: &str) -> Result<(), GateError> {
+    let mut route = Route::open()?;
+    let index = device_index(&mut route, device)?;
+    let map = create_map()?;
+    Page::map(&map)?;
+    let program = load(IpAddr::from([0, 0, 0, 0]), &map)?;
+    tc::add_clsact(&mut route, index, device)?;
+    // No node has the number 0, so this meets no gate that is in force.
+    let handle = tc::attach(&mut route, index, device, NodeId(0), program.as_fd(), "nines-probe")?;
+    Ok(tc::detach(&mut route, index, handle)?)
+}
+
+/// The value of a map, one page, mapped here and read by the kernel's programs.
+#[derive(Debug)]
+pub(crate) struct Page {
+    start: NonNull<c_void>,
+}
+
+/// Larger than all that we ask of it: the kernel hands out whole pages.
+const PAGE: usize = 4096;
+
+// SAFETY: the page is only ever touched through atomics.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    fn map(map: &OwnedFd) -> Result<Self, GateError> {
+        // Touched in advance: the liveness thread must not take a page fault.
+        // SAFETY: a fresh mapping at a place of the kernel's choice.
+        let start = unsafe {
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, map.as_raw_fd(), 0)
+        };
+        let failed = |source| GateError::Bpf { what: "map the gate's page", log: None, source };
+        match NonNull::new(start) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(Self { start }),
+            _ => Err(failed(io::Error::last_os_error())),
+        }
+    }
+
+    /// Until when frames may pass.
+    pub(crate) fn deadline(&self) -> &AtomicU64 {
+        self.word(DEADLINE)
+    }
+
+    /// How many did not.
+    pub(crate) fn dropped(&self) -> &AtomicU64 {
+        self.word(DROPPED)
+    }
+
+    fn word(&self, offset: u16) -> &AtomicU64 {
+        // SAFETY: both offsets are multiples of eight within the page, which is mapped as long as `self` lives.
+        unsafe { AtomicU64::from_ptr(self.start.as_ptr().byte_add(offset.into()).cast()) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.start.as_ptr(), PAGE) };
+    }
+}
+
+/// `union bpf_attr`, as far as `BPF_MAP_CREATE` reads it.
+#[repr(C)]
+#[derive(Default)]
+struct MapAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+/// `union bpf_attr`, as far as `BPF_PROG_LOAD` reads it.
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttr {
+    prog_type: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+const MAP_CREATE: i32 = 0;
+const PROG_LOAD: i32 = 5;
+const TYPE_ARRAY: u32 = 2;
+const TYPE_SCHED_CLS: u32 = 3;
+const MMAPABLE: u32 = 1 << 10;
+const NAME: [u8; 16] = *b"nines_gate\0\0\0\0\0\0";
+/// None of the helpers in use is reserved to programs under the GPL.
+const LICENSE: &CStr = c"MIT OR Apache-2.0";
+
+fn create_map() -> Result<OwnedFd, GateError> {
+    let attr = MapAttr { map_type: TYPE_ARRAY, key_size: 4, value_size: 64, max_entries: 1, map_flags: MMAPABLE, name: NAME, ..Default::default() };
+    // SAFETY: the command reads `MapAttr`.
+    unsafe { bpf(MAP_CREATE, &attr) }.map_err(|source| GateError::Bpf { what: "create the gate's BPF map", log: None, source })
+}
+
+fn load(address: IpAddr, map: &OwnedFd) -> Result<OwnedFd, GateError> {
+    let code = guard(address, map.as_raw_fd());
+    load_code(&code, &mut []).or_else(|_| {
+        let mut log = vec![0; 64 * 1024];
+        load_code(&code, &mut log).map_err(|source| {
+            let text = log.split(|b| *b == 0).next().map(|l| String::from_utf8_lossy(l).trim().to_owned()).filter(|l| !l.is_empty());
+            GateError::Bpf { what: "load the gate's BPF program", log: text, source }
+        })
+    })
+}
+
+fn load_code(code: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
+    let attr = LoadAttr {
+        prog_type: TYPE_SCHED_CLS,
+        instructions: u32::try_from(code.len()).expect("a short program"),
+        code: code.as_ptr().expose_provenance() as u64,
+        license: LICENSE.as_ptr().expose_provenance() as u64,
+        log_level: (!log.is_empty()).into(),
+        log_size: u32::try_from(log.len()).expect("a small log"),
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
+        name: NAME,
+        ..Default::default()
+    };
+    // SAFETY: the command reads `LoadAttr`, whose addresses point at live slices of the lengths given.
+    unsafe { bpf(PROG_LOAD, &attr) }
+}
+
+/// # Safety
+/// `attr` is what `command` reads, and the addresses in it are valid for it.
+unsafe fn bpf<T>(command: i32, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's word.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attr, size_of::<T>()) };
+    match i32::try_from(result) {
+        // SAFETY: both commands in use return a new descriptor.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
