@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use super::*;
 use crate::pki::Authority;
 use crate::wire::Refusal;
-use lab::{Lab, Node, Relay};
+use lab::{Lab, Node};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -53,22 +53,10 @@ fn frames_sent_before_the_first_contact_are_kept() {
     a.wait_for_numbers(&b, Class::State, 2);
 }
 
-/// Two nodes whose links run through relays.
-fn relayed(lab: &Lab, links: usize) -> (Node, Node, Vec<Relay>) {
-    let (a, b) = (lab.node(1, links), lab.node(2, links));
-    let relays: Vec<_> = b.addresses.iter().map(|address| Relay::to(*address)).collect();
-    b.knows(&[&a]);
-    let via = PeerConfig { node: N2, links: relays.iter().map(|r| r.address).collect() };
-    a.handle().set_peers(vec![via]);
-    a.wait_for_links(&b, links);
-    b.wait_for_links(&a, links);
-    (a, b, relays)
-}
-
 #[test]
 fn the_death_of_a_link_costs_no_frame_and_brings_none_twice() {
     let lab = Lab::new();
-    let (a, b, relays) = relayed(&lab, 2);
+    let (a, b, relays) = lab.relayed(2);
     for number in 0..300 {
         match number {
             100 => relays[0].cut(true),
@@ -93,7 +81,7 @@ fn the_death_of_a_link_costs_no_frame_and_brings_none_twice() {
 #[test]
 fn a_hint_moves_traffic_off_a_link_that_is_dead_and_a_dead_link_comes_back() {
     let lab = Lab::new();
-    let (a, b, relays) = relayed(&lab, 2);
+    let (a, b, relays) = lab.relayed(2);
     a.send(&b, Class::State, 0);
     b.wait_for_numbers(&a, Class::State, 1);
     relays[0].cut(true);
@@ -113,7 +101,7 @@ fn a_hint_moves_traffic_off_a_link_that_is_dead_and_a_dead_link_comes_back() {
 #[test]
 fn with_no_link_at_all_frames_wait_and_at_the_bound_send_says_so() {
     let lab = Lab::new();
-    let (a, b, relays) = relayed(&lab, 1);
+    let (a, b, relays) = lab.relayed(1);
     relays[0].cut(true);
     a.wait_for_links(&b, 0);
     let mut sent = 0u64;

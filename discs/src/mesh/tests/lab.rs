@@ -136,11 +136,27 @@ impl Lab {
         Node::start(self.config(node, links))
     }
 
-    /// Two nodes that know each other, with all links up.
+    /// Two nodes that know each other from their start, with all links up.
     pub(super) fn pair(&self, links: usize) -> (Node, Node) {
-        let (a, b) = (self.node(1, links), self.node(2, links));
-        a.knows(&[&b]);
-        b.knows(&[&a]);
+        let (a, b) = (self.config(1, links), self.config(2, links));
+        let direct = b.links.clone();
+        self.introduced(a, b, direct)
+    }
+
+    /// The same, with a relay in each link.
+    pub(super) fn relayed(&self, links: usize) -> (Node, Node, Vec<Relay>) {
+        let (a, b) = (self.config(1, links), self.config(2, links));
+        let relays: Vec<_> = b.links.iter().map(|address| Relay::to(*address)).collect();
+        let via = relays.iter().map(|r| r.address).collect();
+        let (a, b) = self.introduced(a, b, via);
+        (a, b, relays)
+    }
+
+    fn introduced(&self, mut a: MeshConfig, mut b: MeshConfig, way_to_b: Vec<SocketAddr>) -> (Node, Node) {
+        let links = a.links.len();
+        b.peers = vec![PeerConfig { node: a.identity.node(), links: a.links.clone() }];
+        a.peers = vec![PeerConfig { node: b.identity.node(), links: way_to_b }];
+        let (a, b) = (Node::start(a), Node::start(b));
         a.wait_for_links(&b, links);
         b.wait_for_links(&a, links);
         (a, b)
