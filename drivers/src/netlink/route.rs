@@ -61,6 +61,27 @@ pub struct Link {
     pub is_up: bool,
     /// Its carrier is there too: frames can pass.
     pub is_running: bool,
+    /// What has passed since the device was made.
+    pub counters: Counters,
+}
+
+/// A device's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes.
+    pub received: u64,
+    /// Bytes.
+    pub sent: u64,
+    /// Frames, both ways.
+    pub errors: u64,
+}
+
+impl Counters {
+    /// Reads the front of `struct rtnl_link_stats64`.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let at = |index: usize| Some(u64::from_ne_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
+        Some(Self { received: at(2)?, sent: at(3)?, errors: at(4)?.saturating_add(at(5)?) })
+    }
 }
 
 impl Link {
@@ -76,6 +97,7 @@ impl Link {
             is_ethernet: hardware == ARPHRD_ETHER,
             is_up: flags & IFF_UP != 0,
             is_running: flags & IFF_LOWER_UP != 0,
+            counters: attrs.of(IFLA_STATS64).and_then(Counters::parse).unwrap_or_default(),
         })
     }
 }
@@ -286,6 +308,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
