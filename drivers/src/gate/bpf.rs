@@ -247,3 +247,115 @@ unsafe fn bpf<T>(command: i32, attr: &T) -> io::Result<OwnedFd> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::clock::boot_now;
+
+    /// `union bpf_attr`, as far as `BPF_PROG_TEST_RUN` reads it.
+    #[repr(C)]
+    #[derive(Default)]
+    struct TestRun {
+        program: u32,
+        result: u32,
+        len: u32,
+        len_out: u32,
+        frame: u64,
+        frame_out: u64,
+        repeat: u32,
+        nanos: u32,
+        context: [u32; 6],
+    }
+
+    /// What the program says to a frame.
+    fn verdict(program: &OwnedFd, frame: &[u8]) -> i32 {
+        let mut run = TestRun {
+            program: program.as_raw_fd().cast_unsigned(),
+            len: frame.len().try_into().unwrap(),
+            frame: frame.as_ptr().expose_provenance() as u64,
+            repeat: 1,
+            ..TestRun::default()
+        };
+        // SAFETY: the command reads and writes `TestRun`, whose address points at a live slice of the length given.
+        let done = unsafe { libc::syscall(libc::SYS_bpf, 10, &raw mut run, size_of::<TestRun>()) };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+        run.result.cast_signed()
+    }
+
+    /// In words, for the frames that we make: who speaks for whom.
+    fn speaks_for(frame: &[u8], address: IpAddr) -> bool {
+        let has = |at: usize, bytes: &[u8]| frame.get(at..at + bytes.len()) == Some(bytes);
+        match address {
+            IpAddr::V4(a) => has(12, &[8, 0]) && has(26, &a.octets()) || has(12, &[8, 6]) && has(28, &a.octets()),
+            IpAddr::V6(a) => {
+                let advertises = has(20, &[58]) && has(54, &[136]) && has(62, &a.octets());
+                has(12, &[0x86, 0xdd]) && (has(22, &a.octets()) || advertises)
+            }
+        }
+    }
+
+    /// Mostly frames that nearly speak for the address.
+    fn frame(address: IpAddr) -> impl Strategy<Value = Vec<u8>> {
+        let octets = match address {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        };
+        let kinds = prop_oneof![3 => Just([8, 0]), 3 => Just([8, 6]), 6 => Just([0x86, 0xdd]), 1 => any::<[u8; 2]>()];
+        let at = prop_oneof![4 => Just(22_usize), 4 => Just(26), 4 => Just(28), 1 => Just(30), 1 => Just(38), 4 => Just(62), 1 => Just(63)];
+        let spoilt = prop::option::weighted(0.2, (0..octets.len(), 1..=255_u8));
+        // The kernel's test wants a whole header of what the frame says it is.
+        (any::<Vec<u8>>(), kinds, at, spoilt, any::<bool>(), any::<bool>(), 54..100_usize).prop_map(
+            move |(noise, kind, at, spoilt, is_icmp, is_advertisement, len)| {
+                let mut frame = noise;
+                frame.resize(100, 0);
+                let mut octets = octets.clone();
+                if let Some((index, change)) = spoilt {
+                    octets[index] ^= change;
+                }
+                frame[at..at + octets.len()].copy_from_slice(&octets);
+                frame[12..14].copy_from_slice(&kind);
+                if is_icmp {
+                    frame[20] = 58;
+                }
+                if is_advertisement {
+                    frame[54] = 136;
+                }
+                frame.truncate(len);
+                frame
+            },
+        )
+    }
+
+    #[test]
+    fn the_program_drops_exactly_what_speaks_for_the_address() {
+        for address in ["10.9.0.1", "fd09::1:2:3"].map(|a| a.parse::<IpAddr>().unwrap()) {
+            let Ok(map) = create_map() else {
+                return eprintln!("SKIPPED: BPF programs may not be loaded here");
+            };
+            let (page, program) = (Page::map(&map).unwrap(), load(address, &map).unwrap());
+            let (spoke, others) = (Cell::new(0_u64), Cell::new(0_u64));
+            TestRunner::new(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })
+                .run(&frame(address), |frame| {
+                    let speaks = speaks_for(&frame, address);
+                    page.deadline().store((boot_now() + std::time::Duration::from_secs(600)).as_nanos(), Ordering::Release);
+                    prop_assert_eq!(verdict(&program, &frame), tc::TC_ACT_UNSPEC, "open");
+                    page.deadline().store(boot_now().as_nanos(), Ordering::Release);
+                    let expected = if speaks { tc::TC_ACT_SHOT } else { tc::TC_ACT_UNSPEC };
+                    prop_assert_eq!(verdict(&program, &frame), expected, "closed");
+                    let count = if speaks { &spoke } else { &others };
+                    count.set(count.get() + 1);
+                    Ok(())
+                })
+                .unwrap();
+            let (spoke, others) = (spoke.get(), others.get());
+            assert!(spoke > 100 && others > 100, "{address}: {spoke} spoke, {others} did not");
+            assert_eq!(page.dropped().load(Ordering::Relaxed), spoke);
+        }
+    }
+}
