@@ -245,7 +245,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 enum Side {
     Active(Box<Primary>),
-    Replica(Replica),
+    Replica(Box<Replica>),
 }
 
 impl GroupCopy {
@@ -264,7 +264,7 @@ impl GroupCopy {
             follower: follow::Follower::default(),
             out: VecDeque::new(),
         };
-        Self { shared, side: Side::Replica(Replica::new(Epoch(0), None)) }
+        Self { shared, side: Side::Replica(Box::new(Replica::new(Epoch(0), None))) }
     }
 
     /// Takes one input.
@@ -412,7 +412,7 @@ impl GroupCopy {
         shared.follower.need_image(); // The application wrote more than the set may hold.
         let mut replica = Replica::new(shared.seen, leader);
         replica.on_row(shared);
-        self.side = Side::Replica(replica);
+        self.side = Side::Replica(Box::new(replica));
     }
 
     fn on_frame(&mut self, sender: Member, bytes: &[u8]) -> Result<(), PeerFault> {
@@ -526,6 +526,6 @@ impl Shared {
 
     /// An old active learns that it is one.
     fn tell_epoch(&mut self, to: Member) {
-        self.send(to, Body::Report(Report { cursor: None, read: 0, transfer: None }));
+        self.send(to, Body::Report(Report { cursor: None, held: Sequence(0), read: 0, transfer: None }));
     }
 }

@@ -238,6 +238,7 @@ impl Primary {
         while shared.lease
             && let Some((ticket, outcome)) = self.suspended.pop_front()
         {
+            self.note_acknowledged(outcome);
             shared.out.push_back(Output::Acknowledged { ticket, outcome });
         }
         self.advance(shared);
@@ -295,8 +296,12 @@ impl Primary {
             }
         }
         if tell {
-            self.notice_at = None;
+            // Told again if it is not reported: a notice can get lost like anything else.
+            self.notice_at = Some(shared.now + shared.config.times.resend);
+            self.peers.values_mut().for_each(Peer::tell_again);
         }
+        let held = shared.store.held();
+        self.notice_at = self.notice_at.filter(|_| self.peers.values().any(|p| p.is_untold(held)));
     }
 
     pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
@@ -311,9 +316,11 @@ impl Primary {
         if let Some(safe) = safe
             && shared.store.advance_held(safe, &shared.config.limits)
         {
-            let notice = shared.now + shared.config.times.held_notice;
-            self.notice_at = self.notice_at.or(self.peers.values().any(|p| p.is_reachable()).then_some(notice));
             self.shrink_loss_window(shared);
+        }
+        let held = shared.store.held();
+        if self.notice_at.is_none() && self.peers.values().any(|p| p.is_untold(held)) {
+            self.notice_at = Some(shared.now + shared.config.times.held_notice);
         }
         self.settle_writes(shared);
         self.settle_reads(shared);
@@ -356,13 +363,17 @@ impl Primary {
 
     /// An outcome leaves only under a valid lease.
     fn deliver(&mut self, shared: &mut Shared, ticket: Ticket, outcome: Outcome) {
-        if let Outcome::Applied { cursor, .. } = outcome {
-            self.acknowledged = self.acknowledged.max(cursor.sequence);
-        }
         if shared.lease {
+            self.note_acknowledged(outcome);
             shared.out.push_back(Output::Acknowledged { ticket, outcome });
         } else {
             self.suspended.push_back((ticket, outcome));
+        }
+    }
+
+    fn note_acknowledged(&mut self, outcome: Outcome) {
+        if let Outcome::Applied { cursor, .. } = outcome {
+            self.acknowledged = self.acknowledged.max(cursor.sequence);
         }
     }
 

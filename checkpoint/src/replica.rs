@@ -102,7 +102,8 @@ impl Replica {
             let aligned = self.aligned || shared.config.has(Fault::ReportBeforeAligned);
             let cursor = aligned.then(|| shared.store.head());
             let transfer = self.incoming.as_ref().map(Incoming::progress);
-            shared.send(leader, Body::Report(Report { cursor, read: self.read, transfer }));
+            let held = shared.store.held();
+            shared.send(leader, Body::Report(Report { cursor, held, read: self.read, transfer }));
         }
     }
 
@@ -145,17 +146,14 @@ impl Replica {
         if let Some(incoming) = &mut self.incoming {
             incoming.take_records(previous, &records, &shared.config.limits);
             incoming.held = incoming.held.max(held);
-            self.complete_transfer(shared);
-            return Ok(());
         }
-        if !self.aligned {
-            return Ok(());
+        if self.aligned {
+            if previous.sequence <= shared.store.head().sequence {
+                append_new(shared, from, records)?;
+            }
+            self.report_due |= shared.store.advance_held(held, &shared.config.limits);
         }
-        if previous.sequence <= shared.store.head().sequence {
-            append_new(shared, from, records)?;
-        }
-        let limits = &shared.config.limits;
-        shared.store.advance_held(held, limits);
+        self.complete_transfer(shared);
         Ok(())
     }
 
@@ -184,8 +182,15 @@ impl Replica {
 
     /// Rule 2.6: the new copy takes the old one's place in one step.
     fn complete_transfer(&mut self, shared: &mut Shared) {
-        let Some(incoming) = self.incoming.take_if(|i| i.is_complete()) else { return };
+        let head = shared.store.head().sequence;
+        // An old copy that got there by itself is as good: what the active sent for it was only late.
+        let overtaken = |i: &Incoming| self.aligned && head >= i.applied.sequence;
+        let Some(incoming) = self.incoming.take_if(|i| i.is_complete() || overtaken(i)) else { return };
         self.completed = incoming.transfer;
+        self.report_due = true;
+        if overtaken(&incoming) {
+            return;
+        }
         shared.store.replace(incoming.state, incoming.applied, incoming.generation, incoming.held);
         shared.need_image();
         self.aligned(shared);
@@ -197,7 +202,7 @@ impl Replica {
         if previous.sequence <= shared.store.head().sequence {
             append_new(shared, from, records)?;
         }
-        let report = Report { cursor: Some(shared.store.head()), read: 0, transfer: None };
+        let report = Report { cursor: Some(shared.store.head()), held: Sequence(0), read: 0, transfer: None };
         shared.send_under(epoch, from, Body::Report(report));
         Ok(())
     }

@@ -20,7 +20,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use oracle::{Broken, Oracle};
+pub use oracle::{Broken, Known, Oracle};
 pub use steps::{Kind, Step};
 
 /// One data node.
@@ -264,15 +264,16 @@ impl Rig {
     }
 
     fn check_commit(&mut self, entry: &Entry) {
+        let up = |m: &Member| self.nodes[&m.node].copy.as_ref().is_some_and(|c| c.member() == *m);
         match entry {
             Entry::Switchover { by, to, .. } if by != to => {
                 let (before, after) = (self.applied(by.node), self.applied(to.node));
-                let up = |m: &Member| self.nodes[&m.node].copy.as_ref().is_some_and(|c| c.member() == *m);
                 if up(by) && up(to) {
                     self.oracle.handed_over(&before, &after);
                 }
             }
-            Entry::Start { to, .. } if self.row().epoch > Epoch(1) => {
+            // Named after it died, it speaks never, and another start follows.
+            Entry::Start { to, .. } if self.row().epoch > Epoch(1) && up(to) => {
                 let alive = self.nodes.values().filter_map(|n| n.copy.as_ref().map(GroupCopy::member)).collect();
                 let left = self.applied(to.node);
                 self.oracle.started_from(&left, &alive);
@@ -368,7 +369,7 @@ impl Rig {
 
     fn carry_out(&mut self, id: NodeId, output: Output) {
         let member = self.nodes[&id].copy.as_ref().map(GroupCopy::member).expect("it gave an output");
-        let row = self.nodes[&id].row.clone();
+        let version = self.nodes[&id].row.version;
         match output {
             Output::Send { to, bytes } => {
                 const QUEUE_MAX: usize = 256;
@@ -378,27 +379,29 @@ impl Rig {
                 }
             }
             Output::Acknowledged { ticket, outcome } => {
-                if let (Some(number), Outcome::Applied { .. }) = (self.asked.get(&ticket), outcome) {
-                    self.oracle.acknowledged(*number, &row.in_sync);
+                if let (Some(number), Outcome::Applied { .. }) = (self.asked.get(&ticket).copied(), outcome) {
+                    self.know(&[number], Known::Acknowledged, id);
                 }
                 self.oracle.outcomes.insert(ticket, outcome);
             }
             Output::Answered { ticket, answer } => {
                 if let Answer::Section { section, fresh } = answer {
                     let seen = section.map(|s| numbers(&s.bytes)).unwrap_or_default();
-                    self.oracle.answered(ticket, &seen, fresh, &row.in_sync);
+                    self.oracle.answered(ticket, &seen, fresh);
+                    self.know(&seen, Known::Read, id);
                 }
             }
             Output::Propose { version, in_sync } => {
                 self.propose(Entry::Sync { group: group(), version, by: member, in_sync });
             }
             Output::Quiesced { target, .. } => {
-                let version = row.version;
                 self.nodes.get_mut(&id).expect("it gave an output").quiesced = Some(version);
                 self.propose(Entry::Switchover { group: group(), version, by: member, to: target });
                 self.set_lease(id, false);
             }
-            Output::Follow(follow) => self.follow(id, follow, &row),
+            Output::Follow(follow) => self.follow(id, follow),
+            // Its request for release counted as its first heartbeat (protocol 3.7).
+            Output::Role(Role::Active { .. }) => self.set_lease(id, true),
             Output::Role(_) | Output::QuiesceFailed { .. } | Output::LossWindow(_) => {}
         }
     }
@@ -410,7 +413,7 @@ impl Rig {
         }
     }
 
-    fn follow(&mut self, id: NodeId, follow: Follow, row: &GroupRow) {
+    fn follow(&mut self, id: NodeId, follow: Follow) {
         let node = self.nodes.get_mut(&id).expect("it gave an output");
         let standby = node.copy.as_ref().is_some_and(|c| matches!(c.role(), Role::Standby { .. }));
         match follow {
@@ -419,7 +422,19 @@ impl Rig {
         }
         if standby {
             let seen = node.mirror.get(LOG.as_bytes()).map(|b| numbers(b)).unwrap_or_default();
-            self.oracle.followed(&seen, &row.in_sync);
+            let told_by = self.active().unwrap_or(id);
+            self.know(&seen, Known::Followed, told_by);
+        }
+    }
+
+    /// The set that `by` counted holds these requests; those of it that do are the ones that a start from nothing must heed.
+    fn know(&mut self, requests: &[u16], known: Known, by: NodeId) {
+        let set = self.nodes[&by].row.in_sync.clone();
+        let lives = self.nodes.iter().filter_map(|(id, n)| Some((*id, n.copy.as_ref()?.member())));
+        let holdings: Vec<_> = lives.filter(|(_, member)| set.contains(member)).map(|(id, member)| (member, self.applied(id))).collect();
+        for request in requests {
+            let holders = holdings.iter().filter(|(_, applied)| applied.contains(request)).map(|(m, _)| *m);
+            self.oracle.know(*request, known, holders);
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Chunk {
 pub(crate) struct Report {
     /// `None` until this replica has been aligned under this epoch.
     pub(crate) cursor: Option<Cursor>,
+    /// What it knows to be held by the whole set.
+    pub(crate) held: Sequence,
     /// The newest question for confirmation of the epoch that was seen.
     pub(crate) read: u64,
     /// How far a transfer has come.

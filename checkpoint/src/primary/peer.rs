@@ -21,8 +21,9 @@ pub(super) struct Peer {
     reachable: bool,
     /// The newest such question that was sent.
     asked: u64,
-    /// The held sequence that was sent.
+    /// The held sequence that was sent, and the one that it reported.
     told: Sequence,
+    knows: Sequence,
     resend_at: Option<Instant>,
 }
 
@@ -58,12 +59,18 @@ impl Peer {
             reachable: true,
             asked: 0,
             told: Sequence(0),
+            knows: Sequence(0),
             resend_at: Some(now),
         }
     }
 
     pub(super) fn is_reachable(&self) -> bool {
         self.reachable
+    }
+
+    /// Whether it has owed a report for longer than patience.
+    pub(super) fn is_late(&self, shared: &Shared) -> bool {
+        self.owed_since.is_some_and(|since| since + shared.config.times.patience <= shared.now)
     }
 
     /// Whether it takes records one by one: only then can it be complete.
@@ -81,6 +88,15 @@ impl Peer {
         if reachable && self.resend_at.is_some() {
             self.resend_at = Some(shared.now); // What was under way when the connection broke is gone.
         }
+    }
+
+    /// Whether it is to be told (again) how far everybody is.
+    pub(super) fn is_untold(&self, held: Sequence) -> bool {
+        self.reachable && self.is_following() && self.knows < held
+    }
+
+    pub(super) fn tell_again(&mut self) {
+        self.told = self.knows;
     }
 
     pub(super) fn ask_again(&mut self) {
@@ -111,6 +127,7 @@ impl Peer {
     pub(super) fn report(&mut self, shared: &Shared, report: &Report) {
         self.heard();
         self.confirmed = self.confirmed.max(report.read);
+        self.knows = self.knows.max(report.held);
         let mut came_further = false;
         if let Some(cursor) = report.cursor {
             came_further |= self.acked < Some(cursor.sequence);

@@ -84,7 +84,9 @@ impl Primary {
         for (member, peer) in &self.peers {
             let complete = peer.is_following() && peer.acked.is_some_and(|a| a >= needs) || shared.config.has(Fault::NewcomerTooEarly);
             let room = target.len() < usize::from(shared.config.copies);
-            if room && complete && peer.is_reachable() && !lost.contains(member) {
+            // One that has just been left out for its silence would be as silent as a newcomer.
+            let answers = peer.is_reachable() && !peer.is_late(shared);
+            if room && complete && answers && !lost.contains(member) {
                 target.insert(*member);
             }
         }

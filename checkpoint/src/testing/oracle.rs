@@ -72,11 +72,8 @@ impl Oracle {
         self.known.keys().copied()
     }
 
-    pub(super) fn acknowledged(&mut self, request: u16, holders: &BTreeSet<Member>) {
-        self.know(request, Known::Acknowledged, holders);
-    }
-
-    fn know(&mut self, request: u16, known: Known, holders: &BTreeSet<Member>) {
+    /// A request became known outside, while these lives held it.
+    pub(super) fn know(&mut self, request: u16, known: Known, holders: impl Iterator<Item = Member>) {
         let row = self.known.entry(request).or_insert_with(|| (known, BTreeSet::new()));
         if known == Known::Acknowledged {
             row.0 = known;
@@ -89,18 +86,13 @@ impl Oracle {
         self.asked.insert(ticket, due);
     }
 
-    pub(super) fn answered(&mut self, ticket: Ticket, seen: &[u16], fresh: bool, holders: &BTreeSet<Member>) {
+    pub(super) fn answered(&mut self, ticket: Ticket, seen: &[u16], fresh: bool) {
         let due = self.asked.remove(&ticket).unwrap_or_default();
         // What a start from nothing gave up since is no longer owed.
         let missing = due.iter().find(|r| !seen.contains(r) && self.known.contains_key(r)).copied();
         if let (true, Some(request)) = (fresh, missing) {
             self.break_with(Broken::OldRead { request });
         }
-        seen.iter().for_each(|r| self.know(*r, Known::Read, holders));
-    }
-
-    pub(super) fn followed(&mut self, seen: &[u16], holders: &BTreeSet<Member>) {
-        seen.iter().for_each(|r| self.know(*r, Known::Followed, holders));
     }
 
     pub(super) fn check_active(&mut self, active: NodeId, applied: &[u16]) {

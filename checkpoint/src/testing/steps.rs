@@ -40,6 +40,8 @@ pub enum Kind {
     Read,
     /// A node applies the next row.
     Row,
+    /// Every node applies what was committed.
+    Rows,
     /// The control log commits a proposal.
     Commit,
     /// A proposal is lost; nobody learns it.
@@ -52,6 +54,8 @@ pub enum Kind {
     Crash,
     /// A node begins a new life.
     Restart,
+    /// A node loses its memory and is back before anybody noticed.
+    Reboot,
     /// Time passes.
     Time,
     /// A node finds another one unreachable.
@@ -79,6 +83,7 @@ impl Rig {
             Kind::Frame | Kind::Link | Kind::Overtake | Kind::Double | Kind::Lose => self.step_frame(step.kind, pick),
             Kind::Write | Kind::WriteAsync | Kind::Retry | Kind::Read => self.step_client(step.kind, pick),
             Kind::Row => _ = self.deliver_row(node),
+            Kind::Rows => self.deliver_rows(),
             Kind::Commit | Kind::Forget => {
                 let index = if self.proposals.is_empty() { 0 } else { pick % self.proposals.len() };
                 if let Some(entry) = self.proposals.remove(index)
@@ -91,6 +96,12 @@ impl Rig {
             Kind::Start => self.step_start(),
             Kind::Crash => self.crash(node),
             Kind::Restart => self.restart(node),
+            Kind::Reboot => {
+                self.crash(node);
+                let nonce = self.domain.applied.0;
+                self.commit(&Entry::Joined { node, nonce });
+                while self.deliver_row(node) {}
+            }
             Kind::Time => self.pass(Duration::from_millis(1 + step.pick as u64 % 250)),
             Kind::Unreachable if node != other => self.set_reachable(node, other, false),
             Kind::Reachable if node != other => self.set_reachable(node, other, true),

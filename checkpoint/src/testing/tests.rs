@@ -31,19 +31,21 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Kind::WriteAsync),
         3 => Just(Kind::Retry),
         5 => Just(Kind::Read),
-        12 => Just(Kind::Row),
+        10 => Just(Kind::Row),
+        3 => Just(Kind::Rows),
         10 => Just(Kind::Commit),
         1 => Just(Kind::Forget),
         5 => Just(Kind::Takeover),
         2 => Just(Kind::Start),
         2 => Just(Kind::Crash),
         4 => Just(Kind::Restart),
+        2 => Just(Kind::Reboot),
         5 => Just(Kind::Time),
         3 => Just(Kind::Unreachable),
         2 => Just(Kind::Reachable),
         2 => Just(Kind::Quiesce),
         1 => Just(Kind::GiveUp),
-        3 => Just(Kind::Lease),
+        2 => Just(Kind::Lease),
         1 => Just(Kind::Settle),
     ];
     (kind, any::<u16>()).prop_map(|(kind, pick)| Step { kind, pick })
@@ -80,10 +82,10 @@ const STEPS_MAX: usize = 150;
 
 #[test]
 fn no_schedule_breaks_a_promise_and_every_domain_heals() {
-    let cases = std::env::var("SIXNINES_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(1500);
+    let cases = std::env::var("SIXNINES_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(3000);
     let found = runner(cases).run(&(shape(), proptest::collection::vec(step(), 1..STEPS_MAX)), |(shape, steps)| {
         let mut rig = run(shape, None, &steps).map_err(|b| TestCaseError::fail(format!("{b:?}")))?;
-        prop_assert!(rig.heal(), "not healed: {:?} {:?}", rig.row(), rig.nodes.values().map(|n| n.copy.as_ref().map(GroupCopy::status)).collect::<Vec<_>>());
+        prop_assert!(rig.heal(), "not healed: {:?} {:?} {:?}", rig.oracle.faults, rig.row(), rig.nodes.values().map(|n| n.copy.as_ref().map(GroupCopy::status)).collect::<Vec<_>>());
         prop_assert_eq!(&rig.oracle.broken, &None);
         prop_assert!(rig.oracle.faults.is_empty(), "{:?}", rig.oracle.faults);
         Ok(())
@@ -100,7 +102,7 @@ fn is_found(fault: Fault, cases: u32) {
         run.map(drop).map_err(|b| TestCaseError::fail(format!("{b:?}")))
     });
     match found {
-        Err(TestError::Fail(reason, (shape, steps))) => println!("{fault:?}: {reason}, {shape:?}, {} steps {steps:?}", steps.len()),
+        Err(TestError::Fail(reason, (shape, steps))) if !reason.message().contains("never stop") => println!("{fault:?}: {reason}, {shape:?}, {} steps {steps:?}", steps.len()),
         other => panic!("{fault:?} is not found in {cases} cases: {other:?}"),
     }
 }
@@ -117,22 +119,22 @@ macro_rules! found {
 }
 
 found! {
-    acknowledging_before_the_shrink_is_committed_is_found: AcknowledgeBeforeShrink within 2000;
-    reports_without_incarnations_are_found: NoIncarnations within 5000;
-    a_report_before_alignment_is_found: ReportBeforeAligned within 5000;
-    matching_by_sequence_is_found: MatchBySequence within 5000;
-    a_newcomer_listed_too_early_is_found: NewcomerTooEarly within 2000;
-    a_newcomer_that_needs_only_what_was_acknowledged_is_found: NewcomerNeedsOnlyAcknowledged within 5000;
-    a_newcomer_counted_only_after_the_commit_is_found: NewcomerCountedAfterCommit within 5000;
-    an_active_that_discards_when_demoted_is_found: DemotedDiscards within 5000;
-    a_resync_in_place_is_found: ResyncInPlace within 5000;
-    an_old_epochs_record_taken_is_found: OldEpochAccepted within 5000;
-    a_retry_acknowledged_at_once_is_found: RetryAtOnce within 5000;
+    acknowledging_before_the_shrink_is_committed_is_found: AcknowledgeBeforeShrink within 10000;
+    reports_without_incarnations_are_found: NoIncarnations within 30000;
+    a_report_before_alignment_is_found: ReportBeforeAligned within 30000;
+    matching_by_sequence_is_found: MatchBySequence within 30000;
+    a_newcomer_listed_too_early_is_found: NewcomerTooEarly within 10000;
+    a_newcomer_that_needs_only_what_was_acknowledged_is_found: NewcomerNeedsOnlyAcknowledged within 30000;
+    a_newcomer_counted_only_after_the_commit_is_found: NewcomerCountedAfterCommit within 30000;
+    an_active_that_discards_when_demoted_is_found: DemotedDiscards within 30000;
+    a_resync_in_place_is_found: ResyncInPlace within 30000;
+    an_old_epochs_record_taken_is_found: OldEpochAccepted within 30000;
+    a_retry_acknowledged_at_once_is_found: RetryAtOnce within 30000;
     a_repeat_applied_again_is_found: RepeatAppliedAgain within 1000;
-    a_read_of_what_does_not_count_is_found: ReadUncounted within 2000;
-    a_read_without_asking_is_found: ReadWithoutAsking within 2000;
-    a_handover_that_does_not_wait_is_found: QuiescedUndrained within 2000;
-    writing_on_after_a_handover_without_outcome_is_found: ResumeUnsettled within 5000;
+    a_read_of_what_does_not_count_is_found: ReadUncounted within 10000;
+    a_read_without_asking_is_found: ReadWithoutAsking within 10000;
+    a_handover_that_does_not_wait_is_found: QuiescedUndrained within 10000;
+    writing_on_after_a_handover_without_outcome_is_found: ResumeUnsettled within 30000;
 }
 
 #[test]
