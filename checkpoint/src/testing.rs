@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, Profile, ServiceConfig};
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release};
 use sixnines_core::ids::{Epoch, GroupName, LogIndex, Member, NodeId, Version};
 use sixnines_core::time::Instant;
@@ -486,6 +486,7 @@ fn domain_config(data: &[NodeId]) -> DomainConfig {
             nodes: Vec::new(),
             copies: 2,
             floor: 1,
+            on_total_loss: OnTotalLoss::default(),
         }],
     }
 }
