@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use sixnines_core::domain::GroupRow;
 use sixnines_core::ids::{Epoch, Member, Sequence, Version};
+use sixnines_core::roles::Offer;
 use sixnines_core::time::Instant;
 
 use crate::bytes::Bytes;
@@ -76,7 +77,8 @@ pub enum Input<'a> {
     Lease(bool),
     /// Hand over to this member: stop taking writes, wait until it has everything.
     Quiesce(Member),
-    /// Never mind; works only as long as [`Output::Quiesced`] was not given.
+    /// Never mind, take writes again. Only as long as nothing has been proposed on the strength of [`Output::Quiesced`]:
+    /// after that, only a later row settles it (protocol 1.6).
     Unquiesce,
     /// The application is there and has nothing: it needs the whole image.
     Attach,
@@ -168,17 +170,6 @@ pub enum Follow {
     },
     /// One batch.
     Record(std::sync::Arc<Record>),
-}
-
-/// A copy put forward for a start after every complete copy was lost (protocol 1.7). The best is the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Offer {
-    /// Whether it once had everything that its active had.
-    pub was_complete: bool,
-    /// How far it goes.
-    pub cursor: Cursor,
-    /// Whose it is.
-    pub member: Member,
 }
 
 /// A copy as `status` shows it.
@@ -319,8 +310,8 @@ impl GroupCopy {
             return None;
         }
         self.shared.fenced_by_offer = Some(self.shared.seen);
-        let Shared { was_complete, me, .. } = self.shared;
-        Some(Offer { was_complete, cursor: self.shared.store.head(), member: me })
+        let Cursor { epoch, sequence } = self.shared.store.head();
+        Some(Offer { complete: self.shared.was_complete, epoch, sequence: sequence.0, member: self.shared.me })
     }
 
     /// Whose copy this is.

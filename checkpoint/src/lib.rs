@@ -21,7 +21,7 @@ mod wire;
 
 pub use bytes::Bytes;
 pub use config::CopyConfig;
-pub use copy::{Follow, GroupCopy, Input, Offer, Output, Read, Role, Status, StatusPeer, Ticket, Write};
+pub use copy::{Follow, GroupCopy, Input, Output, Read, Role, Status, StatusPeer, Ticket, Write};
 pub use outcome::{Answer, Cursor, Doubt, Level, Limit, Outcome, Refusal};
 pub use state::{Change, Op, RequestId, Section, State};
 pub use store::Record;

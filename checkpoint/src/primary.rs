@@ -253,7 +253,7 @@ impl Primary {
     }
 
     pub(crate) fn unquiesce(&mut self, _shared: &mut Shared) {
-        self.quiesce = self.quiesce.take().filter(|q| q.done_at.is_some());
+        self.quiesce = None;
     }
 
     pub(crate) fn timeout(&mut self, shared: &mut Shared) {

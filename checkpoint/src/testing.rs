@@ -10,9 +10,10 @@ use std::time::Duration;
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release};
 use sixnines_core::ids::{Epoch, GroupName, LogIndex, Member, NodeId, Version};
+use sixnines_core::roles::Offer;
 use sixnines_core::time::Instant;
 
-use crate::{Answer, Bytes, CopyConfig, Follow, GroupCopy, Input, Level, Offer, Op, Outcome, Output, Read, RequestId, Role, Ticket, Write};
+use crate::{Answer, Bytes, CopyConfig, Follow, GroupCopy, Input, Level, Op, Outcome, Output, Read, RequestId, Role, Ticket, Write};
 
 pub mod oracle;
 mod steps;
