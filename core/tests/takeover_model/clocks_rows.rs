@@ -2,7 +2,7 @@
 
 use super::clocks::{Bounds, Clocks, Gate, Harm, Rules, Step, Times, Waits};
 use super::explorer::{Outcome, explore};
-use super::{LIMIT, larger_bounds};
+use super::{LIMIT, larger_bounds, reach};
 
 const PAGE: Rules = Rules::PAGE;
 
@@ -24,14 +24,6 @@ fn run(name: &str, rules: Rules) -> Outcome<Step, Harm> {
     let found = explore(&mut model, LIMIT);
     println!("{name}\n    {} states, {} logs, {} steps deep, {}: {}", found.states, model.logs(), found.depth, reach(&found), found.trace());
     found
-}
-
-fn reach(found: &Outcome<Step, Harm>) -> &'static str {
-    match (&found.harm, found.complete) {
-        (Some(_), _) => "up to the first violation",
-        (None, true) => "everything within the bounds",
-        (None, false) => "CUT OFF at the limit",
-    }
 }
 
 fn caught(name: &str, page: usize, rules: Rules) {

@@ -164,6 +164,69 @@ impl Hasher for Fold {
         self.add(word.into());
     }
 
-    /// Lengths are the same in all states of a model.
-    fn write_usize(&mut self, _: usize) {}
+    /// Also what tells an enumeration's variants apart.
+    fn write_usize(&mut self, word: usize) {
+        self.add(word as u64);
+    }
+}
+
+mod tests {
+    use super::*;
+
+    /// A counter to `most` beside a switch, kept as an enumeration.
+    struct Count {
+        most: u32,
+    }
+
+    #[derive(Clone, Hash)]
+    struct Counted {
+        count: u32,
+        switch: Option<Switch>,
+    }
+
+    #[derive(Clone, Copy, Hash)]
+    enum Switch {
+        Up,
+        Down,
+    }
+
+    impl Model for Count {
+        type State = Counted;
+        type Step = char;
+        type Harm = u32;
+
+        fn initial(&mut self) -> Counted {
+            Counted { count: 0, switch: None }
+        }
+
+        fn steps(&mut self, s: &Counted, out: &mut Vec<(char, Counted)>) {
+            out.push(('+', Counted { count: (s.count + 1).min(self.most), ..*s }));
+            out.push(('2', Counted { count: (s.count * 2).min(self.most), ..*s }));
+            out.push(('u', Counted { switch: Some(Switch::Up), ..*s }));
+            out.push(('d', Counted { switch: Some(Switch::Down), ..*s }));
+        }
+
+        fn harm(&mut self, s: &Counted) -> Option<u32> {
+            (s.count == 10 && matches!(s.switch, Some(Switch::Down))).then_some(s.count)
+        }
+    }
+
+    #[test]
+    fn every_state_is_seen_once() {
+        let found = explore(&mut Count { most: 9 }, usize::MAX);
+        assert!(found.complete && found.harm.is_none());
+        assert_eq!(found.states, 10 * 3);
+    }
+
+    #[test]
+    fn the_trace_is_the_shortest() {
+        let (harm, steps) = explore(&mut Count { most: 100 }, usize::MAX).harm.expect("ten is in reach");
+        assert_eq!((harm, steps.len()), (10, 6), "{steps:?}");
+    }
+
+    #[test]
+    fn a_limit_is_told() {
+        let found = explore(&mut Count { most: u32::MAX }, 5);
+        assert!(!found.complete && found.harm.is_none());
+    }
 }

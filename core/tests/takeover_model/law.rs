@@ -9,11 +9,12 @@ use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnT
 use sixnines_core::domain::{Domain, Entry, Evidence, Release};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 
-/// Nodes by number: A, B are data nodes, W votes.
+/// Nodes by number: A, B are data nodes, W votes, C is a third data node without a vote where a model has one.
 pub(crate) const NODES: usize = 4;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 pub(crate) const W: usize = 2;
+pub(crate) const C: usize = 3;
 
 pub(crate) const VOTERS: [usize; 3] = [A, B, W];
 
@@ -94,6 +95,18 @@ pub(crate) struct Broken {
     /// A takeover leaves the successor alone in the set.
     pub(crate) alone: bool,
 }
+
+/// The law as it is.
+pub(crate) const WHOLE: Broken = Broken {
+    any_version: false,
+    non_member: false,
+    dead_stay: false,
+    dead_promoted: false,
+    self_listed: false,
+    start_anyway: false,
+    old_stays: false,
+    alone: false,
+};
 
 struct Point {
     op: Option<Op>,
@@ -194,6 +207,12 @@ impl Broken {
     /// Applies `op` with this law's checks left out; false if it did nothing.
     fn apply(self, domain: &mut Domain, index: u8, op: Op) -> bool {
         let before = domain.clone();
+        if let Op::Start { group, .. } = op
+            && self.dead_stay
+            && !row_mut(domain, group).in_sync.is_empty()
+        {
+            return false; // a law that keeps the dead holds them for members
+        }
         self.loosen(domain, op);
         if domain.apply(LogIndex(index.into()), &entry(domain, op, self.any_version)).is_err() {
             return false;
