@@ -5,7 +5,9 @@
 //! the same inputs give the same readings, however the time is sliced. [`server`] runs one as a process of its own, [`driver`] is
 //! what a node uses to reach it.
 
+mod ageing;
 mod air;
+mod board;
 pub mod client;
 mod curve;
 pub mod driver;
@@ -13,38 +15,45 @@ mod fault;
 mod fence;
 mod heat;
 mod lines;
+mod log;
+mod measure;
+mod orders;
 mod parts;
 mod physics;
 mod plan;
 mod points;
 mod sensor;
 pub mod server;
+mod survey;
 #[cfg(test)]
 mod tests;
 pub mod wire;
 mod words;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use sixnines_core::ids::{AttributeName, ChassisName, ClassName, EventId, GroupName, Identity, ObjectName};
 use sixnines_core::time::{Duration, Instant};
-use sixnines_core::value::{Outcome, Request, Value};
+use sixnines_core::value::{Outcome, Request};
 
+pub use ageing::Ageing;
+pub use board::MState;
 pub use curve::{curve, curve_within};
-pub use fault::{ActiveFault, CATALOGUE, Entry, Fault, FaultError, FaultId, Injection, Parameter};
+pub use fault::{ActiveFault, BoardFault, CATALOGUE, Entry, Fault, FaultError, FaultId, Injection, Parameter, SensorFault};
 pub use fence::{Action, EpochReport, GroupReport};
-pub use parts::MState;
+pub use log::LogEntry;
 pub use physics::Energy;
-pub use plan::{AirPlan, BoardPlan, FanPlan, Plan, PlanError, ShelfManagerPlan, SupplyPlan};
+pub use plan::{AirPlan, BoardPlan, FanPlan, Plan, PlanError, Rate, ReliabilityPlan, ShelfManagerPlan, SupplyPlan};
 pub use sensor::Reading;
+pub use survey::Survey;
 
+use board::Payload;
 use fault::{Effects, Faults};
 use fence::Fences;
-use parts::Payload;
+use log::Log;
 use physics::Physics;
-use points::{Object, Part, Points, Quantity};
-use sensor::{Sensor, Truth, noise};
+use points::Points;
+use sensor::Sensor;
 
 /// A simulated chassis.
 #[derive(Clone, Debug)]
@@ -65,6 +74,9 @@ pub struct Chassis {
     last_requests: Vec<Option<(EventId, Instant)>>,
     /// Operations that were carried out lately: a repeat bears the same id and does nothing.
     edges: VecDeque<EventId>,
+    log: Log,
+    /// By slot: the board's count of resets when faults were looked at last.
+    resets: Vec<u64>,
 }
 
 /// One reading with its place.
@@ -98,10 +110,12 @@ impl Chassis {
             ticks: 0,
             last_requests: vec![None; points.objects.len()],
             edges: VecDeque::new(),
+            log: Log::default(),
+            resets: vec![0; plan.slots.len()],
             points,
             plan,
         };
-        this.measure();
+        this.measure(0.0);
         this
     }
 
@@ -150,7 +164,9 @@ impl Chassis {
                 if let Some(slot) = index.and_then(|i| self.last_requests.get_mut(i)) {
                     *slot = Some((request.id, now));
                 }
-                self.measure();
+                self.log_order(now, request);
+                self.cure_boards();
+                self.measure(0.0);
                 Outcome::Done
             }
             Err(why) => Outcome::Refused(why),
@@ -235,6 +251,11 @@ impl Chassis {
         self.fences.report()
     }
 
+    /// The shelf manager's event log, the oldest entry first.
+    pub fn log(&self) -> impl Iterator<Item = &LogEntry> {
+        self.log.entries()
+    }
+
     /// The true temperature at the outlet, which a sensor shows with noise.
     pub fn outlet_celsius(&self) -> f64 {
         self.physics.outlet_celsius
@@ -263,173 +284,46 @@ impl Chassis {
     fn tick(&mut self) {
         let now = self.ticked;
         if self.faults.remove_if(|_, active| active.until.is_some_and(|until| until <= now)) > 0 {
-            self.effects = Effects::of(&self.plan, &self.points, self.faults.faults());
+            self.weigh_faults();
         }
-        self.physics.advance(TICK.as_secs_f64() * self.plan.time_scale, &self.effects);
-        self.measure();
+        let seconds = TICK.as_secs_f64() * self.plan.time_scale;
+        self.physics.advance(seconds, &self.effects);
+        self.log_troubles();
+        self.cure_boards();
+        self.measure(seconds);
     }
 
     fn faults_changed(&mut self) {
+        self.weigh_faults();
+        self.measure(0.0);
+    }
+
+    fn weigh_faults(&mut self) {
         self.effects = Effects::of(&self.plan, &self.points, self.faults.faults());
-        self.measure();
+    }
+
+    /// A hang or a panic does not outlive a reset, a power cycle, or the board being pulled, whoever did it.
+    fn cure_boards(&mut self) {
+        let boards = &self.physics.boards;
+        let resets = &self.resets;
+        let cured = |fault: &Fault, _: &ActiveFault| match fault {
+            Fault::Board { slot, what: BoardFault::Hang | BoardFault::Panic } => match &boards[slot - 1] {
+                None => true,
+                Some(board) => board.payload == Payload::Off || board.resets != resets[slot - 1],
+            },
+            _ => false,
+        };
+        if self.faults.remove_if(cured) > 0 {
+            self.weigh_faults();
+        }
+        self.resets = self.physics.boards.iter().map(|board| board.as_ref().map_or(0, |b| b.resets)).collect();
     }
 
     /// Without power, nobody answers either.
     fn silent(&self) -> bool {
         self.effects.shelf_manager_silent || self.effects.good_supplies() == 0
     }
-
-    fn carry_out(&mut self, object: &Object, request: &Request) -> Result<(), String> {
-        match (object.part, request.control.as_str()) {
-            (Part::Fan(i), "duty") => self.physics.fans[i].duty_percent = duty(request)?,
-            (Part::Slot(i), "power_on") => {
-                let on = switch(request)?;
-                self.board(i)?.order_power(on);
-                if !on {
-                    self.cure_hang(i);
-                }
-            }
-            (Part::Slot(i), "reset") => self.reset(i, request)?,
-            (part, control) => {
-                let known: &[&str] = match part {
-                    Part::Fan(_) => &["duty"],
-                    Part::Slot(_) => &["power_on", "reset"],
-                    _ => &[],
-                };
-                let known =
-                    if known.is_empty() { "it has none".to_owned() } else { words::nearest(control, known.iter().copied()) };
-                return Err(format!("{control} is no control of {}; {known}", object.name));
-            }
-        }
-        Ok(())
-    }
-
-    /// An edge: a repeat with the same id is answered and not carried out again.
-    fn reset(&mut self, slot: usize, request: &Request) -> Result<(), String> {
-        if request.value.is_some() {
-            return Err("reset takes no value".into());
-        }
-        if self.edges.contains(&request.id) {
-            return Ok(());
-        }
-        let board = self.board(slot)?;
-        if board.payload == Payload::Off {
-            return Err(format!("the board in slot {} is off; power it on instead", slot + 1));
-        }
-        board.reset();
-        self.cure_hang(slot);
-        if self.edges.len() == EDGES_MAX {
-            self.edges.pop_front();
-        }
-        self.edges.push_back(request.id);
-        Ok(())
-    }
-
-    fn board(&mut self, slot: usize) -> Result<&mut parts::Board, String> {
-        self.physics.boards[slot].as_mut().ok_or_else(|| format!("slot {} is empty", slot + 1))
-    }
-
-    fn cure_hang(&mut self, slot: usize) {
-        self.faults.remove_if(|fault, _| *fault == Fault::BoardHang { slot: slot + 1 });
-        self.effects = Effects::of(&self.plan, &self.points, self.faults.faults());
-    }
-
-    /// Lets every sensor look at the truth.
-    fn measure(&mut self) {
-        let silent = self.silent();
-        for index in 0..self.sensors.len() {
-            let point = &self.points.list[index];
-            let read = !silent || point.quantity == Quantity::ShelfManagerAlive;
-            let changed = if read {
-                let truth = self.truth(point.quantity);
-                let effect = self.effects.sensors.get(&index).copied().unwrap_or_default();
-                let noise = noise(self.plan.seed, point.stream, self.ticks);
-                let cause = self.cause(point.object, point.quantity);
-                self.sensors[index].look(&truth, effect, noise, cause)
-            } else {
-                self.sensors[index].go_stale()
-            };
-            if changed {
-                self.revision += 1;
-                self.sensors[index].revision = self.revision;
-            }
-        }
-    }
-
-    fn truth(&self, quantity: Quantity) -> Truth {
-        let physics = &self.physics;
-        let temperature = |x| Truth::Float { x, resolution: 0.1, sigma: 0.01 };
-        let power = |x| Truth::Float { x, resolution: 1.0, sigma: 0.1 };
-        let exact = |b| Truth::Exact(Value::Bool(b));
-        match quantity {
-            Quantity::InletTemperature => temperature(physics.inlet_celsius),
-            Quantity::OutletTemperature => temperature(physics.outlet_celsius),
-            Quantity::ChassisPower => power(physics.input_watts),
-            Quantity::FanSpeed(i) => Truth::Int { x: physics.fans[i].speed_rpm, resolution: 20.0, sigma: 2.0 },
-            Quantity::FanDuty(i) => Truth::Exact(Value::Int(physics.fans[i].duty_percent)),
-            Quantity::SupplyPower(i) => power(if self.effects.supplies_failed[i] { 0.0 } else { physics.supply_watts }),
-            Quantity::SupplyInput(i) => exact(!self.effects.supplies_failed[i]),
-            Quantity::BoardTemperature(i) => match &physics.boards[i] {
-                None => Truth::Absent,
-                Some(_) if self.effects.boards_hung[i] => Truth::Unreadable,
-                Some(board) => Truth::Float { x: board.celsius, resolution: 0.5, sigma: 0.05 },
-            },
-            Quantity::BoardPower(i) if physics.boards[i].is_none() => Truth::Absent,
-            Quantity::BoardPower(i) => power(physics.board_watts(i, &self.effects)),
-            Quantity::BoardState(i) => {
-                let state = match &physics.boards[i] {
-                    None => MState::M0,
-                    Some(_) if self.effects.boards_hung[i] => MState::M7,
-                    Some(board) => board.state,
-                };
-                Truth::Exact(Value::Enum(Arc::from(state.as_str())))
-            }
-            Quantity::BoardOrder(i) => physics.boards[i].as_ref().map_or(Truth::Absent, |board| exact(board.wanted)),
-            Quantity::FabricLink(i) => exact(!self.effects.fabrics_down[i]),
-            Quantity::ShelfManagerAlive => exact(!self.silent()),
-        }
-    }
-
-    /// The request that a change of this quantity follows from: what is ordered always, what follows slowly only while it does.
-    fn cause(&self, object: usize, quantity: Quantity) -> Option<EventId> {
-        let (id, at) = self.last_requests[object]?;
-        let chassis_seconds = self.ticked.since(at).as_secs_f64() * self.plan.time_scale;
-        let follows = match quantity {
-            Quantity::FanDuty(_) | Quantity::BoardOrder(_) => true,
-            Quantity::FanSpeed(_) => chassis_seconds < FOLLOWS_LAGS * self.plan.fan.lag_seconds,
-            Quantity::BoardState(_) | Quantity::BoardPower(_) => chassis_seconds < BOARD_FOLLOWS_SECONDS,
-            _ => false,
-        };
-        follows.then_some(id)
-    }
-}
-
-fn duty(request: &Request) -> Result<i64, String> {
-    let percent = match request.value {
-        Some(Value::Int(n)) => n as f64,
-        Some(Value::Float(x)) => x,
-        _ => return Err("duty takes a number of percent".into()),
-    };
-    if !(0.0..=100.0).contains(&percent) {
-        return Err(format!("duty is 0 to 100 %, not {percent}"));
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "0 to 100")]
-    let whole = percent.round() as i64;
-    Ok(whole)
-}
-
-fn switch(request: &Request) -> Result<bool, String> {
-    match request.value {
-        Some(Value::Bool(on)) => Ok(on),
-        _ => Err("power_on takes true or false".into()),
-    }
 }
 
 /// How often the chassis looks at itself, in time of the clock.
 pub const TICK: Duration = Duration::from_millis(100);
-/// After as many time constants a fan has arrived.
-const FOLLOWS_LAGS: f64 = 10.0;
-/// In chassis seconds; longer than any walk through the hot-swap states.
-const BOARD_FOLLOWS_SECONDS: f64 = 30.0;
-/// A repeat comes soon or never.
-const EDGES_MAX: usize = 256;

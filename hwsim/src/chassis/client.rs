@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::fault::{ActiveFault, FaultId, Injection};
 use super::lines::{LineError, Lines};
+use super::log::LogEntry;
 use super::wire::{FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, Report, ToChassis, VERSION, build, to_line};
 
 /// A connection to a chassis process.
@@ -115,6 +116,18 @@ impl Client {
         let tag = self.tag();
         match self.ask(tag, &ToChassis::Faults { tag }).await? {
             FromChassis::Faults { list, .. } => Ok(list),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The shelf manager's event log, the oldest entry first.
+    ///
+    /// # Errors
+    /// [`ClientError::Connection`].
+    pub async fn log(&mut self) -> Result<Vec<LogEntry>, ClientError> {
+        let tag = self.tag();
+        match self.ask(tag, &ToChassis::Log { tag }).await? {
+            FromChassis::Log { list, .. } => Ok(list),
             other => Err(unexpected(&other)),
         }
     }

@@ -28,22 +28,60 @@ pub enum Fault {
     FanWorn { fan: usize, percent: f64 },
     /// A supply gives nothing and reports so.
     SupplyFailed { supply: usize },
-    /// A reading stays as it is.
-    SensorStuck { object: ObjectName, attribute: AttributeName },
-    /// There is no reading.
-    SensorMissing { object: ObjectName, attribute: AttributeName },
-    /// A reading scatters.
-    SensorNoisy { object: ObjectName, attribute: AttributeName, sigma: f64 },
-    /// A board does not answer any more and goes on drawing power; a reset or a power cycle cures it.
-    BoardHang { slot: usize },
-    /// A board makes more heat.
-    BoardHot { slot: usize, watts: f64 },
+    /// All supplies on one feed lose their input.
+    FeedLost { feed: String },
     /// Warm air comes in.
     InletHot { celsius: f64 },
-    /// A switched fabric is down.
-    FabricDown { fabric: usize },
     /// The shelf manager neither reads sensors nor carries out orders.
     ShelfManagerSilent,
+    /// A board.
+    Board { slot: usize, what: BoardFault },
+    /// A switched fabric carries nothing.
+    FabricDown { fabric: usize },
+    /// A switched fabric loses frames.
+    FabricLossy { fabric: usize, percent: f64 },
+    /// A switched fabric goes down and up again.
+    FabricFlapping { fabric: usize, seconds: f64 },
+    /// A sensor.
+    Sensor { object: ObjectName, attribute: AttributeName, what: SensorFault },
+}
+
+/// What can happen to a board.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the parameters that the catalogue explains to the operator")]
+pub enum BoardFault {
+    /// It does not answer any more and goes on drawing power; a reset or a power cycle cures it.
+    Hang,
+    /// Its payload stops; a reset cures it, its watchdog's too.
+    Panic,
+    /// It never finishes a boot.
+    BootFails,
+    /// It makes more heat.
+    Hot { watts: f64 },
+    /// Its processor is busy.
+    Busy { percent: f64 },
+    /// Its memory fills up.
+    Leak { percent_per_minute: f64 },
+    /// Somebody has opened its latch: it asks to go out.
+    LatchOpen,
+    /// Somebody has pulled it without asking.
+    Pulled,
+}
+
+/// What can happen to a sensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the parameters that the catalogue explains to the operator")]
+pub enum SensorFault {
+    /// It repeats its last value.
+    Stuck,
+    /// It has no value.
+    Missing,
+    /// It scatters.
+    Noisy { sigma: f64 },
+    /// It is off by a constant.
+    Wrong { offset: f64 },
+    /// It follows late.
+    Slow { seconds: f64 },
 }
 
 /// An order to break something: what `nines inject` sends.
@@ -147,8 +185,9 @@ impl Faults {
         self.held.iter().map(|(_, active)| active)
     }
 
-    pub(crate) fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.held.iter().map(|(fault, _)| fault)
+    /// Each with its beginning.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&Fault, Instant)> {
+        self.held.iter().map(|(fault, active)| (fault, active.since))
     }
 
     /// The same fault on the same target again only moves its end.

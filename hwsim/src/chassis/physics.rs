@@ -7,9 +7,10 @@
 mod tests;
 
 use super::air;
+use super::board::{Board, BoardEffect, Conditions, MState, Payload, Trouble};
 use super::fault::Effects;
 use super::heat;
-use super::parts::{Board, Fan, Payload, percent, share};
+use super::parts::{Fan, percent, share};
 use super::plan::Plan;
 
 /// Everything in the chassis that has a state of its own.
@@ -35,6 +36,8 @@ pub(crate) struct Physics {
     silent_seconds: f64,
     in_joules: f64,
     carried_joules: f64,
+    /// What happened to boards by themselves, by slot index; taken by the owner after each advance.
+    pub(crate) troubles: Vec<(usize, Trouble)>,
 }
 
 /// The books of a chassis, in joules since it started: what came in is what was carried away and what is stored now and was not then.
@@ -67,6 +70,7 @@ impl Physics {
             served: 1.0,
             overload_seconds: 0.0,
             silent_seconds: 0.0,
+            troubles: Vec::new(),
             in_joules: 0.0,
             carried_joules: 0.0,
             plan: plan.clone(),
@@ -129,16 +133,52 @@ impl Physics {
 
     /// An overload that outlasted the hold-up browns boards out here, before the step's power is drawn, so that the books agree on it.
     fn move_boards(&mut self, seconds: f64, effects: &Effects, good: usize) {
+        self.pull_and_push(effects);
         if self.overload_seconds > self.plan.supply.hold_up_seconds {
             self.brown_out(effects, good);
         }
-        for board in self.boards.iter_mut().flatten() {
-            if good > 0 {
-                board.advance(seconds);
-            } else {
+        let mut spare_watts = self.plan.supply.power_watts_max * good as f64 - self.promised_watts(effects);
+        for (index, board) in self.boards.iter_mut().enumerate() {
+            let Some(board) = board else { continue };
+            if good == 0 {
                 board.lose_power();
+                continue;
+            }
+            let asked = board.state == MState::M2;
+            let slot_watts_max = self.plan.slot_power_watts_max;
+            let now = Conditions { seconds, effect: effects.boards[index], slot_watts_max, spare_watts };
+            board.advance(now, |trouble| self.troubles.push((index, trouble)));
+            if asked && board.state == MState::M3 {
+                spare_watts -= board.plan.power_watts; // promised to this one, so not to the next
             }
         }
+    }
+
+    /// A board that goes takes its heat along, one that comes brings that of the room.
+    fn pull_and_push(&mut self, effects: &Effects) {
+        for (index, slot) in self.boards.iter_mut().enumerate() {
+            let pulled = effects.boards[index].pulled;
+            if let Some(board) = slot.take_if(|_| pulled) {
+                self.carried_joules += board.plan.heat_joules_per_kelvin * board.celsius;
+            } else if let (None, false, Some(plan)) = (&slot, pulled, self.plan.board_at(index)) {
+                self.in_joules += plan.heat_joules_per_kelvin * self.inlet_celsius;
+                *slot = Some(Board::inserted(plan.clone(), self.inlet_celsius));
+            }
+        }
+    }
+
+    /// What the bus has to be able to carry: boards that start count in full.
+    fn promised_watts(&self, effects: &Effects) -> f64 {
+        let full = |(index, board): (usize, &Board)| {
+            let starts = matches!(board.payload, Payload::Booting { .. }) || board.state == MState::M3;
+            board.watts(effects.boards[index]).max(if starts { board.plan.power_watts } else { 0.0 })
+        };
+        let boards: f64 = self.boards.iter().enumerate().filter_map(|(i, b)| Some(full((i, b.as_ref()?)))).sum();
+        boards + self.fan_watts()
+    }
+
+    fn fan_watts(&self) -> f64 {
+        self.fans.iter().map(|fan| fan.watts(&self.plan.fan)).sum()
     }
 
     fn draw_power(&mut self, seconds: f64, effects: &Effects, good: usize) {
@@ -157,20 +197,21 @@ impl Physics {
                 return;
             }
             if let Some(board) = self.boards[index].as_mut().filter(|b| b.payload != Payload::Off) {
-                board.brown_out();
+                board.cut_off();
+                self.troubles.push((index, Trouble::BrownOut));
             }
         }
     }
 
-    fn load_watts(&self, effects: &Effects) -> f64 {
-        let boards: f64 =
-            self.boards.iter().enumerate().filter_map(|(i, b)| Some(b.as_ref()?.watts() + extra(effects, i, b.as_ref()?))).sum();
-        boards + self.fans.iter().map(|fan| fan.watts(&self.plan.fan)).sum::<f64>()
+    /// What boards and fans want from the bus.
+    pub(crate) fn load_watts(&self, effects: &Effects) -> f64 {
+        let boards = self.boards.iter().zip(&effects.boards).filter_map(|(b, e)| Some(b.as_ref()?.watts(*e))).sum::<f64>();
+        boards + self.fan_watts()
     }
 
     /// What a board gets from the bus.
     pub(crate) fn board_watts(&self, index: usize, effects: &Effects) -> f64 {
-        self.boards[index].as_ref().map_or(0.0, |board| (board.watts() + extra(effects, index, board)) * self.served)
+        self.boards[index].as_ref().map_or(0.0, |board| board.watts(effects.boards[index]) * self.served)
     }
 
     fn move_heat(&mut self, seconds: f64, effects: &Effects) {
@@ -179,14 +220,14 @@ impl Physics {
         let mut into_air_joules = 0.0;
         for (i, board) in self.boards.iter_mut().enumerate() {
             let Some(board) = board else { continue };
-            let watts = (board.watts() + extra(effects, i, board)) * served;
+            let watts = board.watts(effects.boards[i]) * served;
             // The power of this step is what was drawn before the board warmed: the books of `draw_power` use the same.
             let gives = heat::board_watts_per_kelvin(&board.plan, slot_flow, self.density);
             let after = heat::step(board.celsius, board.plan.heat_joules_per_kelvin, watts, gives, self.inlet_celsius, seconds);
             board.celsius = after.celsius;
             into_air_joules += after.given_joules;
         }
-        let fans: f64 = self.fans.iter().map(|fan| fan.watts(&self.plan.fan)).sum::<f64>() * served;
+        let fans = self.fan_watts() * served;
         let losses = self.input_watts * (1.0 - self.plan.supply.efficiency);
         let watts = into_air_joules / seconds + fans + losses;
         let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
@@ -202,7 +243,7 @@ impl Physics {
         for _ in 0..SETTLE_ROUNDS {
             for board in self.boards.iter_mut().flatten() {
                 let gives = heat::board_watts_per_kelvin(&board.plan, slot_flow, self.density);
-                board.celsius = self.inlet_celsius + board.watts() / gives;
+                board.celsius = self.inlet_celsius + board.watts(BoardEffect::default()) / gives;
             }
         }
         let good = usize::from(self.plan.supply.count);
@@ -213,11 +254,6 @@ impl Physics {
         let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
         self.outlet_celsius = self.inlet_celsius + self.input_watts / carries;
     }
-}
-
-/// What a fault makes a board draw on top; nothing while its payload is off.
-fn extra(effects: &Effects, index: usize, board: &Board) -> f64 {
-    if board.payload == Payload::Off { 0.0 } else { effects.board_extra_watts[index] }
 }
 
 /// Short against the fans' lag and the boards' time constants.

@@ -15,7 +15,7 @@ use serde_yaml::Spanned;
 use sixnines_core::ids::ChassisName;
 
 pub use error::PlanError;
-use numbers::{at_least_zero, celsius, count, duty, fraction, positive};
+use numbers::{at_least_zero, celsius, count, duty, fraction, percent, positive};
 
 /// A chassis as described by its file.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Plan {
     pub shelf_manager: ShelfManagerPlan,
     /// Kinds of boards by name.
     pub boards: BTreeMap<String, BoardPlan>,
+    /// How often components fail by themselves: see [`Ageing`](super::Ageing).
+    #[serde(default)]
+    pub reliability: ReliabilityPlan,
     /// What one slot may draw.
     #[serde(deserialize_with = "positive")]
     pub slot_power_watts_max: f64,
@@ -116,6 +119,9 @@ pub struct SupplyPlan {
     /// Output over input.
     #[serde(deserialize_with = "fraction")]
     pub efficiency: f64,
+    /// The mains feed of each supply, the first first; empty: nobody asked.
+    #[serde(default)]
+    pub feeds: Vec<String>,
     /// How long the bus stands an overload before boards brown out.
     #[serde(default, deserialize_with = "at_least_zero")]
     pub hold_up_seconds: f64,
@@ -133,6 +139,36 @@ pub struct ShelfManagerPlan {
     pub fallback_after_seconds: f64,
 }
 
+/// How often the components of each class fail by themselves. A class that is not named does not.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReliabilityPlan {
+    /// Fans: they stop, or wear out.
+    pub fan: Option<Rate>,
+    /// Supplies.
+    pub supply: Option<Rate>,
+    /// Mains feeds: all supplies on one go together.
+    pub feed: Option<Rate>,
+    /// Boards: they hang, panic, or get hot.
+    pub board: Option<Rate>,
+    /// Switched fabrics: they go down, flap, or lose frames.
+    pub fabric: Option<Rate>,
+    /// The shelf manager.
+    pub shelf_manager: Option<Rate>,
+}
+
+/// Mean times of one component. Both are exponentially distributed.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Between the end of a repair and the next failure.
+    #[serde(deserialize_with = "positive")]
+    pub mtbf_hours: f64,
+    /// From a failure until it is repaired.
+    #[serde(deserialize_with = "positive")]
+    pub mttr_hours: f64,
+}
+
 /// One kind of board.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,6 +176,15 @@ pub struct BoardPlan {
     /// Power of the running payload at 40 degrees.
     #[serde(deserialize_with = "positive")]
     pub power_watts: f64,
+    /// More power when the processor's load is 100 %.
+    #[serde(default, deserialize_with = "at_least_zero")]
+    pub busy_watts: f64,
+    /// Load of the processor when nothing special happens, with which `power_watts` holds.
+    #[serde(default = "twenty", deserialize_with = "percent")]
+    pub load_percent: f64,
+    /// A payload that has stopped for so long is reset; without it, it stays.
+    #[serde(default)]
+    pub watchdog_seconds: Option<f64>,
     /// Power of the management controller alone.
     #[serde(default = "two", deserialize_with = "at_least_zero")]
     pub standby_watts: f64,
@@ -182,6 +227,22 @@ impl Plan {
         Self::parse("mxp.yaml", MXP).expect("the shipped file parses, tested below")
     }
 
+    /// An ATCA-like shelf: 14 slots, two hubs, redundant everything.
+    ///
+    /// # Panics
+    /// Never, as [`Plan::mxp`].
+    pub fn atca() -> Self {
+        Self::parse("atca.yaml", ATCA).expect("the shipped file parses, tested below")
+    }
+
+    /// A box at the edge: two slots, two fans, one supply that must not fail.
+    ///
+    /// # Panics
+    /// Never, as [`Plan::mxp`].
+    pub fn edge_box() -> Self {
+        Self::parse("edge-box.yaml", EDGE_BOX).expect("the shipped file parses, tested below")
+    }
+
     /// The same under another name.
     #[must_use]
     pub fn named(mut self, name: ChassisName) -> Self {
@@ -206,13 +267,20 @@ impl Plan {
                 let what = format!("there is no board kind {:?} under `boards`", kind.value);
                 return Err(PlanError::at(file, text, at, what).with_nearest(&kind.value, known));
             };
-            if board.power_watts > self.slot_power_watts_max {
-                let what = format!(
-                    "board kind {:?} draws {} W, a slot gives {} W (`slot_power_watts_max`)",
-                    kind.value, board.power_watts, self.slot_power_watts_max
-                );
+            let watts = board.power_watts + board.busy_watts;
+            if watts > self.slot_power_watts_max {
+                let most = self.slot_power_watts_max;
+                let what =
+                    format!("board kind {:?} draws up to {watts} W, a slot gives {most} W (`slot_power_watts_max`)", kind.value);
                 return Err(PlanError::at(file, text, at, what));
             }
+        }
+        let (feeds, supplies) = (self.supply.feeds.len(), usize::from(self.supply.count));
+        if feeds != 0 && feeds != supplies {
+            return Err(PlanError::whole(
+                file,
+                format!("`feeds` names {feeds} feeds for {supplies} supplies: one for each, in order"),
+            ));
         }
         if self.slots.is_empty() || self.slots.len() > SLOTS_MAX {
             let what = format!("a chassis has 1 to {SLOTS_MAX} slots, this one has {}", self.slots.len());
@@ -228,6 +296,8 @@ impl Plan {
 }
 
 const MXP: &str = include_str!("../../chassis/mxp.yaml");
+const ATCA: &str = include_str!("../../chassis/atca.yaml");
+const EDGE_BOX: &str = include_str!("../../chassis/edge-box.yaml");
 /// The word for a slot without a board.
 const EMPTY: &str = "empty";
 /// More would not be a shelf; it bounds what a file can make us simulate.
@@ -238,6 +308,9 @@ fn one() -> f64 {
 }
 fn two() -> f64 {
     2.0
+}
+fn twenty() -> f64 {
+    20.0
 }
 fn hundred() -> f64 {
     100.0

@@ -1,6 +1,6 @@
 //! The managed objects of a chassis, and every point at which something can be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sixnines_core::ids::{AttributeName, ClassName, Identity, ObjectName};
 
@@ -16,6 +16,8 @@ pub(crate) struct Points {
     /// Whether there is a board in each slot.
     pub(crate) slots: Vec<bool>,
     pub(crate) fabrics: Vec<String>,
+    /// Each once, sorted.
+    pub(crate) feeds: Vec<String>,
     pub(crate) objects: Vec<Object>,
     pub(crate) list: Vec<Point>,
     by_object: BTreeMap<ObjectName, usize>,
@@ -65,10 +67,36 @@ pub(crate) enum Quantity {
     SupplyInput(usize),
     BoardTemperature(usize),
     BoardPower(usize),
+    BoardHotSwap(usize),
     BoardState(usize),
     BoardOrder(usize),
+    BoardLight(usize),
+    BoardLoad(usize),
+    BoardMemory(usize),
     FabricLink(usize),
+    FabricState(usize),
+    FabricLoss(usize),
     ShelfManagerAlive,
+    ShelfManagerState,
+}
+
+impl Quantity {
+    /// Whether it is a number that a sensor measures, and not a word, a switch or an order.
+    pub(crate) fn is_measured(self) -> bool {
+        matches!(
+            self,
+            Self::InletTemperature
+                | Self::OutletTemperature
+                | Self::ChassisPower
+                | Self::FanSpeed(_)
+                | Self::SupplyPower(_)
+                | Self::BoardTemperature(_)
+                | Self::BoardPower(_)
+                | Self::BoardLoad(_)
+                | Self::BoardMemory(_)
+                | Self::FabricLoss(_)
+        )
+    }
 }
 
 impl Points {
@@ -80,6 +108,7 @@ impl Points {
             supplies: usize::from(plan.supply.count),
             slots: (0..plan.slots.len()).map(|i| plan.board_at(i).is_some()).collect(),
             fabrics: plan.fabrics.clone(),
+            feeds: plan.supply.feeds.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
             objects: Vec::new(),
             list: Vec::new(),
             by_object: BTreeMap::new(),
@@ -106,17 +135,27 @@ impl Points {
         for i in 0..this.slots.len() {
             let attributes = [
                 ("temperature", Q::BoardTemperature(i)),
-                ("power", Q::BoardPower(i)),
-                ("hot_swap_state", Q::BoardState(i)),
-                ("power_on", Q::BoardOrder(i)),
+                ("consumption", Q::BoardPower(i)),
+                ("hot_swap_state", Q::BoardHotSwap(i)),
+                ("state", Q::BoardState(i)),
+                ("power", Q::BoardOrder(i)),
+                ("blue_led", Q::BoardLight(i)),
+                ("cpu_load", Q::BoardLoad(i)),
+                ("memory_used", Q::BoardMemory(i)),
             ];
             this.add(&format!("/slot{}", i + 1), "board", Part::Slot(i), &attributes);
         }
         for i in 0..this.fabrics.len() {
             let name = format!("/fabric{}", this.fabrics[i]);
-            this.add(&name, "fabric-link", Part::Fabric(i), &[("link_up", Q::FabricLink(i))]);
+            let attributes = [("link_up", Q::FabricLink(i)), ("state", Q::FabricState(i)), ("loss", Q::FabricLoss(i))];
+            this.add(&name, "fabric", Part::Fabric(i), &attributes);
         }
-        this.add("/shelf-manager", "shelf-manager", Part::ShelfManager, &[("alive", Q::ShelfManagerAlive)]);
+        this.add(
+            "/shelf-manager",
+            "shelf-manager",
+            Part::ShelfManager,
+            &[("alive", Q::ShelfManagerAlive), ("state", Q::ShelfManagerState)],
+        );
         this
     }
 

@@ -1,5 +1,7 @@
 //! From a true quantity to a reading: noise, resolution, and a dead band so that a steady quantity gives a steady reading.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sixnines_core::ids::EventId;
 use sixnines_core::value::{Quality, Value};
@@ -26,10 +28,19 @@ pub(crate) enum Truth {
     Int { x: f64, resolution: f64, sigma: f64 },
     /// Something that is known exactly.
     Exact(Value),
+    /// One of a few words.
+    Word(&'static str),
     /// The thing is not there.
     Absent,
     /// The thing is there and cannot be read.
     Unreadable,
+}
+
+impl Truth {
+    /// Whether noise reaches it.
+    pub(crate) fn is_measured(&self) -> bool {
+        matches!(self, Self::Float { .. } | Self::Int { .. })
+    }
 }
 
 /// A sensor, with what it showed last.
@@ -39,35 +50,56 @@ pub(crate) struct Sensor {
     /// Grows with each change of any sensor: `Chassis` numbers them.
     pub(crate) revision: u64,
     shown: Option<f64>,
+    /// Where a slow sensor has got to.
+    followed: Option<f64>,
+}
+
+/// The conditions under which a sensor looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) effect: SensorEffect,
+    /// Of this moment: mean 0, variance 1.
+    pub(crate) noise: f64,
+    /// Of chassis time since it looked last.
+    pub(crate) seconds: f64,
+    pub(crate) cause: Option<EventId>,
 }
 
 impl Sensor {
     pub(crate) fn new() -> Self {
-        Self { reading: Reading { value: None, quality: Quality::Missing, cause: None }, revision: 0, shown: None }
+        Self {
+            reading: Reading { value: None, quality: Quality::Missing, cause: None },
+            revision: 0,
+            shown: None,
+            followed: None,
+        }
     }
 
     /// Looks at the truth; returns whether the reading changed.
-    pub(crate) fn look(&mut self, truth: &Truth, effect: SensorEffect, noise: f64, cause: Option<EventId>) -> bool {
-        if effect.stuck && self.reading.quality == Quality::Good {
+    pub(crate) fn look(&mut self, truth: &Truth, look: Look) -> bool {
+        if look.effect.stuck && self.reading.quality == Quality::Good {
             return false;
         }
         let (value, quality) = match truth {
-            _ if effect.missing => (None, Quality::Missing),
+            _ if look.effect.missing => (None, Quality::Missing),
             Truth::Absent => (None, Quality::Missing),
             Truth::Unreadable => (None, Quality::Failed),
             Truth::Exact(value) => (Some(value.clone()), Quality::Good),
+            // The same word again costs nothing: there are many of them, ten times a second.
+            Truth::Word(word) => match &self.reading {
+                Reading { value: Some(Value::Enum(shown)), quality: Quality::Good, .. } if **shown == **word => return false,
+                _ => (Some(Value::Enum(Arc::from(*word))), Quality::Good),
+            },
             Truth::Float { x, resolution, sigma } => {
-                let shown = self.quantised(x + noise * sigma.hypot(effect.sigma), *resolution);
-                (Some(Value::Float(shown)), Quality::Good)
+                (Some(Value::Float(self.sensed(*x, *resolution, *sigma, look))), Quality::Good)
             }
             Truth::Int { x, resolution, sigma } => {
-                let shown = self.quantised(x + noise * sigma.hypot(effect.sigma), *resolution);
                 #[expect(clippy::cast_possible_truncation, reason = "rounded, and far within the range of i64")]
-                let whole = shown.round() as i64;
+                let whole = self.sensed(*x, *resolution, *sigma, look).round() as i64;
                 (Some(Value::Int(whole)), Quality::Good)
             }
         };
-        self.show(value, quality, cause)
+        self.show(value, quality, look.cause)
     }
 
     /// Nobody reads it any more: the last value stays, with its quality.
@@ -80,12 +112,22 @@ impl Sensor {
     fn show(&mut self, value: Option<Value>, quality: Quality, cause: Option<EventId>) -> bool {
         if value.is_none() {
             self.shown = None;
+            self.followed = None;
         }
         let changed = self.reading.value != value || self.reading.quality != quality;
         if changed {
             self.reading = Reading { value, quality, cause };
         }
         changed
+    }
+
+    /// The way of a number through the sensor: it may lag, be off, scatter; then it is shown in steps.
+    fn sensed(&mut self, x: f64, resolution: f64, sigma: f64, look: Look) -> f64 {
+        let SensorEffect { sigma: more, offset, lag_seconds, .. } = look.effect;
+        let before = self.followed.unwrap_or(x);
+        let followed = if lag_seconds > 0.0 { x + (before - x) * (-look.seconds / lag_seconds).exp() } else { x };
+        self.followed = Some(followed);
+        self.quantised(followed + offset + look.noise * sigma.hypot(more), resolution)
     }
 
     /// A new step is taken only when the quantity is clearly nearer to it: a value on the edge of two does not flicker.
@@ -107,6 +149,12 @@ pub(crate) fn noise(seed: u64, stream: u64, index: u64) -> f64 {
     let sum: u64 = [0, 16, 32, 48].iter().map(|shift| (bits >> shift) & 0xffff).sum();
     // Four uniform numbers: mean 2, variance 4/12.
     (sum as f64 / 65536.0 - 2.0) / (1.0_f64 / 3.0).sqrt()
+}
+
+/// Number `index` of a stream, uniform in (0, 1].
+pub(crate) fn uniform(seed: u64, stream: u64, index: u64) -> f64 {
+    let bits = mix(seed ^ mix(stream ^ mix(index)));
+    ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
 }
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
@@ -138,9 +186,7 @@ mod tests {
     #[test]
     fn a_quantity_on_an_edge_does_not_flicker() {
         let mut sensor = Sensor::new();
-        let look = |sensor: &mut Sensor, x| {
-            sensor.look(&Truth::Float { x, resolution: 0.1, sigma: 0.0 }, SensorEffect::default(), 0.0, None)
-        };
+        let look = |sensor: &mut Sensor, x| sensor.look(&Truth::Float { x, resolution: 0.1, sigma: 0.0 }, Look::default());
         assert!(look(&mut sensor, 31.349));
         for x in [31.351, 31.349, 31.36, 31.33] {
             assert!(!look(&mut sensor, x), "{x}");
@@ -152,10 +198,10 @@ mod tests {
     #[test]
     fn a_stale_reading_keeps_its_value_and_a_missing_one_has_none() {
         let mut sensor = Sensor::new();
-        sensor.look(&Truth::Exact(Value::Bool(true)), SensorEffect::default(), 0.0, None);
+        sensor.look(&Truth::Exact(Value::Bool(true)), Look::default());
         assert!(sensor.go_stale());
         assert_eq!((sensor.reading.value.clone(), sensor.reading.quality), (Some(Value::Bool(true)), Quality::Stale));
-        sensor.look(&Truth::Absent, SensorEffect::default(), 0.0, None);
+        sensor.look(&Truth::Absent, Look::default());
         assert_eq!((sensor.reading.value.clone(), sensor.reading.quality), (None, Quality::Missing));
     }
 }

@@ -156,6 +156,7 @@ impl Server {
                 Err(refused) => error(tag, "not-active", refused.to_string()),
             },
             ToChassis::Faults { tag } => FromChassis::Faults { tag, list: self.chassis.faults().cloned().collect() },
+            ToChassis::Log { tag } => FromChassis::Log { tag, list: self.chassis.log().cloned().collect() },
             ToChassis::Report { tag } => FromChassis::Report { tag, report: self.report(now) },
         };
         self.answer(client, &answer);

@@ -1,7 +1,7 @@
 //! The chassis as a whole: orders, fences, readings, sameness.
 
 use sixnines_core::ids::Epoch;
-use sixnines_core::value::Quality;
+use sixnines_core::value::{Quality, Value};
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn wrong_orders_are_refused_with_what_would_be_right() {
         ("/mxp1/fan1", "duty", Some(Value::Int(101)), "duty is 0 to 100 %, not 101"),
         ("/mxp1/fan1", "duty", Some(Value::Float(f64::NAN)), "duty is 0 to 100 %"),
         ("/mxp1/fan1", "duty", None, "duty takes a number"),
-        ("/mxp1/slot2", "power_on", Some(Value::Int(1)), "power_on takes true or false"),
+        ("/mxp1/slot2", "power", Some(Value::Int(1)), "power takes \"on\" or \"off\""),
         ("/mxp1/slot2", "reset", Some(Value::Bool(true)), "reset takes no value"),
         ("/mxp1/slot16", "reset", None, "slot 16 is empty"),
         ("/mxp1/supply1", "reset", None, "it has none"),
@@ -77,7 +77,7 @@ fn a_repeated_reset_is_carried_out_once() {
     let mut plan = Plan::mxp();
     plan.time_scale = 1.0;
     let mut chassis = Chassis::new(plan, Instant::ZERO);
-    let power = |chassis: &Chassis| match chassis.reading("/mxp1/slot2", "power").and_then(|r| r.value.clone()) {
+    let power = |chassis: &Chassis| match chassis.reading("/mxp1/slot2", "consumption").and_then(|r| r.value.clone()) {
         Some(Value::Float(watts)) => watts,
         other => panic!("{other:?}"),
     };
@@ -101,12 +101,12 @@ fn a_slot_is_powered_off_and_on() {
     let mut chassis = chassis();
     let state =
         |chassis: &Chassis| chassis.reading("/mxp1/slot7", "hot_swap_state").and_then(|r| r.value.clone()).map(|v| v.to_string());
-    chassis.request(at(0), &order(1, "/mxp1/slot7", "power_on", Some(Value::Bool(false)), 1));
+    chassis.request(at(0), &order(1, "/mxp1/slot7", "power", Some(Value::Enum("off".into())), 1));
     chassis.step(at(1));
     assert_eq!(state(&chassis).as_deref(), Some("M1"));
-    assert_eq!(chassis.reading("/mxp1/slot7", "power_on").and_then(|r| r.value.clone()), Some(Value::Bool(false)));
+    assert_eq!(chassis.reading("/mxp1/slot7", "power").and_then(|r| r.value.clone()), Some(Value::Enum("off".into())));
     assert!(matches!(chassis.request(at(1), &order(2, "/mxp1/slot7", "reset", None, 1)), Outcome::Refused(_)), "off");
-    chassis.request(at(1), &order(3, "/mxp1/slot7", "power_on", Some(Value::Bool(true)), 1));
+    chassis.request(at(1), &order(3, "/mxp1/slot7", "power", Some(Value::Enum("on".into())), 1));
     chassis.step(at(2));
     assert_eq!(state(&chassis).as_deref(), Some("M4"));
 }
@@ -117,7 +117,7 @@ fn an_empty_slot_has_a_state_and_nothing_else() {
     let reading =
         |attribute| chassis.reading("/mxp1/slot16", attribute).map(|r| (r.value.as_ref().map(Value::to_string), r.quality));
     assert_eq!(reading("hot_swap_state"), Some((Some("M0".into()), Quality::Good)));
-    for attribute in ["temperature", "power", "power_on"] {
+    for attribute in ["temperature", "consumption", "power", "blue_led", "cpu_load"] {
         assert_eq!(reading(attribute), Some((None, Quality::Missing)), "{attribute}");
     }
 }
@@ -132,7 +132,7 @@ fn objects_bear_the_agreed_names_and_classes() {
         ("/mxp2/fan5", "fan"),
         ("/mxp2/supply3", "power-supply"),
         ("/mxp2/slot18", "board"),
-        ("/mxp2/fabricA", "fabric-link"),
+        ("/mxp2/fabricA", "fabric"),
         ("/mxp2/shelf-manager", "shelf-manager"),
     ] {
         assert!(objects.contains(&(name.into(), class.into())), "{name}");
@@ -140,6 +140,55 @@ fn objects_bear_the_agreed_names_and_classes() {
     assert_eq!(chassis.group.as_str(), "chassis:mxp2");
     let fan = chassis.readings().find(|r| r.object.as_str() == "/mxp2/fan3").and_then(|r| r.identity.cloned());
     assert_eq!(fan, Some("MXP2-FAN-003".into()));
+}
+
+/// Ten seconds as the demo shows them: three fans fail, a policy answers after its hold time, the curve comes back.
+#[test]
+fn ten_seconds_show_the_rise_and_the_fall() {
+    let mut chassis = chassis();
+    let mut outlet = Vec::new();
+    let mut sequence = 0;
+    for tick in 0..100_u64 {
+        let now = Instant::ZERO + TICK * u32::try_from(tick).expect("small");
+        chassis.step(now);
+        if tick == 10 {
+            for fan in ["1", "2", "3"] {
+                chassis
+                    .inject(now, Injection::parse("fan-failed", [format!("fan={fan}").as_str()]).expect("words"))
+                    .expect("a fan");
+            }
+        }
+        if tick == 23 {
+            for fan in ["/mxp1/fan4", "/mxp1/fan5"] {
+                sequence += 1;
+                assert_eq!(chassis.request(now, &order(sequence, fan, "duty", Some(Value::Int(100)), 1)), Outcome::Done);
+            }
+        }
+        outlet.push(chassis.outlet_celsius());
+    }
+    let (first, last) = (outlet[0], outlet[99]);
+    let peak = outlet.iter().copied().fold(f64::MIN, f64::max);
+    let text = format!("outlet {first:.0} C {} {last:.0} C, peak {peak:.0}", curve_within(&outlet, 20));
+    assert!((30.5..32.5).contains(&first) && (38.0..50.0).contains(&peak) && (33.0..36.0).contains(&last), "{text}");
+    assert!(text.contains("#") && text.contains(" .."), "{text}");
+}
+
+#[test]
+fn the_log_tells_what_happened_in_order_and_forgets_the_oldest() {
+    let mut chassis = chassis();
+    let off = Some(Value::Enum("off".into()));
+    chassis.request(at(0), &order(3, "/mxp1/slot7", "power", off, 1));
+    chassis.step(at(1));
+    let said: Vec<&str> = chassis.log().filter(|e| e.object.as_str() == "/mxp1/slot7").map(|e| e.what.as_str()).collect();
+    assert_eq!(said[..2], ["ordered power off, by n0.0.3 in epoch 1", "power off"]);
+    assert!(said.contains(&"hot_swap_state M1") && said.contains(&"state off"), "{said:?}");
+    for duty in 0..600 {
+        chassis
+            .request(at(1), &order(duty, "/mxp1/fan1", "duty", Some(Value::Int(i64::try_from(duty % 100).expect("small"))), 1));
+    }
+    let numbers: Vec<u64> = chassis.log().map(|e| e.number).collect();
+    assert_eq!(numbers.len(), 512);
+    assert!(numbers[0] > 500 && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
 }
 
 /// A trace of everything that is read, for comparison.

@@ -10,6 +10,7 @@ use sixnines_core::value::{Outcome, Request, Update};
 
 use super::fault::{ActiveFault, FaultId, Injection};
 use super::fence::GroupReport;
+use super::log::LogEntry;
 
 /// Name of the protocol in [`Hello`].
 pub const PROTOCOL: &str = "sixnines-chassis";
@@ -50,6 +51,11 @@ pub enum ToChassis {
     },
     /// Which faults are in force?
     Faults {
+        /// Comes back with the answer.
+        tag: u64,
+    },
+    /// What does the shelf manager's event log hold?
+    Log {
         /// Comes back with the answer.
         tag: u64,
     },
@@ -124,6 +130,13 @@ pub enum FromChassis {
         tag: u64,
         /// The oldest first.
         list: Vec<ActiveFault>,
+    },
+    /// The shelf manager's event log.
+    Log {
+        /// Of the question.
+        tag: u64,
+        /// The oldest first.
+        list: Vec<LogEntry>,
     },
     /// What the chassis has seen of its clients.
     Report {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sixnines_core::ids::{AttributeName, ObjectName};
 
-use super::{Fault, FaultError, Injection};
+use super::{BoardFault, Fault, FaultError, Injection, SensorFault};
 use crate::chassis::points::Points;
 use crate::chassis::words::nearest;
 
@@ -33,6 +33,16 @@ pub struct Parameter {
 /// All faults, by name.
 pub const CATALOGUE: &[Entry] = &[
     Entry {
+        name: "board-boot-fails",
+        parameters: &[SLOT],
+        help: "the board begins its boot again and again: it shows at its next reset or power-on",
+    },
+    Entry {
+        name: "board-busy",
+        parameters: &[SLOT, Parameter { name: "percent", default: Some("100"), help: "load of its processor, 0 to 100" }],
+        help: "the board's processor is busy, and makes heat",
+    },
+    Entry {
         name: "board-hang",
         parameters: &[SLOT],
         help: "the board stops answering (M7) and goes on drawing power; a reset or a power cycle cures it",
@@ -40,12 +50,44 @@ pub const CATALOGUE: &[Entry] = &[
     Entry {
         name: "board-hot",
         parameters: &[SLOT, Parameter { name: "watts", default: Some("40"), help: "extra power, 1 to 500" }],
-        help: "the board draws more power and turns it into heat",
+        help: "the board draws more power and turns it into heat; above the slot's limit it loses its fuse",
     },
     Entry {
-        name: "fabric-down",
-        parameters: &[Parameter { name: "fabric", default: None, help: "name of the fabric, such as A" }],
-        help: "the switched fabric carries nothing",
+        name: "board-latch-open",
+        parameters: &[SLOT],
+        help: "somebody opens the latch: the board goes down in order (M5, M6, M1) and shows the blue light; clearing closes it",
+    },
+    Entry {
+        name: "board-leak",
+        parameters: &[SLOT, Parameter { name: "percent_per_minute", default: Some("5"), help: "of its memory, 0.01 to 1000" }],
+        help: "the board's memory fills up; when it is full the board panics",
+    },
+    Entry {
+        name: "board-panic",
+        parameters: &[SLOT],
+        help: "the board's payload stops; its watchdog resets it, if it has one, or an order does",
+    },
+    Entry {
+        name: "board-pulled",
+        parameters: &[SLOT],
+        help: "somebody pulls the board without asking (M0); clearing pushes it in again, cold",
+    },
+    Entry { name: "fabric-down", parameters: &[FABRIC], help: "the switched fabric carries nothing" },
+    Entry {
+        name: "fabric-flapping",
+        parameters: &[
+            FABRIC,
+            Parameter { name: "seconds", default: Some("2"), help: "of the clock, down and then up, 0.2 to 3600" },
+        ],
+        help: "the switched fabric goes down and up again",
+    },
+    Entry {
+        name: "fabric-lossy",
+        parameters: &[
+            FABRIC,
+            Parameter { name: "percent", default: Some("5"), help: "of the frames that are lost, 0.001 to 100" },
+        ],
+        help: "the switched fabric loses frames",
     },
     Entry { name: "fan-failed", parameters: &[FAN], help: "the fan stands still, and air leaks back through it" },
     Entry {
@@ -55,6 +97,11 @@ pub const CATALOGUE: &[Entry] = &[
             Parameter { name: "percent", default: Some("60"), help: "of the ordered speed that it reaches, 1 to 99" },
         ],
         help: "the fan is slower than ordered",
+    },
+    Entry {
+        name: "feed-lost",
+        parameters: &[Parameter { name: "feed", default: None, help: "name of the mains feed, such as A" }],
+        help: "every supply on that feed loses its input at once",
     },
     Entry {
         name: "inlet-hot",
@@ -71,7 +118,25 @@ pub const CATALOGUE: &[Entry] = &[
         ],
         help: "the sensor's value scatters around the true one",
     },
+    Entry {
+        name: "sensor-slow",
+        parameters: &[
+            OBJECT,
+            ATTRIBUTE,
+            Parameter { name: "seconds", default: Some("60"), help: "time constant, of the chassis' time, 0.1 to 1e5" },
+        ],
+        help: "the sensor follows the true value late",
+    },
     Entry { name: "sensor-stuck", parameters: &[OBJECT, ATTRIBUTE], help: "the sensor repeats its last value, quality good" },
+    Entry {
+        name: "sensor-wrong",
+        parameters: &[
+            OBJECT,
+            ATTRIBUTE,
+            Parameter { name: "offset", default: None, help: "added to the true value, in the attribute's unit" },
+        ],
+        help: "the sensor's value is off by a constant",
+    },
     Entry {
         name: "shelf-manager-silent",
         parameters: &[],
@@ -85,6 +150,7 @@ pub const CATALOGUE: &[Entry] = &[
 ];
 
 const FAN: Parameter = Parameter { name: "fan", default: None, help: "number of the fan, from 1" };
+const FABRIC: Parameter = Parameter { name: "fabric", default: None, help: "name of the fabric, such as A" };
 const SLOT: Parameter = Parameter { name: "slot", default: None, help: "number of the slot, from 1" };
 const OBJECT: Parameter = Parameter { name: "object", default: None, help: "name of the object, such as /mxp1/fan3" };
 const ATTRIBUTE: Parameter = Parameter { name: "attribute", default: None, help: "name of its attribute, such as speed" };
@@ -103,26 +169,45 @@ impl Fault {
             "fan-failed" => Self::FanFailed { fan: given.part("fan", points.fans)? },
             "fan-worn" => Self::FanWorn { fan: given.part("fan", points.fans)?, percent: given.number("percent", 1.0, 99.0)? },
             "supply-failed" => Self::SupplyFailed { supply: given.part("supply", points.supplies)? },
-            "sensor-stuck" => {
-                let (object, attribute) = given.sensor()?;
-                Self::SensorStuck { object, attribute }
-            }
-            "sensor-missing" => {
-                let (object, attribute) = given.sensor()?;
-                Self::SensorMissing { object, attribute }
-            }
-            "sensor-noisy" => {
-                let (object, attribute) = given.sensor()?;
-                Self::SensorNoisy { object, attribute, sigma: given.number("sigma", 0.0, 1e6)? }
-            }
-            "board-hang" => Self::BoardHang { slot: given.board()? },
-            "board-hot" => Self::BoardHot { slot: given.board()?, watts: given.number("watts", 1.0, 500.0)? },
+            "feed-lost" => Self::FeedLost { feed: given.feed()? },
             "inlet-hot" => Self::InletHot { celsius: given.number("celsius", -40.0, 90.0)? },
             "fabric-down" => Self::FabricDown { fabric: given.fabric()? },
+            "fabric-lossy" => Self::FabricLossy { fabric: given.fabric()?, percent: given.number("percent", 0.001, 100.0)? },
+            "fabric-flapping" => Self::FabricFlapping { fabric: given.fabric()?, seconds: given.number("seconds", 0.2, 3600.0)? },
             "shelf-manager-silent" => Self::ShelfManagerSilent,
-            other => unreachable!("{other} stands in the catalogue, so it has an arm above; a test walks through all"),
+            name if name.starts_with("board-") => Self::Board { slot: given.board()?, what: board_fault(name, &given)? },
+            name => {
+                let what = sensor_fault(name, &given)?;
+                let (object, attribute) = given.sensor(what)?;
+                Self::Sensor { object, attribute, what }
+            }
         })
     }
+}
+
+fn board_fault(name: &str, given: &Given<'_>) -> Result<BoardFault, FaultError> {
+    Ok(match name {
+        "board-hang" => BoardFault::Hang,
+        "board-panic" => BoardFault::Panic,
+        "board-boot-fails" => BoardFault::BootFails,
+        "board-hot" => BoardFault::Hot { watts: given.number("watts", 1.0, 500.0)? },
+        "board-busy" => BoardFault::Busy { percent: given.number("percent", 0.0, 100.0)? },
+        "board-leak" => BoardFault::Leak { percent_per_minute: given.number("percent_per_minute", 0.01, 1000.0)? },
+        "board-latch-open" => BoardFault::LatchOpen,
+        "board-pulled" => BoardFault::Pulled,
+        other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
+    })
+}
+
+fn sensor_fault(name: &str, given: &Given<'_>) -> Result<SensorFault, FaultError> {
+    Ok(match name {
+        "sensor-stuck" => SensorFault::Stuck,
+        "sensor-missing" => SensorFault::Missing,
+        "sensor-noisy" => SensorFault::Noisy { sigma: given.number("sigma", 0.0, 1e6)? },
+        "sensor-wrong" => SensorFault::Wrong { offset: given.number("offset", -1e6, 1e6)? },
+        "sensor-slow" => SensorFault::Slow { seconds: given.number("seconds", 0.1, 1e5)? },
+        other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
+    })
 }
 
 /// The parameters of one injection, against the catalogue's entry.
@@ -194,11 +279,28 @@ impl Given<'_> {
         })
     }
 
-    fn sensor(&self) -> Result<(ObjectName, AttributeName), FaultError> {
+    fn feed(&self) -> Result<String, FaultError> {
+        let name = self.text("feed")?;
+        if self.points.feeds.iter().any(|f| f == name) {
+            return Ok(name.to_owned());
+        }
+        let help = match self.points.feeds.is_empty() {
+            true => "its file names none: `feeds` under `supply`".to_owned(),
+            false => nearest(name, self.points.feeds.iter().map(String::as_str)),
+        };
+        Err(FaultError::UnknownTarget { what: format!("{} has no feed {name}", self.points.root), help })
+    }
+
+    /// A sensor that the fault makes sense for: what is no number cannot scatter, drift or lag.
+    fn sensor(&self, what: SensorFault) -> Result<(ObjectName, AttributeName), FaultError> {
         let (object, attribute) = (self.text("object")?, self.text("attribute")?);
         let (object_name, attribute_name) = (ObjectName::new(object), AttributeName::new(attribute));
-        if self.points.find(&object_name, &attribute_name).is_some() {
-            return Ok((object_name, attribute_name));
+        if let Some(point) = self.points.find(&object_name, &attribute_name) {
+            if matches!(what, SensorFault::Stuck | SensorFault::Missing) || self.points.list[point].quantity.is_measured() {
+                return Ok((object_name, attribute_name));
+            }
+            let help = "it can be stuck or missing".to_owned();
+            return Err(FaultError::UnknownTarget { what: format!("{attribute} of {object} is no measured number"), help });
         }
         let attributes: Vec<&str> = self.points.attributes(&object_name).collect();
         Err(if attributes.is_empty() {

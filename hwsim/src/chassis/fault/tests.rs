@@ -119,7 +119,7 @@ fn a_hung_board_does_not_answer_and_a_reset_cures_it() {
     inject(&mut chassis, "board-hang slot=4").expect("there is a board");
     assert_eq!(shown(&chassis, "/mxp1/slot4", "hot_swap_state"), is("M7"));
     assert_eq!(shown(&chassis, "/mxp1/slot4", "temperature"), ("-".into(), Quality::Failed));
-    assert!(number(&chassis, "/mxp1/slot4", "power") > 50.0, "it goes on drawing power");
+    assert!(number(&chassis, "/mxp1/slot4", "consumption") > 50.0, "it goes on drawing power");
     let at = now(&chassis);
     let outcome = chassis.request(
         at,
@@ -149,6 +149,153 @@ fn a_hot_room_heats_everything() {
     assert_eq!(number(&chassis, "/mxp1", "inlet_temperature"), 40.0);
     let rise = chassis.outlet_celsius() - before;
     assert!((16.5..18.5).contains(&rise), "17 degrees, and a little for leakage: {rise}");
+}
+
+#[test]
+fn a_lost_feed_takes_its_supplies_along_and_boards_with_them() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "feed-lost feed=A").expect("supplies 1 and 2 hang on it");
+    seconds(&mut chassis, 1);
+    for (supply, ok) in [("supply1", "false"), ("supply2", "false"), ("supply3", "true")] {
+        assert_eq!(shown(&chassis, &format!("/mxp1/{supply}"), "input_ok"), is(ok), "{supply}");
+    }
+    assert_eq!(shown(&chassis, "/mxp1/slot18", "state"), is("off"), "1100 W are not enough");
+    assert_eq!(shown(&chassis, "/mxp1/slot1", "state"), is("running"));
+    assert!(chassis.log().any(|e| e.object.as_str() == "/mxp1/slot18" && e.what.contains("supplies cannot carry it")));
+}
+
+#[test]
+fn a_panicked_board_is_reset_by_its_watchdog() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "board-panic slot=2").expect("there is a board");
+    chassis.advance(crate::chassis::TICK);
+    assert_eq!(shown(&chassis, "/mxp1/slot2", "state"), is("failed"));
+    assert_eq!(shown(&chassis, "/mxp1/slot2", "hot_swap_state"), is("M4"), "its controller answers");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/slot2", "state"), is("booting"));
+    seconds(&mut chassis, 3);
+    assert_eq!(shown(&chassis, "/mxp1/slot2", "state"), is("running"));
+    assert_eq!(chassis.faults().count(), 0, "cured");
+    let said: Vec<&str> = chassis.log().filter(|e| e.object.as_str() == "/mxp1/slot2").map(|e| e.what.as_str()).collect();
+    let expected = ["panicked", "state failed", "was reset by its watchdog", "state booting", "state running"];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_panicked_board_without_watchdog_waits_for_a_reset() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "board-panic slot=7").expect("there is a board");
+    seconds(&mut chassis, 30);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("failed"));
+}
+
+#[test]
+fn a_boot_that_fails_shows_at_the_next_reset() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "board-boot-fails slot=7").expect("there is a board");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("running"));
+    let at = now(&chassis);
+    let reset =
+        Request { id: EventId::default(), object: "/mxp1/slot7".into(), control: "reset".into(), value: None, epoch: Epoch(1) };
+    assert_eq!(chassis.request(at, &reset), Outcome::Done);
+    seconds(&mut chassis, 30);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("booting"));
+    chassis.clear(id).expect("active");
+    seconds(&mut chassis, 2);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("running"));
+}
+
+#[test]
+fn a_busy_board_draws_more() {
+    let mut chassis = chassis();
+    let before = number(&chassis, "/mxp1/slot2", "consumption");
+    inject(&mut chassis, "board-busy slot=2").expect("there is a board");
+    seconds(&mut chassis, 1);
+    assert_eq!(number(&chassis, "/mxp1/slot2", "cpu_load"), 100.0);
+    assert!((number(&chassis, "/mxp1/slot2", "consumption") - before - 30.0).abs() < 2.0);
+}
+
+#[test]
+fn a_leak_fills_the_memory_until_the_board_panics() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "board-leak slot=7 percent_per_minute=20").expect("there is a board");
+    seconds(&mut chassis, 2);
+    assert!((number(&chassis, "/mxp1/slot7", "memory_used") - 70.0).abs() <= 2.0, "a minute is a second here");
+    seconds(&mut chassis, 2);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("failed"));
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "memory_used"), ("-".into(), Quality::Missing));
+}
+
+#[test]
+fn an_open_latch_takes_the_board_down_in_order_and_closing_it_brings_it_back() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "board-latch-open slot=7").expect("there is a board");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "hot_swap_state"), is("M1"));
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "blue_led"), is("on"));
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "power"), is("on"), "nobody ordered it off");
+    chassis.clear(id).expect("active");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "hot_swap_state"), is("M4"));
+}
+
+#[test]
+fn a_pulled_board_is_absent_and_comes_back_cold() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "board-pulled slot=7").expect("there is a board");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "hot_swap_state"), is("M0"));
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("absent"));
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "temperature"), ("-".into(), Quality::Missing));
+    chassis.clear(id).expect("active");
+    chassis.advance(crate::chassis::TICK);
+    assert!(chassis.board_celsius(7).is_some_and(|t| t < 25.0), "cold");
+    seconds(&mut chassis, 2);
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("running"));
+}
+
+#[test]
+fn a_lossy_fabric_is_degraded() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "fabric-lossy fabric=A percent=12").expect("there is a fabric A");
+    assert_eq!(shown(&chassis, "/mxp1/fabricA", "state"), is("degraded"));
+    assert_eq!(shown(&chassis, "/mxp1/fabricA", "link_up"), is("true"));
+    assert_eq!(number(&chassis, "/mxp1/fabricA", "loss"), 12.0);
+}
+
+#[test]
+fn a_flapping_fabric_goes_down_and_up() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "fabric-flapping fabric=A seconds=1").expect("there is a fabric A");
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        chassis.advance(crate::chassis::TICK);
+        let state = shown(&chassis, "/mxp1/fabricA", "link_up").0;
+        if seen.last() != Some(&state) {
+            seen.push(state);
+        }
+    }
+    assert_eq!(seen, ["false", "true", "false", "true", "false"]);
+}
+
+#[test]
+fn a_wrong_sensor_is_off_by_a_constant() {
+    let mut chassis = chassis();
+    let before = number(&chassis, "/mxp1", "outlet_temperature");
+    inject(&mut chassis, "sensor-wrong object=/mxp1 attribute=outlet_temperature offset=-15").expect("it exists");
+    assert!((number(&chassis, "/mxp1", "outlet_temperature") - before + 15.0).abs() < 0.15);
+}
+
+#[test]
+fn a_slow_sensor_follows_late() {
+    let mut chassis = chassis();
+    inject(&mut chassis, "sensor-slow object=/mxp1 attribute=inlet_temperature seconds=120").expect("it exists");
+    inject(&mut chassis, "inlet-hot celsius=43").expect("a plain number");
+    seconds(&mut chassis, 2);
+    let expected = 43.0 - 20.0 * (-1.0_f64).exp();
+    let got = number(&chassis, "/mxp1", "inlet_temperature");
+    assert!((got - expected).abs() < 0.2, "{got} instead of {expected} after one time constant");
 }
 
 #[test]
@@ -211,6 +358,8 @@ fn a_wrong_injection_is_refused_with_what_would_be_right() {
         ("fan-worn fan=1 percent=100", "fan-worn percent=100 is not a number from 1 to 99"),
         ("fan-worn fan=1 percent=NaN", "percent=NaN is not a number"),
         ("board-hang slot=16", "slot 16 is empty\n  help  boards sit in 1, 2"),
+        ("sensor-noisy object=/mxp1/fan1 attribute=duty sigma=1", "duty of /mxp1/fan1 is no measured number"),
+        ("feed-lost feed=C", "/mxp1 has no feed C"),
         ("fabric-down fabric=C", "/mxp1 has no fabric C"),
         ("sensor-stuck object=/mxp1/fan9 attribute=speed", "there is no object /mxp1/fan9\n  help  did you mean \"/mxp1/fan1\"?"),
         (
@@ -239,7 +388,7 @@ fn every_entry_of_the_catalogue_can_be_injected() {
         assert!(!entry.help.is_empty() && entry.parameters.iter().all(|p| !p.help.is_empty()), "{}", entry.name);
         let mut chassis = chassis();
         let value = |name: &str| match name {
-            "fabric" => "A",
+            "fabric" | "feed" => "A",
             "object" => "/mxp1/fan1",
             "attribute" => "speed",
             _ => "2",

@@ -24,7 +24,7 @@ fn the_outlet_is_warmer_by_power_over_mass_flow() {
     let plan = plain();
     let mut physics = Physics::settled(&plan);
     physics.advance(600.0, &Effects::none(&plan));
-    let watts: f64 = physics.boards.iter().flatten().map(Board::watts).sum();
+    let watts: f64 = physics.boards.iter().flatten().map(|b| b.watts(BoardEffect::default())).sum();
     let expected = 23.0 + watts / (physics.flow_cubic_meters_per_second * 1.2 * CP);
     assert!((physics.outlet_celsius - expected).abs() < 1e-6, "{} instead of {expected}", physics.outlet_celsius);
     assert!((physics.input_watts - watts).abs() < 1e-9);
@@ -47,7 +47,7 @@ fn a_board_approaches_its_end_exponentially() {
     let plan = plain();
     let mut physics = Physics::settled(&plan);
     let mut effects = Effects::none(&plan);
-    effects.board_extra_watts[1] = 30.0;
+    effects.boards[1].extra_watts = 30.0;
     let board = physics.boards[1].as_ref().expect("slot 2 has a processor");
     let flow = physics.flow_cubic_meters_per_second / 18.0;
     let gives = heat::board_watts_per_kelvin(&board.plan, flow, 1.2);
@@ -153,6 +153,10 @@ enum Do {
     Hot(usize, f64),
     Inlet(f64),
     Silent(bool),
+    Pull(usize, bool),
+    Load(usize, f64),
+    Leak(usize, f64),
+    Panic(usize, bool),
 }
 
 fn anything() -> impl Strategy<Value = Do> {
@@ -165,6 +169,10 @@ fn anything() -> impl Strategy<Value = Do> {
         1 => (0..18_usize, 0.0..200.0).prop_map(|(i, w)| Do::Hot(i, w)),
         1 => (-20.0..60.0).prop_map(Do::Inlet),
         1 => any::<bool>().prop_map(Do::Silent),
+        2 => (0..18_usize, any::<bool>()).prop_map(|(i, b)| Do::Pull(i, b)),
+        1 => (0..18_usize, 0.0..100.0).prop_map(|(i, x)| Do::Load(i, x)),
+        1 => (0..18_usize, 0.0..10.0).prop_map(|(i, x)| Do::Leak(i, x)),
+        1 => (0..18_usize, any::<bool>()).prop_map(|(i, b)| Do::Panic(i, b)),
     ]
 }
 
@@ -185,8 +193,12 @@ proptest! {
                 Do::FailFan(i, failed) => effects.fans_failed[i] = failed,
                 Do::FailSupply(i, failed) => effects.supplies_failed[i] = failed,
                 Do::Power(i, on) => if let Some(board) = physics.boards[i].as_mut() { board.order_power(on) },
-                Do::Hot(i, watts) => effects.board_extra_watts[i] = watts,
+                Do::Hot(i, watts) => effects.boards[i].extra_watts = watts,
                 Do::Inlet(celsius) => effects.inlet_celsius = Some(celsius),
+                Do::Pull(i, pulled) => effects.boards[i].pulled = pulled,
+                Do::Load(i, percent) => effects.boards[i].load_percent = Some(percent),
+                Do::Leak(i, percent) => effects.boards[i].leak_percent_per_second = percent,
+                Do::Panic(i, panicked) => effects.boards[i].panicked = panicked,
                 Do::Silent(silent) => effects.shelf_manager_silent = silent,
             }
             let Energy { in_joules, carried_joules, stored_joules } = physics.energy();

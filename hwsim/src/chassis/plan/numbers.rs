@@ -14,6 +14,10 @@ pub(super) fn fraction<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Err
     checked(from, |x| x > 0.0 && x <= 1.0, "a fraction above 0, at most 1")
 }
 
+pub(super) fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    checked(from, |x| (0.0..=100.0).contains(&x), "a percentage, 0 to 100")
+}
+
 pub(super) fn celsius<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     checked(from, |x| (-60.0..=300.0).contains(&x), "degrees Celsius, -60 to 300")
 }

@@ -7,6 +7,7 @@ fn the_shipped_shelf_is_the_one_that_the_design_names() {
     let plan = Plan::mxp();
     assert_eq!((plan.slots.len(), plan.fan.count, plan.supply.count, plan.fabrics.len()), (18, 5, 3, 2));
     assert_eq!(plan.named("mxp2".into()).chassis.as_str(), "mxp2");
+    assert_eq!((Plan::atca().slots.len(), Plan::edge_box().slots.len()), (14, 2));
 }
 
 /// The shipped file with one line changed.
@@ -31,7 +32,7 @@ fn mistakes_are_shown_with_line_and_column() {
         ("  inlet_celsius: 23", "  inlet_celsius: 2300", "2300 is not degrees Celsius"),
         ("  duty_percent: 40", "  duty_percent: 140", "140 is not a duty in percent, 0 to 100"),
         ("slots: [switch, proc", "slots: [swich, proc", "there is no board kind \"swich\" under `boards`"),
-        ("slot_power_watts_max: 150", "slot_power_watts_max: 80", "draws 85 W, a slot gives 80 W"),
+        ("slot_power_watts_max: 150", "slot_power_watts_max: 80", "draws up to 115 W, a slot gives 80 W"),
     ];
     for (from, to, expected) in cases {
         let error = mistake(from, to);
@@ -44,8 +45,8 @@ fn mistakes_are_shown_with_line_and_column() {
 fn the_message_reads_like_a_page_of_the_manual() {
     let error = mistake("slots: [switch, proc", "slots: [swich, proc");
     let expected = "error[chassis-file]: there is no board kind \"swich\" under `boards`
-  lab.yaml:60:9
-  60 | slots: [swich, processor, processor, processor, processor, processor, line, line, line, line, line, line, line, line,
+  lab.yaml:63:9
+  63 | slots: [swich, processor, processor, processor, processor, processor, line, line, line, line, line, line, line, line,
      |         ^
   help  did you mean \"switch\"?  (line, processor, switch, empty)";
     assert_eq!(error.to_string(), expected);
@@ -53,8 +54,9 @@ fn the_message_reads_like_a_page_of_the_manual() {
 
 #[test]
 fn a_chassis_needs_slots_and_a_name() {
+    assert!(mistake("feeds: [A, A, B]", "feeds: [A, B]").what.contains("2 feeds for 3 supplies"));
     assert!(mistake("chassis: mxp1", "chassis: mxp/1").what.contains("letters, digits and hyphens"));
-    let start = MXP.find("slots: [").expect("the slots come last");
+    let start = MXP.find("slots: [").expect("there are slots");
     let error = Plan::parse("lab.yaml", &format!("{}slots: []\n", &MXP[..start])).expect_err("no slots");
     assert!(error.what.contains("1 to 64 slots"), "{error}");
 }
