@@ -36,6 +36,7 @@ pub use word::DeadlineWord;
 
 use crate::netlink::NetlinkError;
 use crate::netlink::route::Route;
+use crate::realtime::Right;
 
 /// Which guard of a gate: the position in the list that it was made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +61,11 @@ impl GateForm {
             Self::Nft => "the kernel drops the service's frames at most one lease after the lease's end: promises are twice as long",
             Self::None => "nothing keeps a stopped node silent: two nodes may answer for one address",
         }
+    }
+
+    /// The row in `status`: the best form is what was asked for.
+    pub fn right(self) -> Right {
+        Right { name: "gate", asked: Self::Bpf.to_string(), got: self == Self::Bpf, means: self.means(), reason: None }
     }
 
     /// How much later than the deadline the gate may close: part of G in protocol 3.2.
@@ -90,7 +96,8 @@ pub struct Guard {
     /// IPv4, IPv6, or both.
     pub addresses: Vec<IpAddr>,
     /// The devices by which frames for the addresses can leave. Linux answers ARP on any device for any of its addresses, so this
-    /// should be every Ethernet device of the node: [`ethernet_devices`].
+    /// should be every device of the node that has frames of its own: [`ethernet_devices`]. Frames that the node only forwards are
+    /// dropped like its own: a node that routes for the address's other holders must leave the devices out by which it does.
     pub devices: Vec<String>,
 }
 
@@ -127,6 +134,16 @@ pub trait Gate: Send {
     /// Turns at least every 10 ms while the gate's thread makes progress (protocol 5.3); `None` if there is no thread to hang.
     fn pulse(&self) -> Option<u64> {
         None
+    }
+
+    /// Puts back what somebody has taken away (a filter, the table; a device that went and came again), and says how many pieces.
+    ///
+    /// To be called every few seconds and whenever a device comes; anything but 0 is worth an alarm. Not on the liveness thread.
+    fn restore(&mut self) -> Result<usize, GateError>;
+
+    /// What the gate asked for and got, for `status`.
+    fn rights(&self) -> Vec<Right> {
+        vec![self.form().right()]
     }
 
     /// Takes the gate out of the kernel: only once the addresses are gone.
@@ -189,9 +206,12 @@ pub fn probe(device: &str) -> GateForm {
     }
 }
 
-/// The names of all Ethernet devices in this thread's network namespace.
+/// The names of all Ethernet devices in this thread's network namespace, without those plugged into a bridge or bond: the node's own
+/// frames pass the bridge or bond first, and what a bridge's port forwards is somebody else's.
 pub fn ethernet_devices() -> Result<Vec<String>, NetlinkError> {
-    Ok(Route::open()?.links()?.into_iter().filter(|l| l.is_ethernet).map(|l| l.name).collect())
+    let links = Route::open()?.links()?;
+    let takes_over = |index: i32| links.iter().any(|l| l.index == index && l.kind.as_deref().is_some_and(|k| ["bridge", "bond", "team"].contains(&k)));
+    Ok(links.iter().filter(|l| l.is_ethernet && !l.master.is_some_and(takes_over)).map(|l| l.name.clone()).collect())
 }
 
 /// Loopback mode: the words are there, nobody heeds them.
@@ -222,6 +242,10 @@ impl Gate for NoGate {
 
     fn dropped(&mut self, _slot: GateSlot) -> u64 {
         0
+    }
+
+    fn restore(&mut self) -> Result<usize, GateError> {
+        Ok(0)
     }
 
     fn dismantle(self: Box<Self>) -> Result<(), GateError> {

@@ -25,33 +25,68 @@ use crate::netlink::route::Route;
 pub struct BpfGate {
     pages: Vec<Arc<Page>>,
     words: Vec<DeadlineWord>,
-    filters: Vec<(i32, Handle)>,
+    owner: NodeId,
+    programs: Vec<Program>,
+    filters: Vec<Filter>,
     route: Route,
+}
+
+/// A program, loaded: it guards one address.
+#[derive(Debug)]
+struct Program {
+    fd: OwnedFd,
+    name: String,
+}
+
+/// A program on a device.
+#[derive(Debug)]
+struct Filter {
+    program: usize,
+    device: String,
+    index: i32,
+    handle: Handle,
 }
 
 impl BpfGate {
     /// Installs it closed, then removes what earlier lives of the owner left on any device.
     pub fn install(plan: &Plan) -> Result<Self, GateError> {
-        let mut route = Route::open()?;
-        let mut gate = Self { pages: Vec::new(), words: Vec::new(), filters: Vec::new(), route: Route::open()? };
+        let mut gate =
+            Self { pages: vec![], words: vec![], owner: plan.owner, programs: vec![], filters: vec![], route: Route::open()? };
         for guard in &plan.guards {
             let map = create_map()?;
             let page = Arc::new(Page::map(&map)?);
             for address in &guard.addresses {
-                let program = load(*address, &map)?;
+                let program = gate.programs.len();
+                gate.programs.push(Program { fd: load(*address, &map)?, name: format!("nines-{}-{address}", guard.name) });
                 for device in &guard.devices {
-                    let index = device_index(&mut route, device)?;
-                    tc::add_clsact(&mut route, index, device)?;
-                    let name = format!("nines-{}-{address}", guard.name);
-                    let handle = tc::attach(&mut route, index, device, plan.owner, program.as_fd(), &name)?;
-                    gate.filters.push((index, handle));
+                    let index = device_index(&mut gate.route, device)?;
+                    let handle = gate.attach(program, device, index)?;
+                    gate.filters.push(Filter { program, device: device.clone(), index, handle });
                 }
             }
             gate.words.push(DeadlineWord::in_page(Arc::clone(&page)));
             gate.pages.push(page);
         }
-        sweep(&mut route, plan.owner, &gate.filters)?;
+        gate.sweep()?;
         Ok(gate)
+    }
+
+    fn attach(&mut self, program: usize, device: &str, index: i32) -> Result<Handle, GateError> {
+        let Program { fd, name } = &self.programs[program];
+        tc::add_clsact(&mut self.route, index, device)?;
+        Ok(tc::attach(&mut self.route, index, device, self.owner, fd.as_fd(), name)?)
+    }
+
+    /// Removes the owner's filters that are not this gate's, from every device.
+    fn sweep(&mut self) -> Result<(), GateError> {
+        for link in self.route.links()? {
+            for handle in tc::attached(&mut self.route, link.index, self.owner)? {
+                if !self.filters.iter().any(|f| (f.index, f.handle) == (link.index, handle)) {
+                    tc::detach(&mut self.route, link.index, handle)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -72,9 +107,26 @@ impl Gate for BpfGate {
         self.pages[usize::from(slot.0)].dropped().load(Ordering::Relaxed)
     }
 
+    fn restore(&mut self) -> Result<usize, GateError> {
+        let links = self.route.links()?;
+        let mut restored = 0;
+        for number in 0..self.filters.len() {
+            let Filter { program, ref device, index, handle } = self.filters[number];
+            // By a device that is not there nothing leaves.
+            let Some(now) = links.iter().find(|l| l.name == *device).map(|l| l.index) else { continue };
+            if now != index || !tc::attached(&mut self.route, now, self.owner)?.contains(&handle) {
+                let device = device.clone();
+                let handle = self.attach(program, &device, now)?;
+                self.filters[number] = Filter { program, device, index: now, handle };
+                restored += 1;
+            }
+        }
+        Ok(restored)
+    }
+
     fn dismantle(mut self: Box<Self>) -> Result<(), GateError> {
-        for (index, handle) in std::mem::take(&mut self.filters) {
-            tc::detach(&mut self.route, index, handle)?;
+        for filter in std::mem::take(&mut self.filters) {
+            tc::detach(&mut self.route, filter.index, filter.handle)?;
         }
         Ok(())
     }
@@ -85,18 +137,6 @@ impl Drop for BpfGate {
     fn drop(&mut self) {
         self.words.iter().for_each(|w| w.store(Instant::ZERO));
     }
-}
-
-/// Removes the owner's filters that are not in `keep`, from every device.
-fn sweep(route: &mut Route, owner: NodeId, keep: &[(i32, Handle)]) -> Result<(), GateError> {
-    for link in route.links()? {
-        for handle in tc::attached(route, link.index, owner)? {
-            if !keep.contains(&(link.index, handle)) {
-                tc::detach(route, link.index, handle)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Loads, attaches and removes a program that guards an address which no frame bears.

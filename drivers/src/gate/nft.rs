@@ -11,7 +11,7 @@
 mod plan;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use sixnines_core::time::Instant;
 use self::plan::{Slot, Step};
 use self::wire::Table;
 use super::word::Bell;
-use super::{DeadlineWord, Gate, GateError, GateForm, GateSlot, Plan, device_index};
+use super::{DeadlineWord, Gate, GateError, GateForm, GateSlot, Guard, Plan, device_index};
 use crate::clock::boot_now;
 use crate::netlink::route::Route;
 use crate::netlink::{Netlink, NetlinkError, Protocol, Refusal};
@@ -37,6 +37,8 @@ pub struct NftGate {
     shared: Arc<Shared>,
     table: Table,
     netlink: Netlink,
+    route: Route,
+    guards: Vec<Guard>,
     lease: Duration,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,6 +53,8 @@ struct Shared {
     passes: AtomicU64,
     maybe_open: Vec<AtomicBool>,
     stop: AtomicBool,
+    /// Told by the thread when it has begun.
+    real_time: OnceLock<Right>,
 }
 
 impl NftGate {
@@ -75,7 +79,7 @@ impl NftGate {
             shared: Arc::clone(&shared),
         };
         let thread = std::thread::Builder::new().name("gate".into()).spawn(move || keeper.run()).map_err(GateError::Thread)?;
-        Ok(Self { words, shared, table, netlink, lease: plan.lease, thread: Some(thread) })
+        Ok(Self { words, shared, table, netlink, route, guards: plan.guards.clone(), lease: plan.lease, thread: Some(thread) })
     }
 
     fn stop(&mut self) {
@@ -125,6 +129,24 @@ impl Gate for NftGate {
         Some(self.shared.passes.load(Ordering::Relaxed))
     }
 
+    fn restore(&mut self) -> Result<usize, GateError> {
+        let there: Vec<String> = self.route.links()?.into_iter().map(|l| l.name).collect();
+        // By a device that is not there nothing leaves, and the kernel refuses a chain on it.
+        let guards: Vec<Guard> = self.guards.iter().map(|g| g.on(&there)).collect();
+        let missing = self.table.missing(&mut self.netlink, &guards)?;
+        if missing > 0 {
+            // Closed for a moment: the thread finds its elements gone, and adds those anew whose lease goes on.
+            self.table.install(&mut self.netlink, &guards)?;
+            self.shared.bell.ring();
+        }
+        Ok(missing)
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let thread = self.shared.real_time.get().cloned().map(|r| Right { name: "gate real-time", ..r });
+        thread.into_iter().chain([self.form().right()]).collect()
+    }
+
     fn dismantle(mut self: Box<Self>) -> Result<(), GateError> {
         self.stop();
         Ok(self.table.remove(&mut self.netlink)?)
@@ -149,10 +171,7 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self) {
-        let right: Right = realtime::schedule_fifo(realtime::GATE_PRIORITY);
-        if !right.got {
-            tracing::info!(means = right.means, "the gate's thread has no real-time priority");
-        }
+        self.shared.real_time.get_or_init(|| realtime::schedule_fifo(realtime::GATE_PRIORITY));
         loop {
             let heard = self.shared.bell.count();
             let stop = self.shared.stop.load(Ordering::Acquire);
@@ -199,14 +218,27 @@ impl Keeper {
     }
 }
 
+/// What an administrator may do.
+#[cfg(test)]
+pub(crate) fn remove_table(owner: sixnines_core::ids::NodeId) -> Result<(), NetlinkError> {
+    Table::of(owner).remove(&mut Netlink::open(Protocol::Netfilter)?)
+}
+
 /// Installs a table that guards nothing on `device`, and removes it.
 pub(crate) fn probe(device: &str) -> Result<(), GateError> {
     device_index(&mut Route::open()?, device)?;
     let mut netlink = Netlink::open(Protocol::Netfilter)?;
     let table = Table::for_probe();
-    let nothing = super::Guard { name: "probe".into(), addresses: vec![[0, 0, 0, 0].into()], devices: vec![device.to_owned()] };
+    let nothing = Guard { name: "probe".into(), addresses: vec![[0, 0, 0, 0].into()], devices: vec![device.to_owned()] };
     table.install(&mut netlink, &[nothing])?;
     Ok(table.remove(&mut netlink)?)
+}
+
+impl Guard {
+    /// The same on those of its devices that are `there`.
+    fn on(&self, there: &[String]) -> Self {
+        Self { devices: self.devices.iter().filter(|d| there.contains(d)).cloned().collect(), ..self.clone() }
+    }
 }
 
 /// For [`wire`]: a transaction's refusal with its sentence.

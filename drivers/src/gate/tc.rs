@@ -41,6 +41,14 @@ pub(crate) fn add_clsact(route: &mut Route, index: i32, device: &str) -> Result<
     tolerate(route.netlink().request(message, format!("add a clsact queueing discipline to {device}")), &[libc::EEXIST])
 }
 
+/// Removes all egress filters of a device, whoever's they are: what an administrator may do.
+#[cfg(test)]
+pub(crate) fn remove_clsact(route: &mut Route, device: &str) -> Result<(), NetlinkError> {
+    let index = route.link(device)?.index;
+    let message = Message::new(RTM_NEWQDISC + 1, 0).put(&tcmsg(index, CLSACT_HANDLE, CLSACT, 0)).attr_text(TCA_KIND, "clsact");
+    route.netlink().request(message, format!("remove the clsact queueing discipline of {device}"))
+}
+
 /// Attaches a program under a handle of `owner` that is not in use.
 pub(crate) fn attach(route: &mut Route, index: i32, device: &str, owner: NodeId, program: BorrowedFd<'_>, name: &str) -> Result<Handle, NetlinkError> {
     let used = attached(route, index, owner)?;

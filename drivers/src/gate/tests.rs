@@ -237,12 +237,18 @@ fn open(gate: &dyn Gate, slot: GateSlot, pair: &Pair) {
 /// Slots do not touch each other; a new gate replaces the old one of the same owner, closed; other owners' stay.
 fn slots_and_lives_are_apart(form: GateForm) {
     let pair = Pair::new();
-    let first = GUARDED[0];
-    let mut gate = pair.make(form, &[&[first], &["10.9.0.77"]]);
-    assert!(!pair.passes(first));
+    let (first, second) = (GUARDED[0], "10.9.0.77");
+    pair.guarded.configure(|r| r.add_address("eth0", second.parse().unwrap())).unwrap();
+    let mut gate = pair.make(form, &[&[first], &[second]]);
+    assert!(!pair.passes(first) && !pair.passes(second));
     open(&*gate, GateSlot(0), &pair);
-    gate.close(GateSlot(1));
-    assert!(pair.passes(first));
+    assert!(pair.passes(first) && !pair.passes(second) && !pair.answers(second));
+    gate.words()[1].store(boot_now() + FOREVER);
+    while !pair.passes(second) {}
+    gate.close(GateSlot(0));
+    assert!(!pair.passes(first) && !pair.answers(first) && pair.passes(second) && pair.answers(second));
+    assert!(gate.dropped(GateSlot(0)) >= 3 && gate.dropped(GateSlot(1)) >= 3);
+    open(&*gate, GateSlot(0), &pair);
 
     match form {
         GateForm::Bpf => std::mem::forget(gate), // A life that ended without a word, its gate open.
@@ -263,6 +269,42 @@ fn slots_and_lives_are_apart(form: GateForm) {
     assert!(pair.passes(first), "one's going takes nothing of the other's along");
     drop(later);
     assert!(!pair.passes(first), "an owner that lets go leaves a closed gate");
+}
+
+/// Somebody flushes the filters; a device goes and comes again.
+fn what_was_taken_away_is_put_back(form: GateForm) {
+    let pair = Pair::new();
+    let mut gate = pair.make(form, &[&GUARDED]);
+    assert_eq!(gate.restore().unwrap(), 0);
+    assert!(!pair.passes(GUARDED[0]));
+    pair.guarded.run(|| {
+        // What `tc qdisc del dev eth0 clsact` and `nft delete table` do.
+        match form {
+            GateForm::Bpf => tc::remove_clsact(&mut Route::open().unwrap(), "eth0").unwrap(),
+            _ => nft::remove_table(NodeId(1)).unwrap(),
+        }
+    });
+    assert!(pair.passes(GUARDED[0]), "unguarded");
+    assert!(gate.restore().unwrap() > 0);
+    for address in GUARDED {
+        assert!(!pair.passes(address) && !pair.answers(address), "{address} is guarded again");
+    }
+    open(&*gate, GateSlot(0), &pair);
+    assert_eq!(gate.restore().unwrap(), 0);
+
+    let rights = gate.rights();
+    assert!(rights.iter().any(|r| r.name == "gate" && r.got == (form == GateForm::Bpf)), "{rights:?}");
+    pair.guarded.configure(|r| r.delete_link("eth0")).unwrap();
+    assert_eq!(gate.restore().unwrap(), 0, "by a device that is gone nothing leaves");
+    pair.guarded.configure(|r| r.add_veth("eth0", "peer", None)).unwrap();
+    gate.restore().unwrap();
+    let IpAddr::V4(guarded) = ip(GUARDED[0]) else { unreachable!() };
+    let speaking = crate::address::frames::gratuitous_arp(pair.guarded_mac, guarded, 2);
+    let speak = || pair.guarded.run(|| send_raw(&speaking));
+    pair.guarded.configure(|r| r.set_up("eth0", true).and_then(|()| r.set_up("peer", true))).unwrap();
+    speak().unwrap();
+    gate.close(GateSlot(0));
+    assert_eq!(speak().unwrap_err().raw_os_error(), Some(libc::ENOBUFS), "the new device is guarded");
 }
 
 /// The owner is stopped, without any chance to do something: the kernel closes at the deadline. Then it is killed: it stays closed.
@@ -375,6 +417,7 @@ macro_rules! on_both_forms {
 on_both_forms! {
     opens_and_closes: bpf_opens_and_closes, nft_opens_and_closes;
     slots_and_lives_are_apart: bpf_slots_and_lives_are_apart, nft_slots_and_lives_are_apart;
+    what_was_taken_away_is_put_back: bpf_what_was_taken_away_is_put_back, nft_what_was_taken_away_is_put_back;
     closes_though_its_owner_is_stopped: bpf_closes_though_its_owner_is_stopped, nft_closes_though_its_owner_is_stopped;
 }
 
@@ -388,7 +431,12 @@ fn the_fallback_is_found_where_bpf_is_forbidden() {
             assert!(may_load || probe("br0") == GateForm::Nft);
             let error = bpf::probe("lo").unwrap_err();
             assert_eq!(error.to_string(), "cannot guard lo: it is not an Ethernet device");
-            assert_eq!(ethernet_devices().unwrap(), ["br0"]);
+            let mut route = Route::open().unwrap();
+            route.add_veth("port", "own", None).unwrap();
+            route.set_master("port", Some("br0")).unwrap();
+            let mut devices = ethernet_devices().unwrap();
+            devices.sort_unstable();
+            assert_eq!(devices, ["br0", "own"], "a bridge's port has no frames of its own");
         });
     });
 }

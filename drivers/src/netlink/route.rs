@@ -63,6 +63,10 @@ pub struct Link {
     pub is_running: bool,
     /// What has passed since the device was made.
     pub counters: Counters,
+    /// The number of the device that this one is plugged into.
+    pub master: Option<i32>,
+    /// Such as `veth`, `bridge`, `bond`; none for hardware.
+    pub kind: Option<String>,
 }
 
 /// A device's counters.
@@ -98,6 +102,8 @@ impl Link {
             is_up: flags & IFF_UP != 0,
             is_running: flags & IFF_LOWER_UP != 0,
             counters: attrs.of(IFLA_STATS64).and_then(Counters::parse).unwrap_or_default(),
+            master: attrs.of(IFLA_MASTER).and_then(|p| i32_at(p, 0)),
+            kind: attrs.inside(IFLA_LINKINFO).of(IFLA_INFO_KIND).map(text),
         })
     }
 }

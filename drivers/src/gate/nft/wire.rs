@@ -2,6 +2,7 @@
 //!
 //! Source: Linux `include/uapi/linux/netfilter/nf_tables.h`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -50,6 +51,26 @@ impl Table {
     pub(crate) fn remove(&self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         let mut messages = [self.add_table(), self.delete_table()];
         named(transact(netlink, &mut messages), &format!("remove the nftables table {}", self.name))
+    }
+
+    /// How many of the rules that [`Self::install`] makes are not there.
+    pub(crate) fn missing(&self, netlink: &mut Netlink, guards: &[Guard]) -> Result<usize, NetlinkError> {
+        let replies = match netlink.dump(message(GETRULE, 0).attr_text(RULE_TABLE, &self.name), "list the gate's rules") {
+            Err(e) if e.is(libc::ENOENT) => Vec::new(),
+            other => other?,
+        };
+        let chains: Vec<String> = replies
+            .iter()
+            .map(|r| Attrs::after(&r.body, NFGENMSG))
+            .filter(|a| a.of(RULE_TABLE).map(text).as_deref() == Some(&*self.name))
+            .filter_map(|a| a.of(RULE_CHAIN).map(text))
+            .collect();
+        let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+        for guard in guards {
+            let rules: usize = guard.addresses.iter().map(|a| patterns(*a).len()).sum();
+            guard.devices.iter().for_each(|d| *wanted.entry(d).or_default() += rules);
+        }
+        Ok(wanted.iter().map(|(device, count)| count.saturating_sub(chains.iter().filter(|c| c == device).count())).sum())
     }
 
     pub(crate) fn put_ticket(&self, netlink: &mut Netlink, slot: GateSlot, life: Duration) -> Result<(), Refusal> {
@@ -214,6 +235,7 @@ const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
+const GETRULE: u16 = 7;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
 const DELSETELEM: u16 = 14;
@@ -263,3 +285,56 @@ const REGISTER: u32 = 1;
 const BASE_LINK_LAYER: u32 = 0;
 const EQUAL: u32 = 0;
 const INVERTED: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{boot_now, sleep_until};
+    use crate::netlink::Protocol;
+    use crate::netns::Netns;
+    use crate::realtime::tick;
+    use crate::testing::in_own_network;
+
+    /// What the bound on the gate's lateness rests upon, asked of the kernel itself.
+    #[test]
+    fn an_expired_element_voids_the_transaction_that_removes_it() {
+        in_own_network("gate::nft::wire::tests::an_expired_element_voids_the_transaction_that_removes_it", || {
+            let ns = Netns::new().unwrap();
+            ns.add_bridge("br0").unwrap();
+            let mut netlink = ns.run(|| Netlink::open(Protocol::Netfilter)).unwrap();
+            let (table, slot) = (Table::for_probe(), GateSlot(0));
+            let guard = Guard { name: "calls".into(), addresses: vec!["10.9.0.1".parse().unwrap()], devices: vec!["br0".into()] };
+            table.install(&mut netlink, &[guard]).unwrap();
+            let (long, short) = (Duration::from_secs(600), tick());
+            let outlive = |life: Duration| {
+                let end = boot_now() + life + tick() * 2;
+                while boot_now() < end {
+                    sleep_until(end);
+                }
+            };
+            let is = |result: Result<(), Refusal>, errno| matches!(result, Err(refusal) if refusal.is(errno));
+
+            assert!(is(table.open(&mut netlink, slot, long), libc::ENOENT), "without a ticket");
+            assert!(is(table.prolong(&mut netlink, slot, long), libc::ENOENT), "never opened");
+            table.put_ticket(&mut netlink, slot, short).unwrap();
+            outlive(short);
+            assert!(is(table.open(&mut netlink, slot, long), libc::ENOENT), "with an expired ticket");
+            assert!(is(table.close(&mut netlink, slot), libc::ENOENT), "and nothing of it has happened");
+
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            table.open(&mut netlink, slot, short).unwrap();
+            assert!(is(table.open(&mut netlink, slot, long), libc::ENOENT), "a ticket is for once");
+            outlive(short);
+            assert!(is(table.prolong(&mut netlink, slot, long), libc::ENOENT), "expired");
+
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            table.open(&mut netlink, slot, long).unwrap();
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            assert!(is(table.open(&mut netlink, slot, long), libc::EEXIST), "alive");
+            table.prolong(&mut netlink, slot, long).unwrap();
+            table.close(&mut netlink, slot).unwrap();
+            assert!(is(table.prolong(&mut netlink, slot, long), libc::ENOENT), "closed");
+        });
+    }
+}
