@@ -7,10 +7,34 @@ use std::process::Command;
 
 pub use sniffer::Sniffer;
 
+use crate::address::frames::ethernet;
+use crate::address::packet::PacketSocket;
+use crate::netlink::route::{Mac, Route};
 use crate::netns::{Netns, become_root_of_a_user_namespace};
 
 /// Set in the child that [`in_own_network`] starts.
 const INSIDE: &str = "SIXNINES_TEST_INSIDE";
+
+/// Waits until frames pass between `device` in `a` and `device` in `b`, both ways.
+///
+/// A device that has just been switched on drops what it is given until the kernel has got round to it, without a word.
+///
+/// # Panics
+/// If there is no such device, or it is off.
+pub fn wait_for_cable(a: &Netns, b: &Netns, device: &str) {
+    for (from, to) in [(a, b), (b, a)] {
+        let sniffer = to.run(|| Sniffer::open(device));
+        from.run(|| {
+            let index = Route::open().and_then(|mut r| r.link(device)).expect("the test made the device").index;
+            let socket = PacketSocket::open(index).expect("a test that makes networks may open raw sockets");
+            // An EtherType that IEEE 802 leaves to experiments.
+            let frame = ethernet([0xff; 6], Mac([2, 0, 0, 0, 0, 1]), 0x88b5);
+            while !sniffer.drain().contains(&frame) {
+                socket.send(&frame).expect("the test switched the device on");
+            }
+        });
+    }
+}
 
 /// Runs `test` where it may make network namespaces: here if we may, else in a child process (this test binary again, with the one
 /// test `name`, such as `gate::tests::closes`) that is root of a user namespace. Skips, loudly, only if neither is possible.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::netns::Netns;
-use crate::testing::{Sniffer, in_own_network};
+use crate::testing::{Sniffer, in_own_network, wait_for_cable};
 
 /// Two nodes, `eth0` of one plugged into `eth0` of the other.
 fn cable() -> (Netns, Netns) {
@@ -17,6 +17,7 @@ fn cable() -> (Netns, Netns) {
         })
         .unwrap();
     }
+    wait_for_cable(&a, &b, "eth0");
     (a, b)
 }
 

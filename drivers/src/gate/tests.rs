@@ -13,15 +13,13 @@ use crate::address::packet::PacketSocket;
 use crate::clock::{boot_now, sleep_until};
 use crate::netlink::route::{Cidr, Mac};
 use crate::netns::Netns;
-use crate::testing::{Sniffer, in_own_network, in_user_namespace};
+use crate::testing::{Sniffer, in_own_network, in_user_namespace, wait_for_cable};
 
 const LEASE: Duration = Duration::from_millis(100);
 const FOREVER: Duration = Duration::from_secs(3600);
 const GUARDED: [&str; 2] = ["10.9.0.1/24", "fd09::1/64"];
 const OWN: [&str; 2] = ["10.9.0.100/24", "fd09::100/64"];
 const OBSERVER: [&str; 2] = ["10.9.0.200/24", "fd09::200/64"];
-/// Nobody guards it, and only the beginning of a test speaks for it.
-const SETTLING: &str = "10.9.0.98/24";
 /// In whose name questions are asked: the observer's kernel asks in its own.
 const ASKER: [&str; 2] = ["10.9.0.201/24", "fd09::201/64"];
 
@@ -50,26 +48,14 @@ impl Pair {
         .unwrap();
         guarded.configure(|r| {
             r.set_up("eth0", true)?;
-            OWN.iter().chain(&GUARDED).chain([&SETTLING]).try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))?;
+            OWN.iter().chain(&GUARDED).try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))?;
             // Known beforehand: else an own question for the observer, asked in the guarded address's name, decides the outcome.
             OBSERVER.iter().chain(&ASKER).try_for_each(|a| r.add_neighbour("eth0", ip(a), observer_mac))
         })
         .unwrap();
+        wait_for_cable(&guarded, &observer, "eth0");
         let sniffer = observer.run(|| Sniffer::open("eth0"));
-        let pair = Self { guarded, observer, guarded_mac, observer_mac, sniffer };
-        pair.settle();
-        pair
-    }
-
-    /// A device that has just been switched on drops what it is given until the kernel has looked after it, on either side.
-    fn settle(&self) {
-        let question = self.question(ip(SETTLING));
-        self.observer.run(|| {
-            let answered = || self.sniffer.drain().iter().any(|f| is_answer(f, ip(SETTLING)));
-            while !answered() {
-                send_raw(&question).unwrap();
-            }
-        });
+        Self { guarded, observer, guarded_mac, observer_mac, sniffer }
     }
 
     fn make(&self, form: GateForm, guards: &[&[&str]]) -> Box<dyn Gate> {
