@@ -1,0 +1,123 @@
+//! Who may do what. Every entry (CLI, SDK, API, peer, policy) passes [`decide`] before a command is queued.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::CommandBody;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Principal {
+    /// The name in the audit trail: `ann`, `n2`, `policy:/services/calls`.
+    pub name: Arc<str>,
+    /// What it may do.
+    pub role: AccessRole,
+}
+
+/// What somebody may do. Nothing is anonymous: whoever has no role is not a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessRole {
+    /// Looks.
+    Viewer,
+    /// Looks, handles alarms, claims controls, moves services.
+    Operator,
+    /// Everything.
+    Admin,
+    /// A node of the domain, for a policy that runs there.
+    Node,
+    /// Votes, and nothing else.
+    Witness,
+}
+
+impl AccessRole {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+            Self::Node => "node",
+            Self::Witness => "witness",
+        }
+    }
+}
+
+/// The answer no. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{principal} is {role} and may not {what}; it takes {needed}")]
+pub struct Refused {
+    /// Who asked.
+    pub principal: String,
+    /// What it is.
+    pub role: String,
+    /// What it asked for.
+    pub what: String,
+    /// Which role could.
+    pub needed: String,
+}
+
+/// Whether a principal may give a command. Deny by default: a body that is new here is for admins alone.
+///
+/// # Errors
+/// [`Refused`], in the words that the caller shows.
+pub fn decide(principal: &Principal, body: &CommandBody) -> Result<(), Refused> {
+    use AccessRole::{Admin, Node, Operator};
+    let (what, allowed): (&str, &[AccessRole]) = match body {
+        CommandBody::Acknowledge { .. } => ("acknowledge an alarm", &[Operator, Admin]),
+        CommandBody::Shelve { .. } | CommandBody::Unshelve { .. } => ("shelve an alarm", &[Operator, Admin]),
+        CommandBody::Claim { .. } => ("claim a control", &[Operator, Admin, Node]),
+        CommandBody::Release { .. } => ("release a control", &[Operator, Admin, Node]),
+        CommandBody::Operate { .. } => ("operate hardware", &[Operator, Admin, Node]),
+        CommandBody::Raise { .. } | CommandBody::Clear { .. } => ("raise and clear alarms", &[Node]),
+        CommandBody::Force { .. } | CommandBody::Unforce { .. } => ("force a value", &[Admin]),
+    };
+    if allowed.contains(&principal.role) {
+        return Ok(());
+    }
+    let needed: Vec<&str> = allowed.iter().filter(|r| **r != Node || allowed.len() == 1).map(|r| r.word()).collect();
+    Err(Refused {
+        principal: principal.name.to_string(),
+        role: principal.role.word().to_owned(),
+        what: what.to_owned(),
+        needed: needed.join(" or "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{AttributeName, ObjectName};
+    use crate::time::Duration;
+    use crate::value::Value;
+
+    fn who(role: AccessRole) -> Principal {
+        Principal { name: "ann".into(), role }
+    }
+
+    #[test]
+    fn a_viewer_changes_nothing_and_only_an_admin_forces_a_sensor() {
+        let object = ObjectName::new("/mxp1/fan1");
+        let claim = CommandBody::Claim {
+            object: object.clone(),
+            control: AttributeName::new("duty"),
+            value: Value::Int(100),
+            reason: "hot".into(),
+            priority: None,
+            lease: None,
+        };
+        let force = CommandBody::Force {
+            object,
+            attribute: AttributeName::new("speed"),
+            value: Value::Int(0),
+            expires: Duration::from_secs(60),
+        };
+        assert!(decide(&who(AccessRole::Viewer), &claim).is_err());
+        assert!(decide(&who(AccessRole::Witness), &claim).is_err());
+        assert!(decide(&who(AccessRole::Operator), &claim).is_ok());
+        let refused = decide(&who(AccessRole::Operator), &force).expect_err("operators do not force");
+        assert_eq!(refused.to_string(), "ann is operator and may not force a value; it takes admin");
+        assert!(decide(&who(AccessRole::Admin), &force).is_ok());
+    }
+}

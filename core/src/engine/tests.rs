@@ -1,0 +1,6 @@
+//! The engine from outside: inputs in, outputs compared.
+
+mod alarms;
+mod claims;
+mod seed;
+pub(super) mod shelf;
