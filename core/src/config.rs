@@ -397,7 +397,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     };
     let seconds = number.parse::<f64>().ok()? * seconds_each;
     // A year is more than any hold-off or lease needs, and far from where nanoseconds overflow.
-    (seconds.is_finite() && seconds <= 366.0 * 86_400.0).then(|| Duration::from_nanos((seconds * 1e9).round() as u64))
+    if seconds > 366.0 * 86_400.0 {
+        return None;
+    }
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]

@@ -341,5 +341,5 @@ fn no_text() -> Arc<str> {
 /// A deadline's distance for people: `3 s`, `500 ms`.
 fn shown(duration: Duration) -> String {
     let millis = duration.as_millis();
-    if millis % 1000 == 0 { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
+    if millis.is_multiple_of(1000) { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
 }
