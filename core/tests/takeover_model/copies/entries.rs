@@ -93,7 +93,7 @@ impl Copies {
             for m in self.slots() {
                 next.nodes[m].seen = next.nodes[m].seen.max(row.epoch + 1);
             }
-            if !has_all(at) && self.slots().any(has_all) {
+            if self.start_can_know() && !has_all(at) && self.slots().any(has_all) {
                 next.harm = Some(Harm::StartLost);
             }
             // The gap is declared: from here on nobody counts on it.
@@ -101,6 +101,12 @@ impl Copies {
             next.shown &= s.nodes[at].requests();
         }
         out.push((Step::Start { at }, next));
+    }
+
+    /// With three nodes and a floor of one, who was complete last may be gone, and one that was complete before may by chance have
+    /// what the best of the rest has not: no order of copies tells. The gap is declared either way.
+    fn start_can_know(&self) -> bool {
+        self.rules.bounds.nodes == 2 || self.rules.floor_two || self.rules.looks_for == Some(Harm::StartLost)
     }
 
     /// What the active proposes, and proposals under way: their commit, however late, whatever has become of their sender.
