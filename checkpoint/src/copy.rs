@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use sixnines_core::domain::GroupRow;
-use sixnines_core::ids::{Epoch, Member, Sequence, Version};
+use sixnines_core::ids::{Epoch, Member, NodeId, Sequence, Version};
 use sixnines_core::roles::Offer;
 use sixnines_core::time::Instant;
 
@@ -58,10 +58,10 @@ pub struct Read {
 pub enum Input<'a> {
     /// The group's row, as this node has applied it.
     Row(&'a GroupRow),
-    /// A frame came from another copy. Its bytes are not trusted; who sent it is.
+    /// A frame came from another node's copy. Its bytes are not trusted; which node sent it is. Its lives stand in the frame.
     Frame {
-        /// The life that the connection was made with.
-        from: Member,
+        /// The node at the connection's other end.
+        from: NodeId,
         /// The bytes.
         bytes: &'a [u8],
     },
@@ -406,11 +406,14 @@ impl GroupCopy {
         self.side = Side::Replica(Box::new(replica));
     }
 
-    fn on_frame(&mut self, sender: Member, bytes: &[u8]) -> Result<(), PeerFault> {
+    fn on_frame(&mut self, sender: NodeId, bytes: &[u8]) -> Result<(), PeerFault> {
         let frame = Frame::decode(bytes)?;
         let Frame { from, to, epoch, body } = frame;
-        if from != sender || to != self.shared.me {
+        if from.node != sender || to.node != self.shared.me.node {
             return Err(PeerFault::Misdirected { from, to, sender });
+        }
+        if to != self.shared.me {
+            return Ok(()); // For a former life, or for one that this copy's driver will learn of soon.
         }
         let from_active = matches!(body, Body::Aligned { .. } | Body::Records { .. } | Body::Chunk(_));
         if self.shared.fenced_by_offer.is_some_and(|fenced| epoch <= fenced) {

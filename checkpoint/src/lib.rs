@@ -8,11 +8,21 @@
 //! does, and its rows come in as inputs.
 
 mod bytes;
+#[cfg(feature = "shell")]
+mod clock;
 pub mod config;
 mod copy;
+#[cfg(feature = "shell")]
+pub mod guard;
 mod outcome;
 mod primary;
+#[cfg(feature = "shell")]
+mod protocol;
 mod replica;
+#[cfg(feature = "shell")]
+mod sdk;
+#[cfg(feature = "shell")]
+pub mod service;
 mod state;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -23,6 +33,10 @@ pub use bytes::Bytes;
 pub use config::CopyConfig;
 pub use copy::{Follow, GroupCopy, Input, Output, Read, Role, Status, StatusPeer, Ticket, Write};
 pub use outcome::{Answer, Cursor, Doubt, Level, Limit, Outcome, Refusal};
+#[cfg(feature = "shell")]
+pub use protocol::Refused;
+#[cfg(feature = "shell")]
+pub use sdk::{App, Applied, Batch, Changed, Checkpoint, ConnectError, Pending, Protection, ReadError, Reading, Replication, Role as AppRole, Term, WriteError};
 pub use state::{Change, Op, RequestId, Section, State};
 pub use store::Record;
 pub use wire::PeerFault;

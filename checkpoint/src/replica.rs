@@ -59,7 +59,8 @@ impl Replica {
     }
 
     pub(crate) fn on_row(&mut self, shared: &Shared) {
-        let leader = shared.row.active.filter(|m| shared.row.epoch == shared.seen && *m != shared.me);
+        // A former life of this node may still be named: then nobody leads.
+        let leader = shared.row.active.filter(|m| shared.row.epoch == shared.seen && m.node != shared.me.node);
         if shared.seen > self.epoch || leader.is_some() && leader != self.leader {
             self.follow(shared.seen, leader);
         }

@@ -158,6 +158,11 @@ impl State {
         self.sections.iter()
     }
 
+    /// The sections from this key on, in the order of their keys.
+    pub fn from<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = (&'a Bytes, &'a Section)> + use<'a> {
+        self.sections.range::<[u8], _>((Bound::Included(key), Bound::Unbounded))
+    }
+
     /// How many sections there are.
     pub fn len(&self) -> usize {
         self.sections.len()
@@ -238,6 +243,14 @@ impl State {
             return over(Limit::Bytes);
         }
         Ok(())
+    }
+
+    /// Gives a section its true version in the place of a provisional one.
+    #[cfg(feature = "shell")]
+    pub(crate) fn stamp(&mut self, key: &[u8], provisional: Sequence, version: Sequence) {
+        if let Some(section) = self.sections.get_mut(key).filter(|s| s.version == provisional) {
+            section.version = version;
+        }
     }
 
     /// Applies what an active has already checked.

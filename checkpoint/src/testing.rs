@@ -205,7 +205,7 @@ impl Rig {
         // A connection belongs to a life of its receiver, so frames for an older one find nobody.
         let reaches = self.nodes[&packet.to.node].copy.as_ref().is_some_and(|c| c.member() == packet.to);
         if reaches {
-            self.feed(packet.to.node, Input::Frame { from: packet.from, bytes: &packet.bytes });
+            self.feed(packet.to.node, Input::Frame { from: packet.from.node, bytes: &packet.bytes });
         }
     }
 
@@ -466,7 +466,7 @@ fn numbers(bytes: &[u8]) -> Vec<u16> {
     bytes.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect()
 }
 
-fn domain_config(data: &[NodeId]) -> DomainConfig {
+pub(crate) fn domain_config(data: &[NodeId]) -> DomainConfig {
     let node = |id: NodeId, witness| NodeConfig {
         id,
         chassis: "mxp1".into(),

@@ -1,13 +1,13 @@
 //! What copies of one group say to each other.
 //!
 //! A frame is two bytes (magic, format) and a postcard body. It names both lives, sender's and receiver's: the connection
-//! that brought it may be younger or older than the words (protocol 1.1). Bytes of peers are not trusted: a frame that cannot be
+//! that brought it knows only the nodes, and may be younger or older than the words (protocol 1.1). Bytes of peers are not trusted: a frame that cannot be
 //! read, or that contradicts what is known, is a [`PeerFault`] and changes nothing.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sixnines_core::ids::{Epoch, Generation, Member, Sequence};
+use sixnines_core::ids::{Epoch, Generation, Member, NodeId, Sequence};
 
 use crate::bytes::Bytes;
 use crate::outcome::Cursor;
@@ -86,15 +86,15 @@ pub enum PeerFault {
     /// Not a frame of this format.
     #[error("{0} bytes are no checkpoint frame of format 1")]
     Unreadable(usize, #[source] Option<postcard::Error>),
-    /// The frame is for another life of this node, or from another life than the connection's.
-    #[error("a frame from {from} to {to} came from {sender}")]
+    /// The frame is for another node, or names another one as its sender than the one that brought it.
+    #[error("a frame from {from} to {to} was brought by {sender}")]
     Misdirected {
         /// Who it says wrote it.
         from: Member,
         /// For whom it is.
         to: Member,
         /// Who brought it.
-        sender: Member,
+        sender: NodeId,
     },
     /// It claims a position that cannot be.
     #[error("{from} speaks of {cursor}, which it cannot have")]
