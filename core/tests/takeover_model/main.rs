@@ -11,7 +11,7 @@
 //! the unbroken rules must hold in every state within the bounds. [`explorer`] finds the shortest trace.
 //!
 //! `cargo test -p sixnines-core --test takeover_model -- --nocapture` prints for each row how many states were seen and the trace.
-//! `SIXNINES_MODEL_LARGE=1` adds the long explorations, up to ten million states each (minutes, and two gigabytes of memory).
+//! `SIXNINES_MODEL_LARGE=1` adds the long explorations, up to 25 million states each (ten minutes, and two gigabytes of memory).
 //!
 //! # Where our step counts differ from the page's
 //! A heartbeat, its grant and its echo are one step where delay cannot matter, and nodes have joined before the first step: layer
