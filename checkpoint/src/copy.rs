@@ -73,6 +73,8 @@ pub enum Input<'a> {
     Reachable(Member),
     /// This member is dead, mute or unreachable: whoever waits for it need not wait out its patience.
     Unreachable(Member),
+    /// The nodes that shall hold the other copies, the best first; empty: any. An active lists no others if these can be had.
+    Prefer(Vec<NodeId>),
     /// Whether this node's lease is valid. Nothing is acknowledged while it is not.
     Lease(bool),
     /// Hand over to this member: stop taking writes, wait until it has everything.
@@ -226,6 +228,7 @@ pub(crate) struct Shared {
     /// The highest epoch seen, in the log or in a message. Never goes back.
     pub(crate) seen: Epoch,
     pub(crate) lease: bool,
+    pub(crate) preferred: Vec<NodeId>,
     pub(crate) was_complete: bool,
     /// An offer was made: nothing up to this epoch is taken any more.
     fenced_by_offer: Option<Epoch>,
@@ -250,6 +253,7 @@ impl GroupCopy {
             row: GroupRow::default(),
             seen: Epoch(0),
             lease: false,
+            preferred: Vec::new(),
             was_complete: false,
             fenced_by_offer: None,
             follower: follow::Follower::default(),
@@ -271,6 +275,7 @@ impl GroupCopy {
             Input::Read(read) => self.on_read(read),
             Input::Reachable(member) => self.on_reach(member, true),
             Input::Unreachable(member) => self.on_reach(member, false),
+            Input::Prefer(nodes) => self.on_prefer(nodes),
             Input::Lease(valid) => self.on_lease(valid),
             Input::Quiesce(target) => self.with_primary(|p, s| p.quiesce(s, target)),
             Input::Unquiesce => self.with_primary(Primary::unquiesce),
@@ -477,6 +482,11 @@ impl GroupCopy {
             Side::Replica(replica) if reachable => replica.reached(&self.shared, member),
             Side::Replica(_) => {}
         }
+    }
+
+    fn on_prefer(&mut self, nodes: Vec<NodeId>) {
+        self.shared.preferred = nodes;
+        self.with_primary(Primary::consider_sync);
     }
 
     fn on_lease(&mut self, valid: bool) {

@@ -89,6 +89,7 @@ enum Order {
     Row(GroupRow),
     Frame { from: NodeId, bytes: Vec<u8> },
     Reach { member: Member, reachable: bool },
+    Prefer(Vec<NodeId>),
     Quiesce { epoch: Epoch, to: Member },
     Resume { epoch: Epoch },
     Relinquish { epoch: Epoch },
@@ -196,6 +197,11 @@ impl Service {
     /// Another node's life can be reached (again), or is dead, mute or cut off.
     pub fn reach(&self, member: Member, reachable: bool) {
         self.groups().orders.values().for_each(|orders| send(&orders.queue, Order::Reach { member, reachable }));
+    }
+
+    /// The nodes that shall hold the other copies, the best first. Only an active listens.
+    pub fn prefer(&self, group: &GroupName, nodes: Vec<NodeId>) {
+        self.order(group, Order::Prefer(nodes));
     }
 
     /// Has the application finish and the target catch up; answered by [`Host::quiesced`] or [`Host::quiesce_failed`].

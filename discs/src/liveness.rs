@@ -79,7 +79,7 @@ pub struct Standing {
     pub incarnation: Incarnation,
     /// Index of its last `Joined` or `Confirm`.
     pub since: LogIndex,
-    /// Index of the last *applied* entry about it.
+    /// Index of the last applied entry about it that took effect.
     pub about: LogIndex,
     /// Whether it votes.
     pub voter: bool,
@@ -95,9 +95,14 @@ pub enum Input<'a> {
         /// Its contents.
         heartbeat: &'a Heartbeat,
     },
-    /// The control log applied entries: every node's standing now.
-    Applied(&'a BTreeMap<NodeId, Standing>),
-    /// This node's log holds an entry about `node`, applied or not (protocol 3.3).
+    /// The control log applied entries.
+    Applied {
+        /// The last of them.
+        index: LogIndex,
+        /// Every node's standing now.
+        standing: &'a BTreeMap<NodeId, Standing>,
+    },
+    /// The newest entry about `node` in this node's log, applied or not (protocol 3.3); an earlier one if a new leader overruled some.
     Logged {
         /// Whom it is about.
         node: NodeId,
@@ -164,6 +169,7 @@ pub struct Liveness {
     granted_self: Instant,
     sequence: u64,
     standing: BTreeMap<NodeId, Standing>,
+    applied: LogIndex,
     logged: BTreeMap<NodeId, LogIndex>,
     peers: BTreeMap<NodeId, Peer>,
     stalled: Option<Part>,
@@ -206,6 +212,7 @@ impl Liveness {
             granted_self: Instant::ZERO,
             sequence: 0,
             standing: BTreeMap::new(),
+            applied: LogIndex(0),
             logged: BTreeMap::new(),
             peers,
             stalled: None,
@@ -220,10 +227,9 @@ impl Liveness {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Heard { link, heartbeat } => self.on_heard(now, link, heartbeat),
-            Input::Applied(standing) => self.on_applied(now, standing),
+            Input::Applied { index, standing } => self.on_applied(now, index, standing),
             Input::Logged { node, index } => {
-                let known = self.logged.entry(node).or_default();
-                *known = (*known).max(index);
+                self.logged.insert(node, index);
             }
             Input::Progress(stalled) => self.on_progress(now, stalled),
             Input::Timeout => self.on_timeout(now),
@@ -294,7 +300,7 @@ impl Liveness {
         let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
         let released = peer.released == Some(holder.since);
         let is_current = beat.from.incarnation == holder.incarnation && holder.incarnation != Incarnation(0);
-        let has_applied = beat.about >= logged;
+        let has_applied = beat.applied >= logged;
         if me.incarnation == Incarnation(0) || !is_current || !hears_me || !has_applied || released {
             return;
         }
@@ -323,7 +329,8 @@ impl Liveness {
         }
     }
 
-    fn on_applied(&mut self, now: Instant, standing: &BTreeMap<NodeId, Standing>) {
+    fn on_applied(&mut self, now: Instant, index: LogIndex, standing: &BTreeMap<NodeId, Standing>) {
+        self.applied = index;
         self.standing.clone_from(standing);
         for (node, peer) in &mut self.peers {
             let holder = standing.get(node).copied().unwrap_or_default();
@@ -472,7 +479,7 @@ impl Liveness {
         if !is_echo {
             self.pace.sent = now;
             let logged = self.logged.get(&self.me).copied().unwrap_or_default();
-            if me.about >= logged {
+            if self.applied >= logged {
                 self.granted_self = now; // 3.1: "itself counted by the same rules"
             }
         }
@@ -481,7 +488,7 @@ impl Liveness {
             life: self.life,
             sequence: self.sequence,
             sent: now,
-            about: me.about,
+            applied: self.applied,
             is_echo,
             hears_nobody,
             stalled: self.stalled.map(|p| p as u8),

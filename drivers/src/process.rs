@@ -132,10 +132,11 @@ impl Unit {
     /// Waits for the unit's end; returns at once, the same, if it has ended. Cancel safe.
     pub async fn exited(&self) -> ExitInfo {
         let mut exit = self.exit.clone();
-        match exit.wait_for(Option::is_some).await {
-            Ok(info) => info.clone().expect("waited for"),
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|info| info.clone());
+        match ended {
+            Some(info) => info,
             // The runtime is shutting down and took the watching task first.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

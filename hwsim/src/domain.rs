@@ -144,6 +144,13 @@ pub enum Observation {
         /// Whether it is active.
         is_active: bool,
     },
+    /// The control log started a group anew because every complete copy was gone: what was acknowledged is declared lost.
+    Lost {
+        /// The group.
+        group: GroupName,
+        /// The epoch that begins.
+        epoch: Epoch,
+    },
     /// An action left the node.
     Acted {
         /// On what.
@@ -320,6 +327,8 @@ impl Trace {
 
 /// The story of a failing seed is told from its last lines.
 const LINES_MAX: usize = 4000;
+/// More happenings than this within one millisecond are two machines that keep each other busy for ever.
+const CROWD_MAX: u64 = 20_000;
 /// The shortest way of a frame.
 const DELAY_MIN: Truth = MS / 50;
 /// A client repeats an unanswered request after so long.
@@ -401,10 +410,14 @@ impl World {
     /// The first broken invariant, in words.
     pub fn run(&mut self, span: Truth) -> Result<(), String> {
         let end = self.now + span;
-        while let Some(entry) = self.queue.peek().filter(|e| e.at <= end).map(|e| e.at) {
-            let entry_at = entry;
-            let Some(Entry { what, .. }) = self.queue.pop() else { break };
-            self.now = self.now.max(entry_at);
+        let mut crowd = 0;
+        while self.queue.peek().is_some_and(|e| e.at <= end) {
+            let Some(Entry { at, what, .. }) = self.queue.pop() else { break };
+            crowd = if at / MS == self.now / MS { crowd + 1 } else { 0 };
+            if crowd > CROWD_MAX {
+                return Err(format!("at {} ms more than {CROWD_MAX} things happen within one millisecond: {what:?}", self.now / MS));
+            }
+            self.now = self.now.max(at);
             self.happen(what);
             if let Some(broken) = self.judge.broken() {
                 return Err(broken.to_owned());

@@ -1,35 +1,111 @@
 //! `nines`: the one binary of sixnines.
 
-#[expect(dead_code, reason = "the lab offers what the steps of the demo use; they follow")]
+mod api;
+#[path = "../../checkpoint/examples/callserver.rs"]
+#[expect(dead_code, reason = "its own main is for who copies it")]
+mod callserver;
+mod chassis;
+mod cli;
+mod config;
+mod daemon;
 mod demo;
+mod init;
 mod loadgen;
 mod realtime;
+mod shipped;
+#[cfg(test)]
+mod sim;
 mod sniffer;
+mod standing;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[derive(clap::Parser)]
-#[command(name = "nines", version, about = "Keeps a telecom appliance serving while its parts fail, and tells you why")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    #[command(flatten)]
-    Hidden(demo::Hidden),
-}
+use api::{Call, Failure, Reply};
+use cli::{Ask, Bench, Cli, Command, PolicyStep, client, render};
 
 fn main() -> ExitCode {
-    let Command::Hidden(command) = Cli::parse().command;
-    match command.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("nines: {error:#}");
-            ExitCode::from(3)
+    match Cli::parse().command {
+        Command::Demo(options) => ended(demo::run(&options)),
+        Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
+        Command::Hidden(command) => ended(command.run().map(|()| ExitCode::SUCCESS)),
+        Command::Init(options) => bad_input(init::run(&options)),
+        Command::Run(options) => bad_input(daemon::run(&options)),
+        Command::Chassis(options) => bad_input(chassis::run(&options)),
+        Command::Policy { step: PolicyStep::Check { dir, json } } => cli::policy::check(&dir, json),
+        Command::Policy { step: PolicyStep::Apply { dir, message, ask } } => match cli::policy::read(&dir) {
+            Ok(files) => answers(Call::PolicyApply { files, message }, &ask, false),
+            Err(failure) => refused(&failure, ask.json),
+        },
+        command => {
+            let follows = matches!(command, Command::Events { follow: true, .. });
+            let Some((call, ask, check)) = command.call() else {
+                let failure = Failure { code: "bad-input".into(), message: "an assignment is CONTROL=VALUE".into(), help: Some("nines set /mxp1/fan4 duty=80".into()), exit: 2 };
+                return refused(&failure, false);
+            };
+            let watched = follows.then(|| call.clone());
+            let code = answers(call, &ask, check);
+            match watched {
+                Some(Call::Events { pattern, .. }) => answers(Call::Watch { pattern }, &ask, false),
+                _ => code,
+            }
         }
     }
+}
+
+/// Asks and shows; the exit code says what became of it.
+fn answers(call: Call, ask: &Ask, check: bool) -> ExitCode {
+    let replies = match client::ask(ask, call) {
+        Ok(replies) => replies,
+        Err(failure) => return refused(&failure, ask.json),
+    };
+    let mut code = ExitCode::SUCCESS;
+    let mut out = std::io::stdout().lock();
+    for reply in replies {
+        let shown = match reply {
+            Ok(Reply::Failed(failure)) | Err(failure) => return refused(&failure, ask.json),
+            Ok(reply) => {
+                if let Reply::Status(status) = &reply
+                    && check
+                    && !(status.is_serving && status.is_redundant)
+                {
+                    code = ExitCode::from(1);
+                }
+                if ask.json { serde_json::to_string(&reply).map(|t| t + "\n").unwrap_or_default() } else { render::text(&reply) }
+            }
+        };
+        if out.write_all(shown.as_bytes()).and_then(|()| out.flush()).is_err() {
+            return code; // whoever read has gone
+        }
+    }
+    code
+}
+
+fn refused(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        println!("{}", serde_json::json!({"error": failure, "changed": false}));
+    } else {
+        eprint!("{}", render::failure(failure));
+    }
+    ExitCode::from(failure.exit)
+}
+
+/// For what an operator mends: a file, an address, a directory.
+fn bad_input(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("nines: {error:#}");
+        ExitCode::from(3)
+    })
 }

@@ -44,18 +44,19 @@ impl Primary {
         count(shared.row.in_sync.iter().filter(|m| !lost.contains(m)).count())
     }
 
-    pub(super) fn consider_sync(&mut self, shared: &mut Shared) {
+    pub(crate) fn consider_sync(&mut self, shared: &mut Shared) {
         if self.quiesce.as_ref().is_some_and(|q| q.done_at.is_some()) {
             return;
         }
         let lost = self.lost(shared);
         let set = &shared.row.in_sync;
-        if lost.is_empty() && set.len() >= usize::from(shared.config.copies) {
+        if lost.is_empty() && set.len() >= usize::from(shared.config.copies) && set.iter().all(|m| is_preferred(shared, *m)) {
             return;
         }
         let mut target: BTreeSet<Member> = set.iter().filter(|m| !lost.contains(m)).copied().collect();
         if self.quiesce.is_none() {
             self.add_newcomers(shared, &lost, &mut target);
+            drop_misplaced(shared, &mut target);
         }
         let below_floor = target.len() < set.len() && target.len() < usize::from(shared.config.floor);
         if below_floor || lost.is_empty() && target == *set {
@@ -83,10 +84,10 @@ impl Primary {
         }
         for (member, peer) in &self.peers {
             let complete = peer.is_following() && peer.acked.is_some_and(|a| a >= needs) || shared.config.has(Fault::NewcomerTooEarly);
-            let room = target.len() < usize::from(shared.config.copies);
+            let room = target.iter().filter(|m| is_preferred(shared, **m)).count() < usize::from(shared.config.copies);
             // One that has just been left out for its silence would be as silent as a newcomer.
             let answers = peer.is_reachable() && !peer.is_late(shared);
-            if room && complete && answers && !lost.contains(member) {
+            if room && is_preferred(shared, *member) && complete && answers && !lost.contains(member) {
                 target.insert(*member);
             }
         }
@@ -121,5 +122,17 @@ impl Primary {
         let again = self.proposed_at.map(|at| at + shared.config.times.propose).filter(|at| *at > shared.now);
         let late = self.late(shared).map(|(_, until)| until).filter(|until| *until > shared.now).min();
         late.into_iter().chain(again).min()
+    }
+}
+
+/// Whether a copy may be there: this one's own, or where placement wants it.
+fn is_preferred(shared: &Shared, member: Member) -> bool {
+    member == shared.me || shared.preferred.is_empty() || shared.preferred.contains(&member.node)
+}
+
+/// Once every node that placement wants is in the set, the others have stood in long enough.
+fn drop_misplaced(shared: &Shared, target: &mut BTreeSet<Member>) {
+    if shared.preferred.iter().all(|n| target.iter().any(|m| m.node == *n)) {
+        target.retain(|m| is_preferred(shared, *m));
     }
 }

@@ -150,6 +150,7 @@ impl GroupTask {
             }
             Order::Reach { member, reachable: true } => self.feed(Input::Reachable(member)),
             Order::Reach { member, reachable: false } => self.feed(Input::Unreachable(member)),
+            Order::Prefer(nodes) => self.feed(Input::Prefer(nodes)),
             Order::Quiesce { epoch, to } => self.quiesce(epoch, to),
             Order::Resume { epoch } => self.resume(epoch),
             Order::Relinquish { epoch } => self.relinquish(epoch),

@@ -121,7 +121,7 @@ mod tests {
             life: 9,
             sequence: 77,
             sent: Instant::from_nanos(5),
-            about: LogIndex(3),
+            applied: LogIndex(3),
             is_echo: false,
             hears_nobody: false,
             stalled: None,

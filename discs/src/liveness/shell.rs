@@ -38,7 +38,7 @@ impl Word for Arc<AtomicU64> {
 /// What the thread is told.
 pub enum Order {
     /// The control log applied entries.
-    Applied(BTreeMap<NodeId, Standing>),
+    Applied(LogIndex, BTreeMap<NodeId, Standing>),
     /// This node's log holds an entry about a node.
     Logged(NodeId, LogIndex),
     /// A session with a peer has a new key.
@@ -232,7 +232,7 @@ impl Shell {
     fn take_orders(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
-                Ok(Order::Applied(standing)) => self.machine.handle(boot_now(), Input::Applied(&standing)),
+                Ok(Order::Applied(index, standing)) => self.machine.handle(boot_now(), Input::Applied { index, standing: &standing }),
                 Ok(Order::Logged(node, index)) => self.machine.handle(boot_now(), Input::Logged { node, index }),
                 Ok(Order::Key(peer, id, key)) => self.seals.add_key(peer, id, &key),
                 Ok(Order::Open(sink, word)) => self.open(sink, word),
@@ -423,7 +423,7 @@ mod tests {
                 let key = [u8::try_from(i + p).expect("few"); KEY_LENGTH];
                 handle.order(Order::Key(id(p), 1, key));
             }
-            handle.order(Order::Applied(standing()));
+            handle.order(Order::Applied(LogIndex(3), standing()));
             Node { handle, news, address: addresses[i][0] }
         });
         nodes.collect()

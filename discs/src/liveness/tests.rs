@@ -89,7 +89,8 @@ impl Wire {
         for i in 0..3 {
             let clock = self.hosts[i].clock(self.now);
             let standing = self.standing.clone();
-            self.hosts[i].machine.handle(clock, Input::Applied(&standing));
+            let index = standing.values().map(|s| s.about).max().expect("three nodes");
+            self.hosts[i].machine.handle(clock, Input::Applied { index, standing: &standing });
             self.drain(i);
         }
     }
@@ -256,6 +257,21 @@ fn a_node_behind_the_log_gets_no_grant() {
 }
 
 #[test]
+fn an_entry_that_was_void_does_not_keep_its_node_from_a_lease() {
+    let mut wire = Wire::new(12);
+    wire.run(100 * MS, |_| {});
+    for i in 0..3 {
+        let clock = wire.hosts[i].clock(wire.now);
+        wire.hosts[i].machine.handle(clock, Input::Logged { node: node(0), index: LogIndex(12) });
+        // Applied without effect: nobody's row shows it.
+        let standing = wire.standing.clone();
+        wire.hosts[i].machine.handle(clock, Input::Applied { index: LogIndex(12), standing: &standing });
+    }
+    wire.run(60 * MS, |_| {});
+    assert!(wire.may_speak(0));
+}
+
+#[test]
 fn a_restarted_voter_releases_nothing_for_a_promise() {
     let mut wire = Wire::new(8);
     wire.run(100 * MS, |_| {});
@@ -265,7 +281,7 @@ fn a_restarted_voter_releases_nothing_for_a_promise() {
     wire.hosts[0].dead = true;
     let restarted = wire.now;
     let standing = wire.standing.clone();
-    wire.hosts[1].machine.handle(clock, Input::Applied(&standing));
+    wire.hosts[1].machine.handle(clock, Input::Applied { index: LogIndex(3), standing: &standing });
     wire.run(200 * MS, |w| {
         let own = w.hosts[1].releases.get(&node(0)).is_some_and(|r| r.iter().any(|r| r.voter.node == node(1)));
         assert!(!own || w.now >= restarted + 25 * MS);

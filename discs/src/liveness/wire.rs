@@ -19,8 +19,9 @@ pub struct Heartbeat {
     pub sequence: u64,
     /// When it was sent, on the sender's clock.
     pub sent: Instant,
-    /// The last entry about itself that the sender has applied.
-    pub about: LogIndex,
+    /// The last entry that the sender has applied. Whether an entry about the sender had any effect does not matter: one that was
+    /// void has been applied too.
+    pub applied: LogIndex,
     /// An answer at once to a heartbeat; it is not answered again.
     pub is_echo: bool,
     /// The sender has heard no peer for `dead_after`.
@@ -66,7 +67,7 @@ struct Header {
     life: U64,
     sequence: U64,
     sent: U64,
-    about: U64,
+    applied: U64,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -96,7 +97,7 @@ impl Heartbeat {
             life: self.life.into(),
             sequence: self.sequence.into(),
             sent: self.sent.as_nanos().into(),
-            about: self.about.0.into(),
+            applied: self.applied.0.into(),
         };
         out.extend_from_slice(header.as_bytes());
         for echo in &self.echoes {
@@ -126,7 +127,7 @@ impl Heartbeat {
             life: header.life.get(),
             sequence: header.sequence.get(),
             sent: Instant::from_nanos(header.sent.get()),
-            about: LogIndex(header.about.get()),
+            applied: LogIndex(header.applied.get()),
             is_echo: header.flags & ECHO != 0,
             hears_nobody: header.flags & HEARS_NOBODY != 0,
             stalled: Some(header.stalled).filter(|s| *s != 0),

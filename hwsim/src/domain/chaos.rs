@@ -18,6 +18,8 @@ pub struct Report {
     pub faults: u64,
     /// Role changes that clients could see.
     pub epochs: u64,
+    /// How often a group's state was declared lost, because every node with a complete copy had died.
+    pub losses: u64,
     /// Checksum of the whole trace.
     pub checksum: u64,
     /// The last lines of the trace.
@@ -37,6 +39,7 @@ pub fn run(setup: Setup, faults: u64) -> Report {
         answers: world.judge().answers(),
         faults,
         epochs,
+        losses: world.judge().losses(),
         checksum: world.trace().checksum,
         story: world.trace().lines.iter().cloned().collect(),
     }

@@ -30,6 +30,11 @@ impl Judge {
         self.writes.answers()
     }
 
+    /// How often a group's state was declared lost.
+    pub fn losses(&self) -> u64 {
+        self.writes.losses()
+    }
+
     /// The longest time between two answers of a service since `since`.
     pub fn gap(&self, group: &GroupName, since: Truth, now: Truth) -> Truth {
         self.writes.gap(group, since, now)
@@ -67,6 +72,10 @@ impl Judge {
     pub(super) fn observe(&mut self, now: Truth, node: NodeId, observation: &Observation) {
         let outcome = match observation {
             Observation::Role { group, epoch, is_active } => self.epochs.role(node, group, *epoch, *is_active),
+            Observation::Lost { group, epoch } => {
+                self.writes.declared_lost(group, *epoch);
+                Ok(())
+            }
             Observation::Acted { cause, epoch, object } => self.causes.acted(object, *epoch, *cause),
             Observation::Event { id, cause } => self.causes.event(*id, *cause),
         };

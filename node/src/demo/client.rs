@@ -39,6 +39,16 @@ pub(crate) struct Seen {
     pub(crate) calls_up: u64,
 }
 
+impl Seen {
+    /// Of a window that was never opened.
+    pub(crate) fn nothing(mark: &str) -> Self {
+        let now = crate::realtime::now();
+        let mut record = record::Record::new(now);
+        record.mark(now, mark);
+        Self { client: record.report(now), frames: None, calls_up: 0 }
+    }
+}
+
 impl Client {
     /// Starts it with `calls` calls and waits until it sends.
     ///
@@ -103,8 +113,8 @@ impl Client {
         self.read(&Command::ReadBack)
     }
 
-    /// Stops the load, reads every call back, and ends the client.
-    pub(crate) fn finish(mut self) -> anyhow::Result<ReadBack> {
+    /// Stops the load and reads every call back. The client has ended then: it answers nothing more.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<ReadBack> {
         self.read(&Command::Finish)
     }
 

@@ -3,9 +3,9 @@
 //! Each request sets its key to a number of its own. Clients overlap, so the order of two open writes is unknown; but a value whose
 //! acknowledgement came before another request was even asked is gone for good once that one is acknowledged or shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sixnines_core::ids::GroupName;
+use sixnines_core::ids::{Epoch, GroupName};
 
 use crate::domain::{Answer, Call, Truth};
 
@@ -42,6 +42,8 @@ impl Key {
 pub struct Writes {
     keys: BTreeMap<(GroupName, u64), Key>,
     answered_at: BTreeMap<GroupName, Vec<Truth>>,
+    /// The epochs that began with a declared loss.
+    lost: BTreeSet<(GroupName, Epoch)>,
     steps: u64,
     answers: u64,
 }
@@ -49,6 +51,20 @@ pub struct Writes {
 impl Writes {
     pub(super) fn answers(&self) -> u64 {
         self.answers
+    }
+
+    pub(super) fn losses(&self) -> u64 {
+        self.lost.len() as u64
+    }
+
+    /// Every complete copy is gone, and said to be: what was known of the group's keys no longer counts, once per epoch.
+    pub(super) fn declared_lost(&mut self, group: &GroupName, epoch: Epoch) {
+        if self.lost.insert((group.clone(), epoch)) {
+            for (_, key) in self.keys.iter_mut().filter(|((g, _), _)| g == group) {
+                key.is_filled = false;
+                key.values.values_mut().for_each(|v| v.is_replaced = false);
+            }
+        }
     }
 
     pub(super) fn asked(&mut self, group: &GroupName, call: &Call) {

@@ -76,10 +76,16 @@ impl Room {
     /// # Errors
     /// If it cannot be started. A program that does not exist shows in the log, and its process ends with code 127.
     pub(crate) fn start(&self, arguments: &[OsString]) -> anyhow::Result<u32> {
+        self.start_with(arguments, None)
+    }
+
+    /// The same with one more variable in the environment.
+    pub(crate) fn start_with(&self, arguments: &[OsString], variable: Option<(&str, &str)>) -> anyhow::Result<u32> {
         let [program, arguments @ ..] = arguments else { anyhow::bail!("nothing to start in {}", self.name) };
         let mut log = File::options().create(true).append(true).open(self.log()).context("opening a log")?;
         writeln!(log, "--- {}", program.to_string_lossy()).context("writing to a log")?;
         let mut command = self.command(program);
+        command.envs(variable);
         command.args(arguments).stdout(log.try_clone().context("opening a log")?).stderr(log);
         self.spawn(command).map(|child| {
             let pid = child.id();
@@ -96,6 +102,15 @@ impl Room {
     /// The processes in this room that run or are stopped, oldest first.
     pub(crate) fn processes(&self) -> Vec<i32> {
         self.mark.processes()
+    }
+
+    /// The newest process in this room that has `word` among its arguments.
+    pub(crate) fn find(&self, word: &str) -> Option<i32> {
+        let bears = |pid: &i32| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.split(|b| *b == 0).any(|argument| argument == word.as_bytes())
+        };
+        self.processes().into_iter().rev().find(bears)
     }
 
     /// Sends a signal to every process in this room; for SIGKILL and SIGSTOP until it has hit them all.

@@ -1,0 +1,219 @@
+//! What the CLI and the daemon say to each other over the local socket: one JSON line each way, more for what is followed.
+//!
+//! The daemon knows the caller by its socket credentials; every request that changes something passes the one authority
+//! function before it is queued.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
+use sixnines_core::value::{Quality, Value};
+
+/// The protocol's version: a daemon refuses others by name.
+pub(crate) const VERSION: u32 = 1;
+
+/// A request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) version: u32,
+    pub(crate) call: Call,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Call {
+    Status,
+    List { pattern: String },
+    Get { name: String },
+    /// A claim on a control, with a lease.
+    Set { name: String, attribute: String, value: String, lease_s: u64, reason: String },
+    Unset { name: String, attribute: String },
+    /// Events from now on, of the objects that match.
+    Watch { pattern: String },
+    Events { last: usize, pattern: String },
+    Why { what: String },
+    Alarms,
+    AlarmAck { object: String, kind: String },
+    AlarmShelve { object: String, kind: String, for_s: u64 },
+    Switchover { service: String, to: Option<NodeId> },
+    /// The operator's word after a total loss.
+    StartService { service: String },
+    Inject { chassis: String, fault: String, target: Option<String>, for_s: u64 },
+    InjectClear { chassis: String },
+    InjectList { chassis: String },
+    PolicyApply { files: BTreeMap<String, String>, message: String },
+    PolicyList,
+}
+
+impl Call {
+    /// Whether it changes anything: then it passes the authority.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Status
+                | Self::List { .. }
+                | Self::Get { .. }
+                | Self::Watch { .. }
+                | Self::Events { .. }
+                | Self::Why { .. }
+                | Self::Alarms
+                | Self::InjectList { .. }
+                | Self::PolicyList
+        )
+    }
+}
+
+/// An answer, or one line of a followed stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    Status(Box<Status>),
+    Objects(Vec<ObjectRow>),
+    Events(Vec<EventRow>),
+    Event(EventRow),
+    Why(WhyStory),
+    Alarms(Vec<AlarmRow>),
+    Faults(serde_json::Value),
+    Policies { generation: u64, files: Vec<PolicyRow> },
+    /// Done; `text` says what it did and how to undo it.
+    Done { text: String },
+    Failed(Failure),
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// A stable word, such as `not-in-sync`.
+    pub(crate) code: String,
+    /// One sentence in the operator's words.
+    pub(crate) message: String,
+    /// A line or command to type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) help: Option<String>,
+    /// The exit code that the CLI ends with: 2 bad input, 3 no answer, 4 refused, 5 unknown.
+    pub(crate) exit: u8,
+}
+
+/// The whole domain as one node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) domain: String,
+    pub(crate) node: NodeId,
+    pub(crate) at: String,
+    pub(crate) profile: String,
+    pub(crate) is_serving: bool,
+    pub(crate) is_redundant: bool,
+    pub(crate) services: Vec<ServiceRow>,
+    pub(crate) chassis: Vec<ServiceRow>,
+    pub(crate) nodes: Vec<NodeRow>,
+    pub(crate) alarms: BTreeMap<String, usize>,
+    pub(crate) log: LogRow,
+    pub(crate) policies: u64,
+    pub(crate) rights: Vec<RightRow>,
+    /// How often this node's lease ran out since it started.
+    pub(crate) suspensions: u64,
+}
+
+/// One service group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ServiceRow {
+    pub(crate) name: GroupName,
+    pub(crate) active: Option<NodeId>,
+    /// In sync and ready to take over.
+    pub(crate) standby: Vec<NodeId>,
+    pub(crate) epoch: Epoch,
+    /// The active's life still counts and its node is alive.
+    pub(crate) is_serving: bool,
+    pub(crate) if_active_dies: String,
+}
+
+/// One node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NodeRow {
+    pub(crate) id: NodeId,
+    pub(crate) chassis: String,
+    pub(crate) state: String,
+    /// Up or not, per link; empty for the node asked.
+    pub(crate) links: Vec<bool>,
+    pub(crate) is_leader: bool,
+}
+
+/// The control log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LogRow {
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) applied: u64,
+}
+
+/// A right that was asked of the operating system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RightRow {
+    pub(crate) name: String,
+    pub(crate) asked: String,
+    pub(crate) got: bool,
+    pub(crate) means: String,
+}
+
+/// One object with its attributes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ObjectRow {
+    pub(crate) name: String,
+    pub(crate) class: String,
+    pub(crate) attributes: BTreeMap<String, AttributeRow>,
+}
+
+/// One attribute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AttributeRow {
+    pub(crate) value: Option<Value>,
+    pub(crate) unit: String,
+    pub(crate) quality: Quality,
+    pub(crate) age_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claimed_by: Option<String>,
+}
+
+/// One event, for people.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct EventRow {
+    pub(crate) id: EventId,
+    pub(crate) at: String,
+    pub(crate) at_ns: u64,
+    pub(crate) object: String,
+    pub(crate) attribute: String,
+    /// `running -> failed`, or what a policy or person did.
+    pub(crate) text: String,
+    /// Evidence.
+    pub(crate) why: String,
+    pub(crate) policy: Option<String>,
+    pub(crate) cause: Option<EventId>,
+}
+
+/// A chain of causes, the root first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WhyStory {
+    pub(crate) headline: String,
+    pub(crate) chain: Vec<EventRow>,
+    /// Causes that this node does not know.
+    pub(crate) missing: Vec<EventId>,
+}
+
+/// One alarm.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AlarmRow {
+    pub(crate) id: EventId,
+    pub(crate) severity: String,
+    pub(crate) since: String,
+    pub(crate) object: String,
+    pub(crate) kind: String,
+    pub(crate) text: String,
+    pub(crate) note: String,
+}
+
+/// One file of the bundle in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PolicyRow {
+    pub(crate) file: String,
+    pub(crate) bytes: usize,
+}

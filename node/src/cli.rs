@@ -1,0 +1,361 @@
+//! The command line: what people type, and how answers look. It is a client of the daemon's local socket like any other.
+
+pub(crate) mod client;
+pub(crate) mod policy;
+pub(crate) mod render;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use sixnines_core::ids::NodeId;
+
+use crate::api::Call;
+
+/// Keeps a telecom appliance serving while its fans, boards, nodes and links fail, and tells you why.
+#[derive(Debug, Parser)]
+#[command(name = "nines", version, infer_subcommands = false, after_help = "Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 no answer from the node, 4 refused, 5 outcome unknown.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows a two-chassis appliance of real processes losing fans, nodes and links, and going on.
+    #[command(after_help = "Examples:\n  nines demo\n  nines demo --steps node-killed,links-cut --json demo.json\n  nines demo --keep")]
+    Demo(crate::demo::Options),
+    /// Makes a domain: its authority, certificates and one directory per node.
+    #[command(after_help = "Examples:\n  nines init lab                        three nodes on this machine, to play with\n  nines init lab --domain domain.yaml   as the file describes\n  nines run --config lab/n1/nines.yaml")]
+    Init(crate::init::Options),
+    /// Runs a node until SIGTERM or Ctrl-C.
+    #[command(after_help = "Examples:\n  nines run --config /etc/sixnines/nines.yaml\n  nines run --config lab/n1/nines.yaml --log-format json")]
+    Run(crate::daemon::Options),
+    /// Runs a simulated chassis as hardware is: a process of its own that outlives the nodes.
+    #[command(after_help = "Examples:\n  nines chassis --name mxp1 --listen 127.0.0.1:7501\n  nines chassis my-shelf.yaml --name mxp1 --listen 127.0.0.1:7501")]
+    Chassis(crate::chassis::Options),
+    /// Whether it serves, whether it is redundant, and what to do.
+    #[command(after_help = "Examples:\n  nines status\n  nines status --json\n  nines status --check    exit 1 unless it serves and is redundant")]
+    Status {
+        /// Exit 1 unless everything serves and is redundant.
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Lists objects.
+    #[command(after_help = "Examples:\n  nines ls\n  nines ls '/mxp1/fan*'\n  nines ls /nodes/n1/**")]
+    Ls {
+        /// A name, with * for one part and ** for any number of them.
+        #[arg(default_value = "/**")]
+        pattern: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Shows one object with all its attributes.
+    #[command(after_help = "Examples:\n  nines get /mxp1/fan4\n  nines get /mxp1/fan4 --json\n  nines get /services/calls")]
+    Get {
+        /// The object's name.
+        name: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Holds a control at a value: a claim with an operator's priority and a lease.
+    #[command(after_help = "Examples:\n  nines set /mxp1/fan4 duty=80\n  nines set /mxp1/fan4 duty=80 --lease 10m -m 'testing the noise'\n  nines set /mxp1/fan4 duty=      gives the hold up")]
+    Set {
+        /// The object's name.
+        name: String,
+        /// CONTROL=VALUE; nothing after the = gives the hold up.
+        assignment: String,
+        /// For how long, such as 30s, 5m or 1h.
+        #[arg(long, default_value = "1h", value_parser = seconds)]
+        lease: u64,
+        /// Why, for the audit trail.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Follows events as they come.
+    #[command(after_help = "Examples:\n  nines watch\n  nines watch '/mxp1/**'\n  nines watch /services/calls --json")]
+    Watch {
+        /// Which objects.
+        #[arg(default_value = "/**")]
+        pattern: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Shows the newest events.
+    #[command(after_help = "Examples:\n  nines events\n  nines events --last 200 '/mxp1/**'\n  nines events --follow")]
+    Events {
+        /// Which objects.
+        #[arg(default_value = "/**")]
+        pattern: String,
+        /// How many.
+        #[arg(long, default_value_t = 30)]
+        last: usize,
+        /// Go on with those that come.
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Prints the chain of causes that led to an event, or to the present state of an object or service.
+    #[command(after_help = "Examples:\n  nines why calls\n  nines why /mxp1/fan4\n  nines why n3.1.990")]
+    Why {
+        /// An event's id, an object's name, or a service.
+        what: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Shows alarms, or handles one.
+    #[command(after_help = "Examples:\n  nines alarms\n  nines alarms ack /mxp1/fan1 fan-failed\n  nines alarms shelve /mxp1/fan1 fan-failed --for 4h")]
+    Alarms {
+        #[command(subcommand)]
+        step: Option<AlarmStep>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Services: where they run, and moving them.
+    #[command(after_help = "Examples:\n  nines service list\n  nines service switchover calls\n  nines service switchover calls --to n3")]
+    Service {
+        #[command(subcommand)]
+        step: ServiceStep,
+    },
+    /// Breaks something in a simulated chassis, for a while.
+    #[command(after_help = "Examples:\n  nines inject mxp1 fan-failed fan1\n  nines inject mxp1 fan-failed fan2 --for 30s\n  nines inject mxp1 --clear\n  nines inject mxp1 --list")]
+    Inject {
+        /// Which chassis.
+        chassis: String,
+        /// The fault; `--list` tells which there are.
+        fault: Option<String>,
+        /// What it hits, such as fan1.
+        target: Option<String>,
+        /// It ends by itself after so long.
+        #[arg(long = "for", default_value = "5m", value_parser = seconds)]
+        lasting: u64,
+        /// Ends all injected faults.
+        #[arg(long, conflicts_with = "fault")]
+        clear: bool,
+        /// Shows the catalogue and what is injected.
+        #[arg(long, conflicts_with_all = ["fault", "clear"])]
+        list: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Policies: what decides, and changing it.
+    #[command(after_help = "Examples:\n  nines policy check policies\n  nines policy apply policies -m 'quieter at night'\n  nines policy list")]
+    Policy {
+        #[command(subcommand)]
+        step: PolicyStep,
+    },
+    /// Measures.
+    #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --faults node-killed,process-killed")]
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    #[command(flatten)]
+    Hidden(crate::demo::Hidden),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Repeats each fault of the demo and reports what the client outside saw.
+    Failover(crate::demo::bench::Options),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlarmStep {
+    /// Somebody has seen it.
+    Ack {
+        /// The object.
+        object: String,
+        /// The alarm's type.
+        kind: String,
+    },
+    /// Puts it aside for a while.
+    Shelve {
+        /// The object.
+        object: String,
+        /// The alarm's type.
+        kind: String,
+        /// For how long.
+        #[arg(long = "for", default_value = "8h", value_parser = seconds)]
+        lasting: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceStep {
+    /// Where each service runs.
+    List {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Hands the active role over, with everything in flight finished first.
+    Switchover {
+        /// The service.
+        service: String,
+        /// To which node; the best standby if left out.
+        #[arg(long)]
+        to: Option<NodeId>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Starts a service from the best copy there is, after every complete copy was lost.
+    Start {
+        /// The service.
+        service: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyStep {
+    /// Finds mistakes before anything is loaded.
+    Check {
+        /// The directory with classes, alarms, objects and policies.
+        #[arg(default_value = "policies")]
+        dir: PathBuf,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks, then makes it law on every node at one point of the log.
+    Apply {
+        /// The directory with classes, alarms, objects and policies.
+        #[arg(default_value = "policies")]
+        dir: PathBuf,
+        /// Why, for the audit trail.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// What is in force.
+    List {
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// How to ask, and how to show the answer.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ask {
+    /// The node's socket, or its nines.yaml.
+    #[arg(long, env = "NINES_NODE", default_value = "/run/sixnines/nines.sock")]
+    pub(crate) node: PathBuf,
+    /// One JSON document (one a line where events are followed).
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long to wait for an answer.
+    #[arg(long, default_value = "5s", value_parser = seconds)]
+    pub(crate) timeout: u64,
+}
+
+impl Command {
+    /// The request that the command stands for; `None` for those that are no clients.
+    pub(crate) fn call(self) -> Option<(Call, Ask, bool)> {
+        let plain = |call, ask| Some((call, ask, false));
+        match self {
+            Self::Status { check, ask } => Some((Call::Status, ask, check)),
+            Self::Ls { pattern, ask } => plain(Call::List { pattern }, ask),
+            Self::Get { name, ask } => plain(Call::Get { name }, ask),
+            Self::Watch { pattern, ask } => plain(Call::Watch { pattern }, ask),
+            Self::Events { pattern, last, ask, .. } => plain(Call::Events { last, pattern }, ask),
+            Self::Why { what, ask } => plain(Call::Why { what }, ask),
+            Self::Alarms { step: None, ask } => plain(Call::Alarms, ask),
+            Self::Alarms { step: Some(AlarmStep::Ack { object, kind }), ask } => plain(Call::AlarmAck { object, kind }, ask),
+            Self::Alarms { step: Some(AlarmStep::Shelve { object, kind, lasting }), ask } => {
+                plain(Call::AlarmShelve { object, kind, for_s: lasting }, ask)
+            }
+            Self::Service { step } => match step {
+                ServiceStep::List { ask } => plain(Call::Status, ask),
+                ServiceStep::Switchover { service, to, ask } => plain(Call::Switchover { service, to }, ask),
+                ServiceStep::Start { service, ask } => plain(Call::StartService { service }, ask),
+            },
+            Self::Inject { chassis, clear: true, ask, .. } => plain(Call::InjectClear { chassis }, ask),
+            Self::Inject { chassis, fault: Some(fault), target, lasting, ask, .. } => plain(Call::Inject { chassis, fault, target, for_s: lasting }, ask),
+            Self::Inject { chassis, ask, .. } => plain(Call::InjectList { chassis }, ask),
+            Self::Set { name, assignment, lease, message, ask } => {
+                let (attribute, value) = assignment.split_once('=').map(|(a, v)| (a.to_owned(), v.to_owned()))?;
+                let call = if value.is_empty() {
+                    Call::Unset { name, attribute }
+                } else {
+                    Call::Set { name, attribute, value, lease_s: lease, reason: message }
+                };
+                plain(call, ask)
+            }
+            Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
+            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
+        }
+    }
+}
+
+/// Seconds from `30s`, `5m`, `4h`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let help = || format!("{text:?} is no duration: a number with a unit, such as 30s, 5m or 4h");
+    let unit = text.chars().last().ok_or_else(help)?;
+    let per = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return Err(help()),
+    };
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| help())?;
+    number.checked_mul(per).ok_or_else(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound_and_every_command_has_examples() {
+        let mut command = Cli::command();
+        command.build();
+        Cli::command().debug_assert();
+        for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:") && help.contains("nines "), "{} shows no examples", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn every_example_parses() {
+        let mut command = Cli::command();
+        command.build();
+        for sub in command.get_subcommands() {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|l| l.trim().strip_prefix("nines ")) {
+                let line = line.split("   ").next().unwrap_or(line);
+                let words = std::iter::once("nines".to_owned()).chain(split(line));
+                assert!(Cli::try_parse_from(words).is_ok(), "nines {line}");
+            }
+        }
+    }
+
+    fn split(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut is_quoted = false;
+        for c in line.chars() {
+            match c {
+                '\'' => is_quoted = !is_quoted,
+                ' ' if !is_quoted => words.push(String::new()),
+                c => words.last_mut().expect("never empty").push(c),
+            }
+        }
+        words.retain(|w| !w.is_empty());
+        words
+    }
+
+    #[test]
+    fn durations_bear_a_unit() {
+        assert_eq!(seconds("5m"), Ok(300));
+        assert!(seconds("5").is_err() && seconds("m").is_err() && seconds("").is_err() && seconds("5µ").is_err());
+    }
+}

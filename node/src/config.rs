@@ -1,0 +1,131 @@
+//! A node's own file: who it is, where its things lie. Everything that concerns the domain is in the control log, not here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use sixnines_core::domain::config::{Bundle, DomainConfig};
+use sixnines_core::ids::NodeId;
+
+/// `nines.yaml`. Paths are relative to the file's directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeFile {
+    /// Which node of the domain this is.
+    pub(crate) node: NodeId,
+    /// Drawn when the domain was made; the same on every node.
+    pub(crate) domain_id: u64,
+    /// The domain's nodes and services, as proposed at the first start. Later changes go through `nines apply`.
+    #[serde(default = "domain_file")]
+    pub(crate) domain: PathBuf,
+    /// Classes, alarms, objects and policies, as proposed at the first start.
+    #[serde(default = "policies_dir")]
+    pub(crate) policies: PathBuf,
+    /// Where its certificate, its key and the authority's certificate lie.
+    #[serde(default = "here")]
+    pub(crate) identity: PathBuf,
+    /// Control log, journal and ledgers.
+    #[serde(default = "state_dir")]
+    pub(crate) state: PathBuf,
+    /// The sockets that the CLI and applications talk to.
+    #[serde(default = "run_dir")]
+    pub(crate) run: PathBuf,
+}
+
+fn domain_file() -> PathBuf {
+    "domain.yaml".into()
+}
+fn policies_dir() -> PathBuf {
+    "policies".into()
+}
+fn here() -> PathBuf {
+    ".".into()
+}
+fn state_dir() -> PathBuf {
+    "state".into()
+}
+fn run_dir() -> PathBuf {
+    "run".into()
+}
+
+/// File name of the CLI's socket in [`NodeFile::run`].
+pub(crate) const API_SOCKET: &str = "nines.sock";
+/// File name of the applications' socket in [`NodeFile::run`].
+pub(crate) const APP_SOCKET: &str = "apps.sock";
+
+impl NodeFile {
+    /// Reads a node's file; its paths come back absolute.
+    ///
+    /// # Errors
+    /// With the file's name, and line and column where it is not what it should be.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut file: Self = parse(&text, path)?;
+        let home = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+        for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
+            *each = home.join(&*each);
+        }
+        Ok(file)
+    }
+
+    /// The domain as its file proposes it, checked.
+    ///
+    /// # Errors
+    /// With the file's name and what is wrong in it.
+    pub(crate) fn load_domain(&self) -> anyhow::Result<DomainConfig> {
+        load_domain(&self.domain)
+    }
+}
+
+/// Reads and checks a domain's file.
+pub(crate) fn load_domain(path: &Path) -> anyhow::Result<DomainConfig> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let config: DomainConfig = parse(&text, path)?;
+    config.check().with_context(|| format!("{} contradicts itself", path.display()))?;
+    Ok(config)
+}
+
+/// Reads every policy, class, alarm and object file under `dir`.
+///
+/// # Errors
+/// A file that cannot be read, with its name.
+pub(crate) fn load_bundle(dir: &Path) -> anyhow::Result<Bundle> {
+    let mut bundle = Bundle::default();
+    collect(dir, dir, &mut bundle)?;
+    Ok(bundle)
+}
+
+fn collect(root: &Path, dir: &Path, bundle: &mut Bundle) -> anyhow::Result<()> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read the directory {}", dir.display()))?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read the directory {}", dir.display()))?.path();
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+        let is_known = path.extension().is_some_and(|e| e == "rhai" || e == "yaml" || e == "yml");
+        if path.is_dir() && name != "tests" {
+            collect(root, &path, bundle)?;
+        } else if path.is_file() && is_known {
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            bundle.files.insert(name, text);
+        }
+    }
+    Ok(())
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> anyhow::Result<T> {
+    serde_yaml::from_str(text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubled_key_and_an_unknown_one_are_refused_with_their_line() {
+        let path = Path::new("nines.yaml");
+        let twice = parse::<NodeFile>("node: 1\ndomain_id: 7\nnode: 2\n", path).expect_err("doubled").to_string();
+        assert!(twice.contains("nines.yaml") && twice.contains('3'), "{twice}");
+        let unknown = parse::<NodeFile>("node: 1\ndomain_id: 7\nsate: x\n", path).expect_err("unknown").to_string();
+        assert!(unknown.contains("sate"), "{unknown}");
+    }
+}

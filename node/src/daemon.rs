@@ -1,0 +1,342 @@
+//! `nines run`: a node, put together. Everything here is wiring; decisions are in the machines.
+//!
+//! Order of the start (protocol 4.5): the state directory's lock, then clean (addresses that an earlier life left are taken away, the
+//! gate is made closed), then the threads, then the domain.
+
+mod answers;
+mod api_socket;
+mod bus;
+mod checkpoints;
+mod core_loop;
+mod doors;
+mod drivers;
+mod journal;
+mod keeper;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use sixnines_checkpoint::guard::{GuardPage, LeaseWord};
+use sixnines_checkpoint::service::{Service, ServiceConfig as CheckpointConfig};
+use sixnines_core::domain::config::{DomainConfig, Times};
+use sixnines_core::ids::NodeId;
+use sixnines_core::time::Instant;
+use sixnines_discs::liveness;
+use sixnines_discs::liveness::shell::{Handle as Liveness, Order as LivenessOrder, Turns, Wiring, Word};
+use sixnines_discs::log::shell as log_shell;
+use sixnines_discs::log::{FirstStart, Options as LogOptions, Timing};
+use sixnines_discs::mesh::{Mesh, MeshConfig, PeerConfig};
+use sixnines_discs::pki::Identity;
+use sixnines_drivers::address::{Address, Ledger};
+use sixnines_drivers::gate::{self, Gate, GateForm, Guard, Plan};
+use sixnines_drivers::process::Backoff;
+use sixnines_drivers::realtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::api::RightRow;
+use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
+use bus::{Bus, LogPort};
+use checkpoints::{Checkpoints, ServiceHost};
+use core_loop::{CoreLoop, In};
+use doors::Doors;
+use drivers::Drivers;
+use keeper::{Keeper, Keepers, Order};
+
+/// What `nines run` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The node's file, as `nines init` made it.
+    #[arg(long)]
+    pub(crate) config: PathBuf,
+    /// Guards no addresses: for loopback, where there is no device to guard.
+    #[arg(long)]
+    pub(crate) without_gate: bool,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Runs a node until SIGTERM or Ctrl-C.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    trace(options.log_format);
+    let file = NodeFile::load(&options.config)?;
+    let config = file.load_domain()?;
+    let me = config.node(file.node).with_context(|| format!("{} has no node {}", file.domain.display(), file.node))?.clone();
+    for dir in [&file.state, &file.run] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let _lock = lock(&file.state)?;
+    let ledger = Arc::new(Ledger::start_clean(&file.state.join("addresses")).context("cannot take back what an earlier life left")?.0);
+    let identity = Identity::load(&file.identity, &config.domain, file.node)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
+    let node = Node::start(options, &file, &config, &me.links, ledger, identity, runtime.handle())?;
+    println!("{} runs; nines status --node {}", file.node, options.config.display());
+    runtime.block_on(signal());
+    tracing::info!("stops in good order");
+    node.stop(&runtime);
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(())
+}
+
+/// A running node.
+struct Node {
+    keepers: Keepers,
+    inbox: crossbeam::channel::Sender<In>,
+    core: std::thread::JoinHandle<()>,
+    log: log_shell::Running,
+    mesh: Mesh,
+    service: Service,
+    _gate: Option<Box<dyn Gate>>,
+    _liveness: Arc<Liveness>,
+}
+
+/// A word of the guard page, as a sink of the liveness thread.
+struct GuardWord(LeaseWord);
+
+impl Word for GuardWord {
+    fn publish(&self, until: Instant) {
+        self.0.store(until);
+    }
+}
+
+/// The sink of the guard page: applications' guards follow the lease as long as the node runs.
+const GUARD_SINK: u64 = 0;
+
+impl Node {
+    fn start(options: &Options, file: &NodeFile, config: &DomainConfig, links: &[SocketAddr], ledger: Arc<Ledger>, identity: Identity, runtime: &tokio::runtime::Handle) -> anyhow::Result<Self> {
+        let me = file.node;
+        let life = crate::init::random()?;
+        let (inbox, core_inbox) = crossbeam::channel::unbounded();
+        let turns = Arc::new(Turns::default());
+        let form = if options.without_gate { GateForm::None } else { form_of(config) };
+        let mut rights = vec![RightRow { name: "gate".into(), asked: "kernel".into(), got: form != GateForm::None, means: form.means().into() }];
+        let gate = make_gate(form, me, config)?;
+        let words = gate.as_ref().map(|g| g.words().to_vec()).unwrap_or_default();
+
+        let bus = Arc::new(Bus { inbox: inbox.clone(), liveness: OnceLock::new(), log: OnceLock::new(), service: OnceLock::new() });
+        let peers: BTreeMap<NodeId, Vec<SocketAddr>> = config.nodes.iter().filter(|n| n.id != me).map(|n| (n.id, n.links.clone())).collect();
+        let (liveness, got) = start_liveness(me, life, config, form, links, &peers, &inbox, &turns)?;
+        rights.extend(got);
+        bus.liveness.set(Arc::clone(&liveness)).unwrap_or_else(|_| unreachable!("set once"));
+
+        let mut mesh = MeshConfig::new(identity, links.to_vec());
+        mesh.profile = config.profile;
+        mesh.peers = peers.iter().map(|(node, links)| PeerConfig { node: *node, links: links.clone() }).collect();
+        let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
+
+        let guard = GuardPage::new().context("no memory for the guard page")?;
+        liveness.order(LivenessOrder::Open(GUARD_SINK, Box::new(GuardWord(guard.lease_word()))));
+        let app_socket = file.run.join(APP_SOCKET);
+        let services: Vec<_> = config.services.iter().filter(|s| config.candidates(&s.name).contains(&me)).cloned().collect();
+        let (senders, receivers): (Vec<_>, Vec<_>) = services.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let keepers: Keepers = services.iter().map(|s| s.name.clone()).zip(senders).collect();
+        let host = ServiceHost { mesh: mesh.handle(), inbox: inbox.clone(), keepers: keepers.clone() };
+        let checkpoint = CheckpointConfig { socket: Some(app_socket.clone()), ..CheckpointConfig::default() };
+        let service = Service::start(checkpoint, runtime, Arc::new(host), guard).context("the checkpoint service cannot start")?;
+        bus.service.set(service.clone()).unwrap_or_else(|_| unreachable!("set once"));
+
+        let checkpoints = Checkpoints::new(service.clone(), me, config, &inbox);
+        let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile) };
+        let port = LogPort { me, life, mesh: mesh.handle(), liveness: Arc::clone(&liveness), service: service.clone(), inbox: inbox.clone(), turns: Arc::clone(&turns) };
+        let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
+        bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
+        let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };
+        log.handle().initialize(first);
+
+        let (configuration, configured) = watch::channel(Arc::new(config.clone()));
+        let doors = Doors {
+            log: log.handle().clone(),
+            liveness: Arc::clone(&liveness),
+            mesh: mesh.handle(),
+            checkpoints,
+            keepers: keepers.clone(),
+            drivers: Drivers::new(me, runtime, &inbox),
+            journal: journal::start(&file.state.join("journal")).context("the journal cannot be opened")?,
+            inbox: inbox.clone(),
+            peers: peers.keys().copied().collect(),
+            watchers: Vec::new(),
+            configuration,
+            rights,
+        };
+        let core = CoreLoop::new(me, life, doors, Arc::clone(&turns), core_inbox);
+        let core = std::thread::Builder::new().name("core".into()).spawn(move || core.run()).context("no thread")?;
+
+        for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
+            let addresses = prepare(&config, form, &ledger)?;
+            let keeper = Keeper {
+                number: number as u64,
+                socket: app_socket.clone().into_os_string(),
+                node: me.to_string(),
+                addresses,
+                word,
+                liveness: Arc::clone(&liveness),
+                service: service.clone(),
+                inbox: inbox.clone(),
+                orders,
+                unit: None,
+                backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5), Duration::from_secs(1)),
+                start_at: None,
+                open: None,
+                announce: None,
+                config,
+            };
+            runtime.spawn(keeper.run());
+        }
+        let _in_runtime = runtime.enter();
+        let listener = api_socket::listen(&file.run.join(API_SOCKET)).context("the API's socket cannot be made")?;
+        runtime.spawn(api_socket::Api { inbox: inbox.clone(), configuration: configured }.run(listener));
+        Ok(Self { keepers, inbox, core, log, mesh, service, _gate: gate, _liveness: liveness })
+    }
+
+    /// Addresses and units first, so that nothing here speaks any more; the others notice at once that the log's and the mesh's ends are gone.
+    fn stop(self, runtime: &tokio::runtime::Runtime) {
+        for keeper in self.keepers.values() {
+            let (done, stopped) = tokio::sync::oneshot::channel();
+            if keeper.send(Order::Stop(done)).is_ok() && runtime.block_on(stopped).is_err() {
+                tracing::debug!("a keeper had ended");
+            }
+        }
+        if self.inbox.send(In::Stop).is_err() || self.core.join().is_err() {
+            tracing::error!("the core loop had ended before");
+        }
+        self.service.stop();
+        drop(self.log);
+        self.mesh.stop();
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "wiring")]
+fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, links: &[SocketAddr], peers: &BTreeMap<NodeId, Vec<SocketAddr>>, inbox: &crossbeam::channel::Sender<In>, turns: &Arc<Turns>) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
+    let sockets = links.iter().map(|address| {
+        let address = beside(*address);
+        UdpSocket::bind(address).with_context(|| format!("cannot listen for heartbeats on {address}"))
+    });
+    let (news, heard) = crossbeam::channel::bounded(4096);
+    let wiring = Wiring {
+        sockets: sockets.collect::<anyhow::Result<_>>()?,
+        peers: peers.iter().map(|(node, links)| (*node, links.iter().copied().map(beside).collect())).collect(),
+        turns: Arc::clone(turns),
+        patience: [Some(Duration::from_millis(250)), Some(Duration::from_millis(250)), None, None],
+        news,
+    };
+    let setup = liveness::Setup {
+        me,
+        life,
+        peers: peers.keys().copied().collect(),
+        links: u8::try_from(links.len()).context("too many links")?,
+        times: times(config, form),
+        seed: life,
+    };
+    let (tell, told) = crossbeam::channel::bounded(1);
+    let handle = Liveness::start(setup, wiring, move || {
+        let rights = [realtime::schedule_fifo(realtime::LIVENESS_PRIORITY), realtime::lock_stack(64 << 10)];
+        if tell.send(rights).is_err() {
+            tracing::debug!("nobody asks for the rights");
+        }
+    })
+    .context("the liveness thread cannot start")?;
+    let rights = told.recv().map(|r| r.to_vec()).unwrap_or_default();
+    let rows = rights.into_iter().map(|r| RightRow { name: r.name.into(), asked: r.asked, got: r.got, means: r.means.into() });
+    let inbox = inbox.clone();
+    std::thread::Builder::new()
+        .name("liveness-news".into())
+        .spawn(move || {
+            while let Ok(news) = heard.recv() {
+                if inbox.send(In::Liveness(news)).is_err() {
+                    return;
+                }
+            }
+        })
+        .context("no thread")?;
+    Ok((Arc::new(handle), rows.collect()))
+}
+
+/// The profile's times; a gate that may close one lease late halves the lease (protocol 4.1: `P >= 2 L`).
+fn times(config: &DomainConfig, form: GateForm) -> Times {
+    let mut times = config.profile.times();
+    if form == GateForm::Nft {
+        times.lease = (times.promise - times.gate_late) / 2;
+    }
+    times
+}
+
+/// Heartbeats have the port after the mesh's.
+fn beside(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port() + 1)
+}
+
+/// The best gate that the service devices allow; none where no service has an address.
+fn form_of(config: &DomainConfig) -> GateForm {
+    let device = config.services.iter().filter(|s| !s.addresses.is_empty()).find_map(|s| s.device.as_deref());
+    device.map_or(GateForm::None, gate::probe)
+}
+
+fn make_gate(form: GateForm, me: NodeId, config: &DomainConfig) -> anyhow::Result<Option<Box<dyn Gate>>> {
+    let devices = if form == GateForm::None { Vec::new() } else { gate::ethernet_devices()? };
+    let services = config.services.iter().filter(|s| config.candidates(&s.name).contains(&me));
+    let guards = services.map(|s| Guard { name: s.name.to_string(), addresses: s.addresses.iter().filter_map(|a| bare(a)).collect(), devices: devices.clone() });
+    let plan = Plan { owner: me, lease: times(config, form).lease, guards: guards.collect() };
+    if plan.guards.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(gate::make(form, &plan)?))
+}
+
+fn bare(address: &str) -> Option<IpAddr> {
+    address.split('/').next()?.parse().ok()
+}
+
+fn prepare(config: &sixnines_core::domain::config::ServiceConfig, form: GateForm, ledger: &Arc<Ledger>) -> anyhow::Result<Vec<Address>> {
+    let Some(device) = config.device.as_deref().filter(|_| form != GateForm::None) else { return Ok(Vec::new()) };
+    let addresses = config.addresses.iter().map(|text| {
+        let cidr = text.parse().with_context(|| format!("service {}: {text:?} is no address", config.name))?;
+        Address::prepare(device, cidr, ledger).with_context(|| format!("service {}: address {text}", config.name))
+    });
+    addresses.collect()
+}
+
+/// One daemon per state directory.
+fn lock(state: &Path) -> anyhow::Result<File> {
+    let path = state.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another daemon runs with {}: one node is one process", state.display()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn trace(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NINES_LOG").unwrap_or_else(|_| "info,quinn=warn,openraft=error".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Returns at SIGTERM or Ctrl-C.
+pub(crate) async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

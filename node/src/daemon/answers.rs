@@ -1,0 +1,468 @@
+//! Answers to people: what the core loop knows, in the words of the API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use sixnines_core::authority::{AccessRole, Principal};
+use sixnines_core::bundle::compile_bundle;
+use sixnines_core::class::{Kind, Pattern};
+use sixnines_core::domain::config::Bundle;
+use sixnines_core::domain::{Change, Entry, Proposal, Void};
+use sixnines_core::engine::{self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine};
+use sixnines_core::event::{Body, Event};
+use sixnines_core::history::{Chain, Link};
+use sixnines_core::ids::{Epoch, EventId, GroupName};
+use sixnines_core::roles::{self, Wish};
+use sixnines_core::time::{Duration, Instant};
+use sixnines_core::value::{Quality, Value};
+use sixnines_core::world::Object;
+use sixnines_discs::liveness::Verdict;
+use sixnines_drivers::clock;
+
+use super::core_loop::{CoreLoop, clock_text, node_object};
+use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory};
+
+/// A question on its way to the core loop.
+pub(super) struct Ask {
+    pub(super) call: Call,
+    pub(super) principal: Principal,
+    pub(super) reply: Sender<Reply>,
+}
+
+/// Somebody who follows events.
+pub(super) struct Watcher {
+    pattern: Pattern,
+    reply: Sender<Reply>,
+}
+
+impl Watcher {
+    /// False when nobody reads any more.
+    pub(super) fn tell(&self, event: &Arc<Event>) -> bool {
+        if !self.pattern.matches(event.object.as_str()) {
+            return true;
+        }
+        match self.reply.try_send(Reply::Event(event_row(event))) {
+            Ok(()) => true,
+            Err(e) => e.is_full(), // who cannot keep up misses some; who is gone is forgotten
+        }
+    }
+}
+
+/// An operator who waits for a role to move, or for an entry to be applied.
+pub(super) struct WaitingWish {
+    until: Instant,
+    reply: Sender<Reply>,
+    waits_for: WaitsFor,
+}
+
+enum WaitsFor {
+    Role { group: GroupName, epoch: Epoch, cause: EventId },
+    Entry { ticket: u64, done: String },
+    Command { id: CommandId, done: String },
+}
+
+/// Tickets of operators' proposals from here on.
+const ASK_TICKETS: u64 = 1 << 56;
+/// An operator's wish is answered within so long, one way or the other.
+const WISH_MAX: Duration = Duration::from_secs(4);
+
+impl CoreLoop {
+    pub(super) fn answer(&mut self, now: Instant, ask: Ask) {
+        let Ask { call, principal, reply } = ask;
+        if call.changes() && !matches!(principal.role, AccessRole::Operator | AccessRole::Admin) {
+            return say(&reply, fail("refused", format!("{} is {} and may not change anything", principal.name, principal.role.word()), 4));
+        }
+        match call {
+            Call::Status => say(&reply, Reply::Status(Box::new(self.status(now)))),
+            Call::List { pattern } => self.list(now, &pattern, &reply),
+            Call::Get { name } => self.get(now, &name, &reply),
+            Call::Watch { pattern } => match parse(&pattern) {
+                Ok(pattern) => self.doors.watchers.push(Watcher { pattern, reply }),
+                Err(failure) => say(&reply, failure),
+            },
+            Call::Events { last, pattern } => self.events(last, &pattern, &reply),
+            Call::Why { what } => say(&reply, self.why(&what)),
+            Call::Alarms => say(&reply, Reply::Alarms(self.alarms())),
+            Call::PolicyList => say(&reply, self.policies()),
+            Call::Switchover { service, to } => self.move_role(now, Wish::Switchover { group: GroupName::new(&service), to }, &service, &principal, reply),
+            Call::StartService { service } => self.move_role(now, Wish::Start { group: GroupName::new(&service) }, &service, &principal, reply),
+            Call::PolicyApply { files, message } => self.apply_bundle(now, files, &message, &principal, reply),
+            Call::Set { name, attribute, value, lease_s, reason } => self.set(now, &name, &attribute, &value, lease_s, reason, principal, reply),
+            Call::Unset { name, attribute } => {
+                let body = CommandBody::Release { object: name.as_str().into(), control: attribute.as_str().into() };
+                self.command(now, principal, body, format!("{name} {attribute}: the hold is given up"), reply);
+            }
+            Call::AlarmAck { object, kind } => {
+                let body = CommandBody::Acknowledge { alarm: alarm_ref(&object, &kind), text: String::new() };
+                self.command(now, principal, body, format!("{kind} of {object} is acknowledged"), reply);
+            }
+            Call::AlarmShelve { object, kind, for_s } => {
+                let body = CommandBody::Shelve { alarm: alarm_ref(&object, &kind), expires: Duration::from_secs(for_s), text: String::new() };
+                self.command(now, principal, body, format!("{kind} of {object} is put aside for {for_s} s"), reply);
+            }
+            Call::Inject { .. } | Call::InjectClear { .. } | Call::InjectList { .. } => {
+                say(&reply, fail("not-here", "faults are injected into the chassis, not into the core loop".into(), 2));
+            }
+        }
+    }
+
+    fn status(&self, _now: Instant) -> Status {
+        let domain = &self.domain;
+        let is_alive = |node| node == self.me || self.verdicts.get(&node) == Some(&Verdict::Alive);
+        let rows = |is_service: bool| -> Vec<ServiceRow> {
+            domain.groups.iter().filter(|(name, _)| domain.config.service(name).is_some() == is_service).map(|(name, row)| {
+                let active = row.active.filter(|m| domain.is_current(*m));
+                let is_serving = active.is_some_and(|m| is_alive(m.node));
+                let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && is_alive(m.node)).map(|m| m.node).collect();
+                let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over, 0 acknowledged writes lost", standby[0]) };
+                ServiceRow { name: name.clone(), active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies }
+            }).collect()
+        };
+        let (services, chassis) = (rows(true), rows(false));
+        let wants_standby = |row: &&ServiceRow| domain.config.candidates(&row.name).len() > 1;
+        let is_redundant = services.iter().chain(&chassis).filter(wants_standby).all(|r| r.is_serving && !r.standby.is_empty());
+        let nodes = domain.config.nodes.iter().map(|node| NodeRow {
+            id: node.id,
+            chassis: node.chassis.to_string(),
+            state: if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
+            links: self.links.get(&node.id).cloned().unwrap_or_default(),
+            is_leader: self.leader == Some(node.id),
+        });
+        let mut alarms = BTreeMap::new();
+        for alarm in self.engine.iter().flat_map(Engine::alarms).map(|(_, a)| a).filter(|a| a.is_active()) {
+            *alarms.entry(format!("{:?}", alarm.severity).to_lowercase()).or_default() += 1;
+        }
+        Status {
+            domain: domain.config.domain.clone(),
+            node: self.me,
+            at: clock_text(clock::wall_now()),
+            profile: format!("{:?}", domain.config.profile).to_lowercase(),
+            is_serving: services.iter().all(|r| r.is_serving) && domain.config_version.0 > 0,
+            is_redundant: is_redundant && domain.config_version.0 > 0,
+            services,
+            chassis,
+            nodes: nodes.collect(),
+            alarms,
+            log: LogRow { leader: self.leader, applied: domain.applied.0 },
+            policies: domain.bundle_version.0,
+            rights: self.doors.rights.clone(),
+            suspensions: self.doors.liveness.counters().suspensions.load(std::sync::atomic::Ordering::Relaxed),
+        }
+    }
+
+    fn list(&self, now: Instant, pattern: &str, reply: &Sender<Reply>) {
+        let pattern = match parse(pattern) {
+            Ok(pattern) => pattern,
+            Err(failure) => return say(reply, failure),
+        };
+        let rows = self.engine.iter().flat_map(|e| e.world().iter()).filter(|(_, o)| pattern.matches(o.name.as_str())).map(|(_, o)| self.object_row(now, o));
+        say(reply, Reply::Objects(rows.collect()));
+    }
+
+    fn get(&self, now: Instant, name: &str, reply: &Sender<Reply>) {
+        let found = self.engine.as_ref().and_then(|e| e.world().find(name).map(|ix| self.object_row(now, e.world().object(ix))));
+        match found {
+            Some(row) => say(reply, Reply::Objects(vec![row])),
+            None => say(reply, fail_help("unknown-object", format!("there is no object {name}"), "nines ls shows them all", 2)),
+        }
+    }
+
+    fn object_row(&self, now: Instant, object: &Object) -> ObjectRow {
+        let attributes = object.class.attributes.iter().zip(&object.cells).map(|(attribute, cell)| {
+            let control = self.engine.as_ref().and_then(|e| e.control(object.name.as_str(), attribute.name.as_str()));
+            let claim = control.and_then(|c| c.strongest(attribute));
+            let row = AttributeRow {
+                value: cell.value.clone(),
+                unit: attribute.unit.as_ref().map(ToString::to_string).unwrap_or_default(),
+                quality: cell.quality,
+                age_ms: u64::try_from(now.since(cell.read_at).as_millis()).unwrap_or(u64::MAX),
+                claimed_by: claim.map(|c| format!("{} at {}: {}", c.by, c.value, c.reason)),
+            };
+            (attribute.name.to_string(), row)
+        });
+        ObjectRow { name: object.name.to_string(), class: object.class.name.to_string(), attributes: attributes.collect() }
+    }
+
+    fn events(&self, last: usize, pattern: &str, reply: &Sender<Reply>) {
+        let pattern = match parse(pattern) {
+            Ok(pattern) => pattern,
+            Err(failure) => return say(reply, failure),
+        };
+        let events = self.engine.iter().flat_map(|e| e.history().iter().rev()).filter(|e| pattern.matches(e.object.as_str()));
+        let mut rows: Vec<EventRow> = events.take(last).map(|e| event_row(e)).collect();
+        rows.reverse();
+        say(reply, Reply::Events(rows));
+    }
+
+    /// By id, by object, by service: the newest change that matters, and all that led to it.
+    fn why(&self, what: &str) -> Reply {
+        let Some(engine) = &self.engine else { return fail("not-joined", "this node has not joined yet".into(), 3) };
+        let history = engine.history();
+        let service = format!("/services/{what}");
+        let chain = if let Ok(id) = what.parse() {
+            history.get(id).map(|_| history.why(id))
+        } else if engine.world().find(&service).is_some() {
+            history.last_where(|e| e.object.as_str() == service && e.attribute.as_str() == "active").map(|e| history.why(e.id))
+        } else if what.starts_with('n') && engine.world().find(&format!("/nodes/{what}")).is_some() {
+            history.why_object(&format!("/nodes/{what}"))
+        } else {
+            history.why_object(what)
+        };
+        match chain {
+            Some(chain) => Reply::Why(story(what, &chain)),
+            None => fail_help("unknown", format!("nothing is known here of {what}"), "an event's id (n3.1.990), an object's name (/mxp1/fan4) or a service; nines events shows what there is", 2),
+        }
+    }
+
+    fn alarms(&self) -> Vec<AlarmRow> {
+        let active = self.engine.iter().flat_map(Engine::alarms).filter(|(_, a)| a.is_active());
+        let mut rows: Vec<(std::cmp::Reverse<sixnines_core::alarms::Severity>, AlarmRow)> = active.map(|(key, alarm)| {
+            let mut note = Vec::new();
+            if let Some((by, _)) = &alarm.acknowledged {
+                note.push(format!("acknowledged by {by}"));
+            }
+            if alarm.shelved.is_some() {
+                note.push("put aside".to_owned());
+            }
+            if alarm.suppressed {
+                note.push("explained by a failed parent".to_owned());
+            }
+            if alarm.stale {
+                note.push("not confirmed by the present owner".to_owned());
+            }
+            let object = self.engine.as_ref().map(|e| e.world().object(key.object).name.to_string()).unwrap_or_default();
+            let row = AlarmRow {
+                id: alarm.id.unwrap_or_default(),
+                severity: format!("{:?}", alarm.severity).to_lowercase(),
+                since: clock_text(alarm.since),
+                object,
+                kind: key.kind.to_string(),
+                text: alarm.text.to_string(),
+                note: note.join(", "),
+            };
+            (std::cmp::Reverse(alarm.severity), row)
+        }).collect();
+        rows.sort_by(|a, b| (a.0, &a.1.object).cmp(&(b.0, &b.1.object)));
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    fn policies(&self) -> Reply {
+        let files = self.domain.bundle.files.iter().map(|(file, text)| PolicyRow { file: file.clone(), bytes: text.len() });
+        Reply::Policies { generation: self.domain.bundle_version.0, files: files.collect() }
+    }
+
+    // ---- what changes something ---------------------------------------------------------------------------------
+
+    fn move_role(&mut self, now: Instant, wish: Wish, service: &str, principal: &Principal, reply: Sender<Reply>) {
+        let group = GroupName::new(service);
+        let Some(row) = self.domain.groups.get(&group) else {
+            let names: Vec<String> = self.domain.config.services.iter().map(|s| s.name.to_string()).collect();
+            return say(&reply, fail_help("unknown-service", format!("there is no service {service}"), &format!("there are: {}", names.join(", ")), 2));
+        };
+        let epoch = row.epoch;
+        let text = format!("{} asks to move {service}", principal.name);
+        let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(text.as_str().into())), Quality::Good, None, &text, false);
+        let waits_for = WaitsFor::Role { group, epoch, cause };
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for });
+        self.to_roles(now, roles::Input::Move { wish, cause });
+    }
+
+    fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
+        let bundle = Bundle { files };
+        if let Err(errors) = compile_bundle(&bundle) {
+            let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            return say(&reply, fail("bad-policies", format!("{}\nNothing was loaded, generation {} goes on.", text.join("\n"), self.domain.bundle_version), 2));
+        }
+        if bundle == self.domain.bundle {
+            return say(&reply, Reply::Done { text: format!("generation {} is the same: nothing to do", self.domain.bundle_version) });
+        }
+        let text = format!("{} applies policies: {message}", principal.name);
+        let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(text.as_str().into())), Quality::Good, None, &text, false);
+        let expected = self.domain.bundle_version;
+        let ticket = ASK_TICKETS + now.as_nanos();
+        let done = format!("generation {} -> {}. Back: nines policy apply with the former files", expected, expected.0 + 1);
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { ticket, done } });
+        self.doors.log.propose(Proposal { by: self.me, ticket, cause: Some(cause), entry: Entry::Bundle { expected, bundle } });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one call")]
+    fn set(&mut self, now: Instant, name: &str, attribute: &str, value: &str, lease_s: u64, reason: String, principal: Principal, reply: Sender<Reply>) {
+        let Some(value) = self.parse_value(name, attribute, value) else {
+            return say(&reply, fail_help("unknown-control", format!("{name} has no control {attribute} that takes {value}"), &format!("nines get {name}"), 2));
+        };
+        let done = format!("{name} {attribute} is held at {value} for {lease_s} s. Back: nines set {name} {attribute}=");
+        let body = CommandBody::Claim {
+            object: name.into(),
+            control: attribute.into(),
+            value,
+            reason: if reason.is_empty() { "set by hand".into() } else { reason },
+            priority: None,
+            lease: Some(Duration::from_secs(lease_s)),
+        };
+        self.command(now, principal, body, done, reply);
+    }
+
+    fn parse_value(&self, name: &str, attribute: &str, text: &str) -> Option<Value> {
+        let world = self.engine.as_ref()?.world();
+        let class = &world.object(world.find(name)?).class;
+        let attribute = class.attributes.iter().find(|a| a.name.as_str() == attribute)?;
+        match &attribute.kind {
+            Kind::Bool => text.parse().ok().map(Value::Bool),
+            Kind::Int => text.parse().ok().map(Value::Int),
+            Kind::Float => text.parse().ok().map(Value::Float),
+            Kind::Text => Some(Value::Text(text.into())),
+            Kind::Enum(_) => Some(Value::Enum(text.into())),
+        }
+    }
+
+    /// A command for the objects: here, or where they are owned.
+    fn command(&mut self, now: Instant, principal: Principal, body: CommandBody, done: String, reply: Sender<Reply>) {
+        let id = CommandId(u128::from(now.as_nanos()) << 16 | u128::from(self.me.0));
+        let command = Command { id, principal, cause: None, expected_version: None, body };
+        let owner = self.engine.as_ref().and_then(|e| e.owner_of(command.body.object().as_str()));
+        if let Some(owner) = owner.filter(|n| *n != self.me) {
+            return say(&reply, fail_help("not-owner", format!("{} is owned by {owner}", command.body.object()), &format!("ask {owner}: --node"), 4));
+        }
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Command { id, done } });
+        self.to_engine(now, engine::Input::Command(command));
+    }
+
+    pub(super) fn reply(&mut self, id: CommandId, result: Result<EventId, CommandError>) {
+        let answer = |done: &str| match &result {
+            Ok(event) => Reply::Done { text: format!("{done}  ({event})") },
+            Err(CommandError::Refused(why)) => fail("refused", why.to_string(), 4),
+            Err(error) => fail("bad-command", error.to_string(), 2),
+        };
+        self.settle(|w| match w {
+            WaitsFor::Command { id: waiting, done } if *waiting == id => Some(answer(done)),
+            _ => None,
+        });
+    }
+
+    // ---- who waits ----------------------------------------------------------------------------------------------
+
+    fn settle(&mut self, mut outcome: impl FnMut(&WaitsFor) -> Option<Reply>) {
+        self.wishes.retain(|wish| match outcome(&wish.waits_for) {
+            Some(reply) => {
+                say(&wish.reply, reply);
+                false
+            }
+            None => true,
+        });
+    }
+
+    pub(super) fn settle_wishes(&mut self, now: Instant) {
+        if self.wishes.is_empty() {
+            return;
+        }
+        let domain = Arc::clone(&self.domain);
+        self.settle(|w| match w {
+            WaitsFor::Role { group, epoch, .. } => {
+                let row = domain.groups.get(group)?;
+                let active = row.active?.node;
+                (row.epoch > *epoch).then(|| Reply::Done { text: format!("{group} is active on {active}, epoch {}. Why: nines why {group}", row.epoch) })
+            }
+            _ => None,
+        });
+        self.wishes.retain(|wish| {
+            if now < wish.until {
+                return true;
+            }
+            say(&wish.reply, fail_help("unknown-outcome", "it was asked for and has not happened yet; it still may".into(), "nines status", 5));
+            false
+        });
+    }
+
+    pub(super) fn refused(&mut self, _now: Instant, cause: EventId, reason: &str) {
+        tracing::info!(%cause, reason, "refused");
+        self.settle(|w| match w {
+            WaitsFor::Role { cause: waiting, .. } if *waiting == cause => Some(fail_help("not-possible", reason.to_owned(), "nines status", 4)),
+            _ => None,
+        });
+    }
+
+    pub(super) fn settle_applied(&mut self, ticket: u64, outcome: &Result<Vec<Change>, Void>) {
+        self.settle(|w| match w {
+            WaitsFor::Entry { ticket: waiting, done } if *waiting == ticket => Some(match outcome {
+                Ok(_) => Reply::Done { text: done.clone() },
+                Err(void) => fail_help("moved-on", void.to_string(), "look again, then repeat", 4),
+            }),
+            _ => None,
+        });
+    }
+
+    pub(super) fn settle_proposal(&mut self, ticket: u64, why: &str) {
+        self.settle(|w| match w {
+            WaitsFor::Entry { ticket: waiting, .. } if *waiting == ticket => Some(fail("no-quorum", why.to_owned(), 4)),
+            _ => None,
+        });
+    }
+}
+
+fn say(reply: &Sender<Reply>, what: Reply) {
+    if reply.try_send(what).is_err() {
+        tracing::debug!("whoever asked has gone");
+    }
+}
+
+pub(super) fn fail(code: &str, message: String, exit: u8) -> Reply {
+    Reply::Failed(Failure { code: code.into(), message, help: None, exit })
+}
+
+fn fail_help(code: &str, message: String, help: &str, exit: u8) -> Reply {
+    Reply::Failed(Failure { code: code.into(), message, help: Some(help.to_owned()), exit })
+}
+
+fn parse(pattern: &str) -> Result<Pattern, Reply> {
+    if pattern.starts_with('/') {
+        return Ok(Pattern::new(pattern));
+    }
+    Err(fail_help("bad-pattern", format!("{pattern:?} is no pattern of names: they begin with /"), "such as /mxp1/fan*, /nodes/** or /services/calls", 2))
+}
+
+fn alarm_ref(object: &str, kind: &str) -> AlarmRef {
+    AlarmRef { object: object.into(), kind: kind.into(), qualifier: "".into() }
+}
+
+fn story(what: &str, chain: &Chain) -> WhyStory {
+    let mut rows = Vec::new();
+    let mut missing = Vec::new();
+    for link in &chain.links {
+        match link {
+            Link::Known(event) => rows.push(event_row(event)),
+            Link::Missing(id) => missing.push(*id),
+        }
+    }
+    let headline = match rows.last() {
+        Some(last) => format!("{what}: {} {} {}, at {}", last.object, last.attribute, last.text, last.at),
+        None => format!("{what}: its event is no longer known here"),
+    };
+    WhyStory { headline, chain: rows, missing }
+}
+
+/// An event as people read it.
+pub(super) fn event_row(event: &Event) -> EventRow {
+    let value = |v: &Option<Value>| v.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    let text = match &event.body {
+        Body::Change | Body::Log => format!("{} -> {}", value(&event.old), value(&event.new)),
+        Body::Alarm { kind, step, .. } => format!("alarm {kind} {}", step.word()),
+        Body::Claimed { by, .. } => format!("claimed at {} by {by}", value(&event.new)),
+        Body::Released { by } => format!("released by {by}"),
+        Body::Intent { .. } => format!("asks its driver for {}", value(&event.new)),
+        Body::Outcome(outcome) => format!("{outcome:?}"),
+        Body::Control => "asks for a role to move".to_owned(),
+        Body::Command { principal } => format!("asked by {principal}"),
+    };
+    EventRow {
+        id: event.id,
+        at: clock_text(event.time.wall),
+        at_ns: event.time.wall.0,
+        object: event.object.to_string(),
+        attribute: event.attribute.to_string(),
+        text,
+        why: event.why.to_string(),
+        policy: event.policy.as_ref().map(ToString::to_string),
+        cause: event.cause,
+    }
+}

@@ -1,0 +1,149 @@
+//! What comes in from the mesh, sorted to where it belongs, and what the control log says. All calls are on others' threads and never wait.
+
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::channel::Sender;
+use sixnines_checkpoint::service::Service;
+use sixnines_core::domain::{Change, Domain, Proposal, Void};
+use sixnines_core::ids::{LinkId, LogIndex, NodeId};
+use sixnines_discs::liveness::Part;
+use sixnines_discs::liveness::shell::{Handle as Liveness, Order, Turns};
+use sixnines_discs::log::{Failure, Handle as Log, Lane, Port, ProposeError, lane};
+use sixnines_discs::mesh::{Fault, MeshHandle, PeerState, Receiver};
+use sixnines_discs::wire::{Class, Kind};
+
+use super::checkpoints::GroupFrame;
+use super::core_loop::In;
+use crate::standing::standing;
+
+/// The mesh's receiver. Parts that start after the mesh are filled in when they are there; what comes before is dropped and, where it
+/// matters, sent again.
+pub(super) struct Bus {
+    pub(super) inbox: Sender<In>,
+    pub(super) liveness: OnceLock<Arc<Liveness>>,
+    pub(super) log: OnceLock<Log>,
+    pub(super) service: OnceLock<Service>,
+}
+
+impl Bus {
+    fn core(&self, input: In) {
+        if self.inbox.send(input).is_err() {
+            tracing::debug!("the core loop has ended");
+        }
+    }
+}
+
+impl Receiver for Bus {
+    fn frame(&self, from: NodeId, _class: Class, kind: Kind, payload: bytes::Bytes) {
+        match kind {
+            Kind::LOG => {
+                if let Some(log) = self.log.get() {
+                    log.frame(from, payload.to_vec());
+                }
+            }
+            Kind::CHECKPOINT => match (postcard::from_bytes::<GroupFrame<'_>>(&payload), self.service.get()) {
+                (Ok(frame), Some(service)) => service.frame(&frame.group, from, frame.bytes),
+                (Ok(_), None) => {}
+                (Err(_), _) => tracing::warn!(%from, "a checkpoint's frame cannot be read"),
+            },
+            Kind::EVENT => match postcard::from_bytes(&payload) {
+                Ok(event) => self.core(In::Remote(Box::new(event))),
+                Err(_) => tracing::debug!(%from, "an event cannot be read: skipped"),
+            },
+            Kind::LEASE => match postcard::from_bytes(&payload) {
+                Ok(told) => self.core(In::Told { from, told }),
+                Err(_) => tracing::warn!(%from, "a word about roles cannot be read"),
+            },
+            Kind::COMMAND => match postcard::from_bytes(&payload) {
+                Ok(command) => self.core(In::Forwarded { from, command }),
+                Err(_) => tracing::warn!(%from, "a command cannot be read"),
+            },
+            _ => tracing::debug!(%from, ?kind, "nobody here takes this kind"),
+        }
+    }
+
+    fn peer(&self, peer: NodeId, state: PeerState) {
+        tracing::debug!(%peer, ?state, "mesh");
+    }
+
+    fn liveness_key(&self, peer: NodeId, _link: LinkId, key_id: u32, key: [u8; 32]) {
+        if let Some(liveness) = self.liveness.get() {
+            liveness.order(Order::Key(peer, key_id, key));
+        }
+    }
+
+    fn fault(&self, fault: Fault) {
+        tracing::warn!(?fault, "mesh");
+    }
+}
+
+/// What the control log says goes to everybody at once: who must be fenced first hears it first.
+pub(super) struct LogPort {
+    pub(super) me: NodeId,
+    pub(super) life: u64,
+    pub(super) mesh: MeshHandle,
+    pub(super) liveness: Arc<Liveness>,
+    pub(super) service: Service,
+    pub(super) inbox: Sender<In>,
+    pub(super) turns: Arc<Turns>,
+}
+
+impl LogPort {
+    fn core(&self, input: In) {
+        if self.inbox.send(input).is_err() {
+            tracing::debug!("the core loop has ended");
+        }
+    }
+}
+
+impl Port for LogPort {
+    fn send(&self, to: NodeId, frame: Vec<u8>) {
+        let class = match lane(&frame) {
+            Lane::Urgent | Lane::Entries => Class::Control,
+            Lane::Bulk => Class::Bulk,
+        };
+        if let Err(error) = self.mesh.send(to, class, Kind::LOG, frame) {
+            tracing::trace!(%to, %error, "a frame of the control log was not taken");
+        }
+    }
+
+    fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
+        let rows = standing(domain, self.me, self.life);
+        let mine = domain.member(self.me).filter(|_| domain.nodes.get(&self.me).is_some_and(|r| r.nonce == self.life));
+        self.liveness.order(Order::Applied(index, rows));
+        let domain = Arc::new(domain.clone());
+        self.core(In::Applied { index, proposal: proposal.cloned(), outcome: outcome.clone(), domain: Arc::clone(&domain) });
+        if let Some(me) = mine {
+            self.service.begin_life(me);
+            for (name, row) in &domain.groups {
+                self.service.row(name, row.clone());
+            }
+        }
+    }
+
+    fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
+        if let Err(error) = outcome {
+            self.core(In::Failed { ticket, why: error.to_string() });
+        }
+    }
+
+    fn leader(&self, leader: Option<NodeId>) {
+        self.core(In::Leader(leader));
+    }
+
+    fn appended(&self, about: &[(NodeId, LogIndex)]) {
+        for (node, index) in about {
+            self.liveness.order(Order::Logged(*node, *index));
+        }
+    }
+
+    fn progress(&self) {
+        self.turns.turn(Part::ControlLog);
+    }
+
+    fn failed(&self, failure: &Failure) {
+        tracing::error!(%failure, "the control log has failed; the node stops");
+        eprintln!("nines: {failure}. The node stops, so that another can take over.");
+        std::process::abort();
+    }
+}

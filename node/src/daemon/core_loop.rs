@@ -1,0 +1,476 @@
+//! The core loop: one thread that owns the objects, the policies and the role machine of this node.
+//!
+//! It takes one input at a time, in order, and gives orders to the other parts; it never waits for any of them, nor for a disk. What liveness
+//! and the control log say becomes a fact of an object first, so that every step of a takeover is an event with a cause.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use sixnines_core::bundle::{Compiled, compile_bundle};
+use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
+use sixnines_core::engine::{self, Barrier, Command, Control, ControlAction, Engine, Fact};
+use sixnines_core::event::Event;
+use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
+use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
+use sixnines_core::time::{Instant, WallTime};
+use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
+use sixnines_discs::liveness::shell::{News as LivenessNews, Turns};
+use sixnines_discs::liveness::{self, Part, Verdict};
+use sixnines_drivers::clock;
+
+use super::answers::Ask;
+use super::doors::Doors;
+
+/// What the core loop is told.
+pub(super) enum In {
+    Liveness(LivenessNews),
+    Applied { index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Arc<Domain> },
+    Leader(Option<NodeId>),
+    /// A proposal did nothing, or may have.
+    Failed { ticket: u64, why: String },
+    Told { from: NodeId, told: Told },
+    Remote(Box<Event>),
+    Update(Update),
+    Outcome { request: EventId, outcome: Outcome },
+    /// The local unit of a service came or went.
+    Unit { group: GroupName, unit: Unit, why: String },
+    /// What the checkpoint service says.
+    Quiesced { group: GroupName, epoch: Epoch },
+    Silenced { group: GroupName, epoch: Epoch },
+    Offered { group: GroupName, offer: Offer },
+    /// What the last owner of a chassis had saved, now that this node is the owner.
+    Saved { group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)> },
+    /// The set that the active lists has to change.
+    Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
+    Forwarded { from: NodeId, command: Command },
+    Ask(Ask),
+    Stop,
+}
+
+/// The loop's state.
+pub(super) struct CoreLoop {
+    pub(super) me: NodeId,
+    pub(super) roles: Roles,
+    pub(super) domain: Arc<Domain>,
+    /// None until this node's `Joined` has been applied: before, nothing it says has a number.
+    pub(super) engine: Option<Engine>,
+    pub(super) doors: Doors,
+    pub(super) leader: Option<NodeId>,
+    pub(super) verdicts: BTreeMap<NodeId, Verdict>,
+    pub(super) links: BTreeMap<NodeId, Vec<bool>>,
+    pub(super) units: BTreeMap<GroupName, Unit>,
+    compiled: Option<(Version, Arc<Compiled>)>,
+    turns: Arc<Turns>,
+    inbox: Receiver<In>,
+    tokens: u64,
+    recorded: Option<(u64, EventId)>,
+    /// The event by which a group's role last changed here.
+    role_causes: BTreeMap<GroupName, EventId>,
+    /// Local tickets of proposals that are not the role machine's.
+    tickets: u64,
+    /// Operators who wait for what becomes of a wish, by its event.
+    pub(super) wishes: Vec<super::answers::WaitingWish>,
+}
+
+/// Tickets of proposals from here on are not the role machine's.
+const OWN_TICKETS: u64 = 1 << 48;
+/// The loop turns at least so often, idle or not (protocol 5.3).
+const TURN: Duration = Duration::from_millis(10);
+
+impl CoreLoop {
+    pub(super) fn new(me: NodeId, life: u64, doors: Doors, turns: Arc<Turns>, inbox: Receiver<In>) -> Self {
+        Self {
+            me,
+            roles: Roles::new(me, life),
+            domain: Arc::default(),
+            engine: None,
+            doors,
+            leader: None,
+            verdicts: BTreeMap::new(),
+            links: BTreeMap::new(),
+            units: BTreeMap::new(),
+            compiled: None,
+            turns,
+            inbox,
+            tokens: 0,
+            recorded: None,
+            role_causes: BTreeMap::new(),
+            tickets: OWN_TICKETS,
+            wishes: Vec::new(),
+        }
+    }
+
+    /// Runs until [`In::Stop`], or until everybody who could say so is gone.
+    pub(super) fn run(mut self) {
+        loop {
+            self.turns.turn(Part::CoreLoop);
+            let now = clock::boot_now();
+            let due = [self.roles.poll_timeout(), self.engine.as_ref().and_then(Engine::poll_timeout)].into_iter().flatten().min();
+            let wait = due.map_or(TURN, |at| at.since(now).min(TURN));
+            match self.inbox.recv_timeout(wait) {
+                Ok(In::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(input) => self.take(clock::boot_now(), input),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.fire_timers(clock::boot_now());
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        if self.roles.poll_timeout().is_some_and(|at| now >= at) {
+            self.to_roles(now, roles::Input::Timeout);
+        }
+        if self.engine.as_ref().and_then(Engine::poll_timeout).is_some_and(|at| now >= at) {
+            self.to_engine(now, engine::Input::Timeout);
+        }
+        self.settle_wishes(now);
+    }
+
+    fn take(&mut self, now: Instant, input: In) {
+        match input {
+            In::Liveness(news) => self.on_liveness(now, news),
+            In::Applied { index, proposal, outcome, domain } => self.on_applied(now, index, proposal.as_ref(), &outcome, domain),
+            In::Leader(leader) => {
+                self.leader = leader;
+                self.to_roles(now, roles::Input::Leader(leader));
+            }
+            In::Failed { ticket, why } => {
+                tracing::debug!(ticket, why, "a proposal came to nothing");
+                self.to_roles(now, roles::Input::Failed { ticket });
+                self.settle_proposal(ticket, &why);
+            }
+            In::Told { from, told } => self.to_roles(now, roles::Input::Told { from, told }),
+            In::Remote(event) => self.to_engine(now, engine::Input::Remote(Arc::from(event))),
+            In::Update(update) => self.to_engine(now, engine::Input::Update(update)),
+            In::Outcome { request, outcome } => self.to_engine(now, engine::Input::Outcome { request, outcome }),
+            In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
+            In::Quiesced { group, epoch } => self.to_roles(now, roles::Input::Quiesced { group, epoch }),
+            In::Silenced { group, epoch } => self.to_roles(now, roles::Input::Silenced { group, epoch }),
+            In::Offered { group, offer } => self.to_roles(now, roles::Input::Offered { group, offer }),
+            In::Saved { group, epoch, saved } => self.on_saved(now, group, epoch, saved),
+            In::Sync { group, version, in_sync } => self.on_sync(now, group, version, in_sync),
+            In::Forwarded { from, command } => {
+                tracing::debug!(%from, ?command, "a policy elsewhere asks");
+                self.to_engine(now, engine::Input::Command(command));
+            }
+            In::Ask(ask) => self.answer(now, ask),
+            In::Stop => {}
+        }
+    }
+
+    // ---- what liveness says -------------------------------------------------------------------------------------
+
+    fn on_liveness(&mut self, now: Instant, news: LivenessNews) {
+        match news {
+            LivenessNews::Output(liveness::Output::Verdict { node, was, now: verdict, silent }) => {
+                self.verdicts.insert(node, verdict);
+                tracing::info!(%node, was = was.as_str(), now = verdict.as_str(), ?silent, "verdict");
+                let why = format!("{} -> {}, silent for {:.1} ms on all links", was.as_str(), verdict.as_str(), silent.as_secs_f64() * 1e3);
+                let quality = if verdict == Verdict::Unknown { Quality::Missing } else { Quality::Good };
+                let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
+                let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
+                self.to_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
+                if let Some(member) = self.domain.member(node) {
+                    self.doors.checkpoints.reach(member, !verdict.is_lost());
+                }
+            }
+            LivenessNews::Output(liveness::Output::Release(release)) => self.to_roles(now, roles::Input::Release(release)),
+            LivenessNews::Output(liveness::Output::Link { node, link, up }) => {
+                let links = self.links.entry(node).or_default();
+                let index = usize::from(link.0);
+                if links.len() <= index {
+                    links.resize(index + 1, false);
+                }
+                links[index] = up;
+                self.doors.link(node, link, up);
+                tracing::info!(%node, %link, up, "link");
+            }
+            LivenessNews::Output(liveness::Output::Paused(late)) => tracing::debug!(?late, "this node was not scheduled"),
+            LivenessNews::Output(liveness::Output::Send { .. } | liveness::Output::Lease(_)) => {}
+            LivenessNews::Suspended(suspended) => {
+                let why = if suspended { "the lease is over" } else { "the lease runs" };
+                let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(why.into())), Quality::Good, None, why, false);
+                self.to_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
+            }
+        }
+    }
+
+    // ---- what the control log says ------------------------------------------------------------------------------
+
+    fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: Arc<Domain>) {
+        let before = std::mem::replace(&mut self.domain, Arc::clone(&domain));
+        self.follow_configuration(now, &before);
+        self.to_roles(now, roles::Input::Applied(Arc::clone(&domain)));
+        self.follow_membership();
+        let cause = proposal.and_then(|p| p.cause);
+        for (name, row) in &domain.groups {
+            if before.groups.get(name) != Some(row) {
+                self.tell_group(now, name, row, before.groups.get(name), cause, &evidence(index, proposal));
+            }
+        }
+        if let Some(proposal) = proposal.filter(|p| p.by == self.me) {
+            self.settle_applied(proposal.ticket, outcome);
+        }
+    }
+
+    fn follow_configuration(&mut self, now: Instant, before: &Domain) {
+        if before.config_version != self.domain.config_version {
+            self.doors.configured(&self.domain.config);
+        }
+        if before.bundle_version != self.domain.bundle_version || self.compiled.is_none() {
+            match compile_bundle(&self.domain.bundle) {
+                Ok(compiled) => self.compiled = Some((self.domain.bundle_version, compiled)),
+                // It was checked before it was committed; a version that reads it otherwise keeps the one that runs.
+                Err(errors) => tracing::error!(errors = errors.len(), first = errors.first().map(ToString::to_string), "the bundle in force cannot be compiled here"),
+            }
+            self.give_objects(now);
+        }
+    }
+
+    /// The engine gets classes, policies, nodes and services.
+    fn give_objects(&mut self, now: Instant) {
+        let Some((_, compiled)) = self.compiled.clone() else { return };
+        if self.engine.is_none() {
+            return;
+        }
+        self.to_engine(now, engine::Input::Bundle(compiled));
+        let nodes: Vec<(NodeId, ChassisName)> = self.domain.config.nodes.iter().map(|n| (n.id, n.chassis.clone())).collect();
+        let services = self.domain.config.services.iter().map(|s| s.name.clone()).collect();
+        self.to_engine(now, engine::Input::Domain { nodes, services });
+    }
+
+    /// Called once this node's own life has begun.
+    fn follow_membership(&mut self) {
+        let Some(me) = self.roles.member() else { return };
+        if self.engine.is_none() {
+            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX }));
+            tracing::info!(member = %me, "joined");
+            self.give_objects(clock::boot_now());
+            let domain = Arc::clone(&self.domain);
+            for (name, row) in &domain.groups {
+                self.tell_group(clock::boot_now(), name, row, None, None, "the control log, as this node found it");
+            }
+        }
+    }
+
+    /// A group's row has changed: objects and drivers follow.
+    fn tell_group(&mut self, now: Instant, name: &GroupName, row: &GroupRow, before: Option<&GroupRow>, cause: Option<EventId>, why: &str) {
+        let is_service = self.domain.config.service(name).is_some();
+        let active = row.active.filter(|m| self.domain.is_current(*m));
+        let epoch_changed = before.is_none_or(|b| b.epoch != row.epoch || b.active != row.active);
+        if epoch_changed {
+            self.tell_ownership(now, name, row.epoch, active); // before the facts: only an owner makes events of them
+        }
+        if is_service {
+            let object = format!("/services/{name}");
+            let text = active.map_or_else(|| "none".to_owned(), |m| m.node.to_string());
+            let mut last = cause;
+            if epoch_changed {
+                last = Some(self.observe(now, &object, "active", Some(Value::Text(text.as_str().into())), Quality::Good, cause, why, true));
+                let epoch = i64::try_from(row.epoch.0).unwrap_or(i64::MAX);
+                self.observe(now, &object, "epoch", Some(Value::Int(epoch)), Quality::Good, last, why, true);
+            }
+            let has_standby = row.in_sync.iter().any(|m| Some(*m) != active && self.domain.is_current(*m));
+            let state = if active.is_some() { "serving" } else { "stopped" };
+            let standby = if has_standby { "in-sync" } else { "none" };
+            self.observe(now, &object, "state", Some(word(state)), Quality::Good, last, why, true);
+            self.observe(now, &object, "standby", Some(word(standby)), Quality::Good, last, why, true);
+            if let Some(last) = last {
+                self.role_causes.insert(name.clone(), last);
+            }
+        }
+    }
+
+    /// A chassis' owner begins when its checkpoint has told all that the last one knew; a service's state is its application's own.
+    fn tell_ownership(&mut self, now: Instant, name: &GroupName, epoch: Epoch, active: Option<Member>) {
+        let is_mine = active.is_some() && active == self.roles.member();
+        if !is_mine {
+            self.to_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active });
+            self.doors.drive(name, None);
+        } else if self.domain.config.service(name).is_some() {
+            self.to_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
+        }
+    }
+
+    fn on_saved(&mut self, now: Instant, group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)>) {
+        if self.roles.role(&group) != Some(Role::Active(epoch)) {
+            return;
+        }
+        self.to_engine(now, engine::Input::Owner { group: group.clone(), epoch, saved });
+        self.doors.drive(&group, Some(epoch));
+    }
+
+    fn on_unit(&mut self, now: Instant, group: GroupName, unit: Unit, why: &str) {
+        self.units.insert(group.clone(), unit);
+        let state = match unit {
+            Unit::Ready => "running",
+            Unit::Gone => "dead",
+            Unit::Absent => "stopped",
+        };
+        // What every node sees of its own unit is that node's observation; the object's own attribute is the active's.
+        let is_active = matches!(self.roles.role(&group), Some(Role::Active(_)));
+        let object = if is_active { format!("/services/{group}") } else { node_object(self.me) };
+        let attribute = if is_active { "process" } else { "role" };
+        let value = if is_active { word(state) } else { Value::Text(format!("{group}: {state}").as_str().into()) };
+        let cause = self.observe(now, &object, attribute, Some(value), Quality::Good, None, why, false);
+        self.to_roles(now, roles::Input::Unit { group, unit, cause });
+    }
+
+    fn on_sync(&mut self, now: Instant, group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member>) {
+        let Some(by) = self.roles.member() else { return };
+        self.tickets += 1;
+        let entry = Entry::Sync { group: group.clone(), version, by, in_sync };
+        let cause = self.lost_cause(now, &group);
+        self.doors.log.propose(Proposal { by: self.me, ticket: self.tickets, cause, entry });
+    }
+
+    /// The verdict that made a set shrink, where there is one.
+    fn lost_cause(&self, _now: Instant, group: &GroupName) -> Option<EventId> {
+        let history = self.engine.as_ref()?.history();
+        let row = self.domain.groups.get(group)?;
+        let lost = row.in_sync.iter().find(|m| self.verdicts.get(&m.node).is_some_and(|v| v.is_lost()))?;
+        let object = node_object(lost.node);
+        history.last_where(|e| e.object.as_str() == object && e.attribute.as_str() == "state").map(|e| e.id)
+    }
+
+    // ---- the machines and what they ask for ---------------------------------------------------------------------
+
+    /// Makes a fact of something seen, and gives the event that it became.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one fact, in the order in which people say them")]
+    pub(super) fn observe(&mut self, now: Instant, object: &str, attribute: &str, value: Option<Value>, quality: Quality, cause: Option<EventId>, why: &str, shared: bool) -> EventId {
+        self.tokens += 1;
+        let token = self.tokens;
+        self.recorded = None;
+        let fact = Fact { object: object.into(), attribute: attribute.into(), value, quality, cause, why: why.into(), shared, token };
+        self.to_engine(now, engine::Input::Fact(fact));
+        match self.recorded {
+            Some((recorded, event)) if recorded == token => event,
+            _ => EventId { node: self.me, ..EventId::default() }, // before this node's life has begun nothing has a number
+        }
+    }
+
+    pub(super) fn to_engine(&mut self, now: Instant, input: engine::Input) {
+        let Some(engine) = &mut self.engine else { return };
+        engine.handle(now, clock::wall_now(), input);
+        while let Some(output) = self.engine.as_mut().and_then(Engine::poll_output) {
+            self.carry_out(now, output);
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, output: engine::Output) {
+        match output {
+            engine::Output::Event(event) => self.doors.publish(self.me, &event),
+            engine::Output::Journal(record) => self.doors.journal(record),
+            engine::Output::Act { request, after } => self.act(request, after),
+            engine::Output::Control(action) => self.on_control(now, action),
+            engine::Output::Save { group, key, bytes } => self.doors.checkpoints.save(&group, &key, bytes),
+            engine::Output::Reply { id, result } => self.reply(id, result),
+            engine::Output::Forward { group, command } => self.forward(now, group.as_ref(), command),
+            engine::Output::Recorded { token, event } => self.recorded = Some((token, event)),
+        }
+    }
+
+    fn act(&mut self, request: Request, after: Barrier) {
+        if after == Barrier::Replicated {
+            self.doors.sync_journal();
+        }
+        self.doors.act(request);
+    }
+
+    fn on_control(&mut self, now: Instant, action: ControlAction) {
+        let wish = match action.what {
+            Control::EvacuateChassis(chassis) => Wish::EvacuateChassis(chassis),
+            Control::EvacuateNode(node) => Wish::EvacuateNode(node),
+            Control::Failover(group) | Control::Switchover(group) => Wish::Switchover { group, to: None },
+        };
+        self.to_roles(now, roles::Input::Move { wish, cause: action.cause });
+    }
+
+    fn forward(&mut self, now: Instant, group: Option<&GroupName>, command: Command) {
+        let owner = group.and_then(|g| self.domain.groups.get(g)).and_then(|r| r.active).map(|m| m.node);
+        let owner = owner.or_else(|| self.engine.as_ref()?.owner_of(command.body.object().as_str()));
+        match owner {
+            Some(node) if node != self.me => self.doors.forward(node, &command),
+            Some(_) => self.to_engine(now, engine::Input::Command(command)),
+            None => tracing::warn!(object = %command.body.object(), "nobody owns what a policy wants to change"),
+        }
+    }
+
+    pub(super) fn to_roles(&mut self, now: Instant, input: roles::Input) {
+        self.roles.handle(now, input);
+        while let Some(output) = self.roles.poll_output() {
+            self.on_role_output(now, output);
+        }
+    }
+
+    fn on_role_output(&mut self, now: Instant, output: roles::Output) {
+        match output {
+            roles::Output::Propose { ticket, entry, cause } => {
+                tracing::debug!(ticket, ?entry, "propose");
+                let cause = cause.filter(|c| c.sequence != 0);
+                self.doors.log.propose(Proposal { by: self.me, ticket, cause, entry });
+            }
+            roles::Output::Role { group, role } => {
+                tracing::info!(%group, ?role, "role");
+                self.doors.role(&group, role);
+            }
+            roles::Output::Replicas { group, nodes } => self.doors.checkpoints.prefer(&group, nodes),
+            roles::Output::Quiesce { group, epoch, to } => self.doors.checkpoints.quiesce(&group, epoch, to),
+            roles::Output::Resume { group, epoch } => self.doors.checkpoints.resume(&group, epoch),
+            roles::Output::Relinquish { group, epoch } => {
+                tracing::info!(%group, %epoch, "relinquishes");
+                self.doors.relinquish(&group, epoch);
+            }
+            roles::Output::Offer { group } => self.doors.checkpoints.offer(&group),
+            roles::Output::Tell { to, told } => self.doors.tell(to, &told),
+            roles::Output::TransferLeader { to } => {
+                tracing::info!(%to, "hands the control log's leadership over");
+                self.doors.log.transfer_leader(to);
+            }
+            roles::Output::Refused { cause, reason } => self.refused(now, cause, &reason),
+        }
+    }
+}
+
+/// The last so many events can be asked about.
+const HISTORY_MAX: usize = 20_000;
+
+pub(super) fn node_object(node: NodeId) -> String {
+    format!("/nodes/{node}")
+}
+
+pub(super) fn word(text: &str) -> Value {
+    Value::Enum(text.into())
+}
+
+/// What an entry was decided on, for people.
+fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
+    let Some(proposal) = proposal else { return format!("log up to entry {index}") };
+    let what = match &proposal.entry {
+        Entry::Takeover { evidence: sixnines_core::domain::Evidence::Released(releases), .. } if releases.is_empty() => "takeover, the old active's life is over".to_owned(),
+        Entry::Takeover { evidence: sixnines_core::domain::Evidence::Released(releases), .. } => {
+            let voters: Vec<String> = releases.iter().map(|r| r.voter.node.to_string()).collect();
+            format!("takeover, released by {}", voters.join(" "))
+        }
+        Entry::Takeover { .. } => "takeover, the old active gave it up".to_owned(),
+        Entry::Switchover { .. } => "switchover".to_owned(),
+        Entry::Start { .. } => "start".to_owned(),
+        Entry::Sync { in_sync, .. } => {
+            let nodes: Vec<String> = in_sync.iter().map(|m| m.node.to_string()).collect();
+            format!("in sync {{{}}}", nodes.join(" "))
+        }
+        Entry::Joined { node, .. } => format!("{node} joined"),
+        Entry::Confirm { node, .. } => format!("{} is back", node.node),
+        _ => "configuration".to_owned(),
+    };
+    format!("log entry {index}: {what}, asked by {}", proposal.by)
+}
+
+/// Wall time as people write it.
+pub(super) fn clock_text(wall: WallTime) -> String {
+    let seconds = wall.0 / 1_000_000_000;
+    let (hour, minute, second, ms) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, wall.0 / 1_000_000 % 1000);
+    format!("{hour:02}:{minute:02}:{second:02}.{ms:03}")
+}

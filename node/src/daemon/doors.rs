@@ -1,0 +1,155 @@
+//! The ways out of the core loop: to the control log, the peers, the units, the drivers, the journal, whoever watches.
+//!
+//! No call here waits for anyone. What has to wait is done by a task or thread at the other end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use sixnines_core::alarms::Severity;
+use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::engine::Command;
+use sixnines_core::event::{Body, Event};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
+use sixnines_core::roles::{Role, Told};
+use sixnines_core::value::{Outcome, Request, Value};
+use sixnines_discs::log;
+use sixnines_discs::mesh::MeshHandle;
+use sixnines_discs::wire::{Class, Kind};
+use tokio::sync::{mpsc, watch};
+
+use super::answers::Watcher;
+use super::checkpoints::Checkpoints;
+use super::core_loop::In;
+use super::drivers::Drivers;
+use super::keeper;
+
+/// Everything that the core loop can give orders to.
+pub(super) struct Doors {
+    pub(super) log: log::Handle,
+    pub(super) liveness: Arc<sixnines_discs::liveness::shell::Handle>,
+    pub(super) mesh: MeshHandle,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) keepers: BTreeMap<GroupName, mpsc::UnboundedSender<keeper::Order>>,
+    pub(super) drivers: Drivers,
+    pub(super) journal: Sender<super::journal::Line>,
+    pub(super) inbox: Sender<In>,
+    pub(super) peers: Vec<NodeId>,
+    pub(super) watchers: Vec<Watcher>,
+    pub(super) configuration: watch::Sender<Arc<DomainConfig>>,
+    pub(super) rights: Vec<crate::api::RightRow>,
+}
+
+impl Doors {
+    /// An event goes to the other nodes and to whoever watches.
+    pub(super) fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
+        self.watchers.retain(|w| w.tell(event));
+        if event.id.node != me {
+            return; // what came from elsewhere went to everybody from there
+        }
+        let class = class_of(event);
+        let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
+        for peer in &self.peers {
+            if let Err(error) = self.mesh.send(*peer, class, Kind::EVENT, bytes.clone()) {
+                tracing::debug!(%peer, %error, id = %event.id, "an event was not taken");
+            }
+        }
+    }
+
+    pub(super) fn journal(&self, record: Vec<u8>) {
+        if self.journal.try_send(super::journal::Line::Record(record)).is_err() {
+            tracing::warn!("the journal cannot keep up: a record is lost");
+        }
+    }
+
+    /// What was journalled so far shall be on disk soon; nobody waits for it here.
+    pub(super) fn sync_journal(&self) {
+        if self.journal.try_send(super::journal::Line::Sync).is_err() {
+            tracing::warn!("the journal cannot keep up");
+        }
+    }
+
+    pub(super) fn tell(&self, to: NodeId, told: &Told) {
+        let Ok(bytes) = postcard::to_allocvec(told) else { return };
+        if let Err(error) = self.mesh.send(to, Class::Control, Kind::LEASE, bytes) {
+            tracing::debug!(%to, %error, "a word about roles was not taken; it is repeated");
+        }
+    }
+
+    /// A policy here wants something of an object that is owned there.
+    pub(super) fn forward(&self, to: NodeId, command: &Command) {
+        let Ok(bytes) = postcard::to_allocvec(command) else { return };
+        if let Err(error) = self.mesh.send(to, Class::Control, Kind::COMMAND, bytes) {
+            tracing::warn!(%to, %error, "a command was not taken");
+        }
+    }
+
+    pub(super) fn link(&self, node: NodeId, link: LinkId, up: bool) {
+        if up { self.mesh.link_up(node, link) } else { self.mesh.link_down(node, link) }
+    }
+
+    pub(super) fn role(&self, group: &GroupName, role: Role) {
+        if let Some(keeper) = self.keepers.get(group) {
+            order(keeper, keeper::Order::Role(role));
+        }
+    }
+
+    /// Services fall silent by their keeper; the ownership of a chassis by leaving its driver alone.
+    pub(super) fn relinquish(&mut self, group: &GroupName, epoch: Epoch) {
+        match self.keepers.get(group) {
+            Some(keeper) => order(keeper, keeper::Order::Relinquish(epoch)),
+            None => {
+                self.drive(group, None);
+                self.checkpoints.relinquish(group, epoch);
+            }
+        }
+    }
+
+    /// This node owns a chassis under this epoch, or does not.
+    pub(super) fn drive(&mut self, group: &GroupName, epoch: Option<Epoch>) {
+        self.drivers.own(group, epoch);
+    }
+
+    pub(super) fn configured(&mut self, config: &DomainConfig) {
+        self.drivers.configured(config);
+        self.configuration.send_replace(Arc::new(config.clone()));
+    }
+
+    /// Requests go to the driver of their object; its answer comes back as an input.
+    pub(super) fn act(&self, request: Request) {
+        if let Some(service) = request.object.as_str().strip_prefix("/services/")
+            && let Some(keeper) = self.keepers.get(&GroupName::new(service))
+        {
+            let outcome = if request.control.as_str() == "restart" {
+                order(keeper, keeper::Order::Restart);
+                Outcome::Done
+            } else {
+                Outcome::Refused(format!("a service has no control {}", request.control))
+            };
+            return self.outcome(request.id, outcome);
+        }
+        self.drivers.act(request);
+    }
+
+    fn outcome(&self, request: EventId, outcome: Outcome) {
+        if self.inbox.send(In::Outcome { request, outcome }).is_err() {
+            tracing::debug!("the core loop has ended");
+        }
+    }
+}
+
+fn order(keeper: &mpsc::UnboundedSender<keeper::Order>, what: keeper::Order) {
+    if keeper.send(what).is_err() {
+        tracing::debug!("a keeper has ended");
+    }
+}
+
+/// How urgent an event is on the bus: alarms and what roles are about before readings.
+fn class_of(event: &Event) -> Class {
+    match (&event.body, &event.new) {
+        (Body::Alarm { .. }, _) => Class::Alarm,
+        _ if event.severity > Severity::Cleared => Class::Alarm,
+        (Body::Change, Some(Value::Int(_) | Value::Float(_))) => Class::Telemetry,
+        _ => Class::State,
+    }
+}

@@ -1,0 +1,195 @@
+//! `nines bench failover`: the same faults again and again, and what they cost a client.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::Outcome;
+use super::stage::Stage;
+use super::steps::Step;
+use super::{play, report};
+
+/// `nines bench failover`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  nines bench failover --json failover.json
+  nines bench failover --json - --runs 20 --faults node-killed,node-hung
+  nines bench failover --json quick.json --runs 3")]
+pub(crate) struct Options {
+    /// Where the result goes; - for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: PathBuf,
+    /// How often each fault is made.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) runs: u32,
+    /// Which faults, named as the demo's steps.
+    #[arg(long, value_delimiter = ',', default_value = "process-killed,node-killed,node-hung,links-cut,switchover")]
+    pub(crate) faults: Vec<Step>,
+}
+
+/// The file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BenchReport {
+    /// `failover`.
+    pub(crate) bench: String,
+    /// The domain's time profile.
+    pub(crate) profile: String,
+    /// What it ran on.
+    pub(crate) machine: String,
+    /// One per fault.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// The fault, named as the demo's step.
+    pub(crate) name: String,
+    /// Runs that count.
+    pub(crate) n: usize,
+    /// The client's longest gap, in [`Self::unit`].
+    pub(crate) median: f64,
+    /// Of the same.
+    pub(crate) p95: f64,
+    /// Of the same.
+    pub(crate) p99: f64,
+    /// Of the same.
+    pub(crate) max: f64,
+    /// `ms`.
+    pub(crate) unit: String,
+    /// Acknowledged changes that were lost, in all runs.
+    pub(crate) lost: u64,
+    /// The longest time of two actives, of all runs.
+    pub(crate) two_actives_ms: f64,
+    /// The p99 of the longest gap in windows of the same length without a fault, in between.
+    pub(crate) floor_p99: f64,
+    /// Runs in which the prober itself woke up more than 5 ms late: they count all the same.
+    pub(crate) prober_late: usize,
+    /// Runs that broke a promise or could not be finished.
+    pub(crate) broken: usize,
+}
+
+/// What the runs of one fault gave.
+#[derive(Debug, Default)]
+struct Runs {
+    gaps: Vec<f64>,
+    floors: Vec<f64>,
+    lost: u64,
+    two_actives_ms: f64,
+    prober_late: usize,
+    broken: usize,
+}
+
+impl Runs {
+    fn add(&mut self, outcome: &Outcome, floor: f64) {
+        self.gaps.push(outcome.report.outage_ms);
+        self.floors.push(floor);
+        self.lost += outcome.report.lost;
+        self.two_actives_ms = self.two_actives_ms.max(outcome.report.two_actives_ms);
+        self.prober_late += usize::from(outcome.prober_late > 0);
+        self.broken += usize::from(!outcome.broken.is_empty());
+    }
+
+    fn row(mut self, name: &str) -> Row {
+        self.gaps.sort_by(f64::total_cmp);
+        self.floors.sort_by(f64::total_cmp);
+        Row {
+            name: name.to_owned(),
+            n: self.gaps.len(),
+            median: quantile(&self.gaps, 0.5),
+            p95: quantile(&self.gaps, 0.95),
+            p99: quantile(&self.gaps, 0.99),
+            max: quantile(&self.gaps, 1.0),
+            unit: "ms".to_owned(),
+            lost: self.lost,
+            two_actives_ms: self.two_actives_ms,
+            floor_p99: quantile(&self.floors, 0.99),
+            prober_late: self.prober_late,
+            broken: self.broken,
+        }
+    }
+}
+
+/// The smallest value that a share of `q` of all values does not exceed (nearest rank); 0 of nothing.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few thousand runs at most")]
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(0.0)
+}
+
+/// Makes every fault `runs` times, the faults taking turns, so that a drift of the machine hits all alike.
+///
+/// # Errors
+/// If the domain does not come back after a fault.
+pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchReport> {
+    let mut all: Vec<(Step, Runs)> = options.faults.iter().map(|step| (*step, Runs::default())).collect();
+    for turn in 1..=options.runs {
+        for (step, runs) in &mut all {
+            stage.progress.now(&format!("run {turn} of {}: {}", options.runs, step.name()));
+            let (outcome, window) = play(stage, *step)?;
+            for broken in &outcome.broken {
+                stage.progress.tell(&format!("run {turn}, {}: {broken}", step.name()));
+            }
+            runs.add(&outcome, floor(stage, window)?);
+        }
+    }
+    let rows = all.into_iter().map(|(step, runs)| runs.row(step.name())).collect();
+    Ok(BenchReport { bench: "failover".to_owned(), profile: "fabric".to_owned(), machine: machine(), rows })
+}
+
+/// The longest gap in a window of that length in which nothing is done.
+fn floor(stage: &mut Stage, window: Duration) -> anyhow::Result<f64> {
+    stage.wait_redundant()?;
+    stage.client.mark("no fault")?;
+    std::thread::sleep(window);
+    Ok(report::rounded(stage.client.report()?.client.outage_ms))
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| text.lines().find_map(|l| Some(l.strip_prefix("model name")?.trim_start_matches([' ', '\t', ':']).to_owned())))
+        .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    format!("{cores} cores, {cpu}, Linux {kernel}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!([0.5, 0.95, 0.99, 1.0].map(|q| quantile(&values, q)), [50.0, 95.0, 99.0, 100.0]);
+        assert_eq!(quantile(&[7.0], 0.5), 7.0);
+        assert_eq!(quantile(&[], 0.99), 0.0);
+    }
+
+    #[test]
+    fn a_late_prober_is_shown_and_its_run_counts() {
+        let outcome = |gap: f64, late| Outcome {
+            report: report::StepReport {
+                name: "node-killed".into(),
+                outage_ms: gap,
+                acknowledged: 1,
+                lost: 0,
+                two_actives_ms: 0.0,
+                suspensions: 0,
+                moved: true,
+                why: vec![],
+            },
+            movement: String::new(),
+            broken: vec![],
+            told: vec![],
+            prober_late: late,
+        };
+        let mut runs = Runs::default();
+        runs.add(&outcome(28.0, 0), 1.5);
+        runs.add(&outcome(90.0, 3), 2.5);
+        let row = runs.row("node-killed");
+        assert_eq!((row.n, row.max, row.median, row.floor_p99, row.prober_late, row.broken), (2, 90.0, 28.0, 2.5, 1, 0));
+    }
+}

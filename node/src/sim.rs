@@ -1,0 +1,93 @@
+//! The product in virtual time: a node of [`sixnines_hwsim::domain`] made of the very machines that the daemon runs.
+//!
+//! Liveness, roles, checkpoint copies and the control log are the product's own; what is simulated is what lies around them: wires,
+//! clocks, disks, the kernel's gate, and an application that keeps its state in a checkpoint.
+
+mod app;
+mod node;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::ids::{GroupName, NodeId};
+use sixnines_discs::log::sim::SimDisk;
+use sixnines_hwsim::domain::chaos::{self, Report};
+use sixnines_hwsim::domain::seeds::Stream;
+use sixnines_hwsim::domain::{Maker, Setup};
+
+use node::Node;
+
+/// A safety rule to break on purpose, so that it can be seen that the invariants notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// None: the product as it is.
+    #[default]
+    None,
+    /// The kernel's gate stays open for whoever opened it once.
+    GateNeverCloses,
+    /// An application that lost its role goes on answering from its memory.
+    OldEpochAnswers,
+    /// The active acknowledges before anybody else has the write.
+    AcknowledgesAlone,
+}
+
+/// What one seed is run with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// A rule to break.
+    pub(crate) mutation: Mutation,
+    /// Faults in the first phase.
+    pub(crate) faults: u64,
+}
+
+/// Runs one seed of a three-node domain with two services.
+pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
+    let config = three_nodes();
+    let nodes: Vec<NodeId> = config.nodes.iter().map(|n| n.id).collect();
+    let services: Vec<GroupName> = config.services.iter().map(|s| s.name.clone()).collect();
+    let setup = Setup { seed, nodes, links: 2, services, maker: maker(config, seed, plan.mutation) };
+    chaos::run(setup, plan.faults)
+}
+
+/// Makes nodes whose disks outlive them, less what was not synced.
+fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
+    let mut disks: BTreeMap<NodeId, SimDisk> = BTreeMap::new();
+    let mut power = Stream::new(seed, "power cuts");
+    Box::new(move |me, restarts, life, now| {
+        let disk = disks.entry(me).or_insert_with(SimDisk::new).clone();
+        if restarts > 0 {
+            disk.crash(power.draw());
+        }
+        Box::new(Node::start(me, life, now, &config, disk, restarts == 0, mutation))
+    })
+}
+
+/// n1 and n2 in mxp1, n3 in mxp2, and two services, so that nothing assumes one.
+fn three_nodes() -> DomainConfig {
+    let node = |id: u16, chassis: &str| NodeConfig {
+        id: NodeId(id),
+        chassis: chassis.into(),
+        links: (1..=2).map(|link| format!("10.0.{link}.{id}:7400").parse().expect("an address")).collect(),
+        voter: true,
+        witness: false,
+    };
+    let service = |name: &str, nodes: Vec<NodeId>| ServiceConfig {
+        name: name.into(),
+        command: vec!["server".into()],
+        addresses: Vec::new(),
+        device: None,
+        nodes,
+        copies: 2,
+        floor: 1,
+        on_total_loss: OnTotalLoss::Best,
+    };
+    DomainConfig {
+        domain: "sim".into(),
+        profile: Profile::Fabric,
+        nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
+        chassis: ["mxp1", "mxp2"].map(|name| ChassisConfig { name: name.into(), manager: None }).into(),
+        services: vec![service("calls", Vec::new()), service("billing", vec![NodeId(3), NodeId(2)])],
+    }
+}

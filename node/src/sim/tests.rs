@@ -1,0 +1,55 @@
+//! Whole domains from one seed. `NINES_SEED=n` replays one, `NINES_SEEDS=n` runs so many.
+
+use sixnines_hwsim::domain::chaos::Report;
+
+use super::{Mutation, Plan, run};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn check(report: &Report) {
+    if let Some(failure) = &report.failure {
+        let tail = report.story.len().saturating_sub(400);
+        for line in &report.story[tail..] {
+            eprintln!("{line}");
+        }
+        panic!("seed {}: {failure}\nreplay: NINES_SEED={} cargo test -p sixnines sim::tests::seeds", report.seed, report.seed);
+    }
+}
+
+#[test]
+fn seeds() {
+    if let Some(seed) = number("NINES_SEED") {
+        return check(&run(seed, &Plan { faults: FAULTS, ..Plan::default() }));
+    }
+    let (mut answers, mut losses) = (0, 0);
+    for seed in 1..=number("NINES_SEEDS").unwrap_or(SEEDS) {
+        let report = run(seed, &Plan { faults: FAULTS, ..Plan::default() });
+        check(&report);
+        answers += report.answers;
+        losses += u64::from(report.losses > 0);
+    }
+    let seeds = number("NINES_SEEDS").unwrap_or(SEEDS);
+    assert!(losses * 4 <= seeds, "in {losses} of {seeds} runs all copies died: too few runs say anything about lost writes");
+    assert!(answers > 1000, "clients got {answers} answers: that is no service");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let plan = Plan { faults: FAULTS, ..Plan::default() };
+    assert_eq!(run(5, &plan).checksum, run(5, &plan).checksum);
+    assert_ne!(run(5, &plan).checksum, run(6, &plan).checksum);
+}
+
+/// Each rule taken out must be noticed, or the seeds above prove nothing.
+#[test]
+fn every_broken_rule_is_found() {
+    for mutation in [Mutation::GateNeverCloses, Mutation::OldEpochAnswers, Mutation::AcknowledgesAlone] {
+        let found = (1..=40).find(|seed| run(*seed, &Plan { mutation, faults: FAULTS }).failure.is_some());
+        assert!(found.is_some(), "{mutation:?} goes unnoticed in 40 seeds");
+    }
+}
+
+const FAULTS: u64 = 12;
+const SEEDS: u64 = 30;

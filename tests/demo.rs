@@ -1,0 +1,117 @@
+//! The demo as a user runs it: real processes, every fault, and the same with a protection taken out, which must show.
+//!
+//! One at a time: a domain at profile `fabric` wants the machine for itself.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+const STEPS: [&str; 8] = [
+    "fans-failed",
+    "process-killed",
+    "node-killed",
+    "standby-killed",
+    "node-hung",
+    "links-cut",
+    "one-link-cut",
+    "switchover",
+];
+
+struct Run {
+    code: Option<i32>,
+    report: Value,
+    story: String,
+}
+
+/// Runs the demo; as somebody without rights if `nobody`.
+fn demo(arguments: &[&str], nobody: bool) -> Run {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
+    command.args(["demo", "--json", "-"]).args(arguments).stdin(Stdio::null());
+    if nobody && nix::unistd::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().expect("the demo runs");
+    let story = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no report ({e}):\n{story}"));
+    Run { code: output.status.code(), report, story }
+}
+
+impl Run {
+    fn steps(&self) -> &Vec<Value> {
+        self.report["steps"].as_array().expect("a report has steps")
+    }
+
+    fn step(&self, name: &str) -> &Value {
+        self.steps().iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no step {name}:\n{}", self.story))
+    }
+
+    fn assert_kept(&self, steps: &[&str]) {
+        let names: Vec<_> = self.steps().iter().map(|s| s["name"].as_str().unwrap()).collect();
+        assert_eq!(names, steps, "{}", self.story);
+        assert_eq!((self.code, &self.report["ok"]), (Some(0), &true.into()), "{}", self.story);
+        for step in self.steps() {
+            assert_eq!(step["lost"], 0, "{step}\n{}", self.story);
+            assert_eq!(step["two_actives_ms"], 0.0, "{step}\n{}", self.story);
+            assert!(step["acknowledged"].as_u64().unwrap() > 100, "{step}");
+            assert!(!step["why"].as_array().unwrap().is_empty(), "{step}");
+            assert!(step["outage_ms"].is_number() && step["suspensions"].is_number(), "{step}");
+            let stays = ["fans-failed", "standby-killed", "one-link-cut"].contains(&step["name"].as_str().unwrap());
+            assert_eq!(step["moved"], !stays, "{step}");
+        }
+    }
+}
+
+#[test]
+fn every_fault_keeps_every_promise() {
+    demo(&[], false).assert_kept(&STEPS);
+}
+
+#[test]
+fn the_faults_of_nodes_keep_every_promise_without_any_rights() {
+    let steps = ["process-killed", "node-killed", "node-hung", "links-cut"];
+    let run = demo(&["--steps", &steps.join(",")], true);
+    if run.report["mode"] == "loopback" {
+        eprintln!("SKIPPED: no user namespaces on this machine");
+        return;
+    }
+    run.assert_kept(&steps);
+}
+
+#[test]
+fn loopback_shows_what_it_can_and_says_what_not() {
+    let run = demo(&["--loopback", "--steps", "process-killed,node-killed,links-cut,switchover"], false);
+    run.assert_kept(&["process-killed", "node-killed", "switchover"]);
+    assert_eq!(run.report["mode"], "loopback");
+    assert!(run.story.contains("left out"), "{}", run.story);
+}
+
+#[test]
+fn without_the_gate_a_stopped_node_is_seen_speaking() {
+    let run = demo(&["--steps", "node-hung", "--without", "gate"], false);
+    if run.report["mode"] == "loopback" {
+        eprintln!("SKIPPED: no namespaces on this machine");
+        return;
+    }
+    assert_eq!((run.code, &run.report["ok"]), (Some(1), &false.into()), "{}", run.story);
+    assert!(run.step("node-hung")["two_actives_ms"].as_f64().unwrap() > 0.0, "{}", run.story);
+}
+
+#[test]
+fn without_the_epoch_check_two_actives_are_seen() {
+    let run = demo(&["--steps", "node-hung", "--without", "epoch-check"], false);
+    assert_eq!((run.code, &run.report["ok"]), (Some(1), &false.into()), "{}", run.story);
+    assert!(run.step("node-hung")["two_actives_ms"].as_f64().unwrap() > 0.0, "{}", run.story);
+}
+
+#[test]
+fn an_unknown_step_is_named_with_the_known_ones() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nines")).args(["demo", "--steps", "node-kill"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("node-kill") && text.contains("standby-killed"), "{text}");
+}
