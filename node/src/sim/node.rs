@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Ticket};
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
-use sixnines_core::ids::{EventId, GroupName, LogIndex, Member, NodeId};
+use sixnines_core::ids::{EventId, GroupName, LogIndex, NodeId};
 use sixnines_core::roles::{self, Role, Roles, Told, Unit};
 use sixnines_core::time::Instant;
 use sixnines_discs::liveness::wire::Heartbeat;
@@ -24,7 +24,7 @@ use crate::standing::standing;
 #[derive(Serialize, Deserialize)]
 enum Frame {
     Log(Vec<u8>),
-    Copy { group: GroupName, from: Member, bytes: Vec<u8> },
+    Copy { group: GroupName, bytes: Vec<u8> },
     Told(Told),
 }
 
@@ -155,14 +155,14 @@ impl Node {
         match postcard::from_bytes(bytes) {
             Ok(Frame::Log(frame)) => self.log.handle().frame(from, frame),
             Ok(Frame::Told(told)) => self.roles.handle(now, roles::Input::Told { from, told }),
-            Ok(Frame::Copy { group, from: member, bytes }) if member.node == from => {
+            Ok(Frame::Copy { group, bytes }) => {
                 if let Some(group) = self.groups.get_mut(&group)
-                    && let Err(fault) = group.copy.handle(now, sixnines_checkpoint::Input::Frame { from: member, bytes: &bytes })
+                    && let Err(fault) = group.copy.handle(now, sixnines_checkpoint::Input::Frame { from, bytes: &bytes })
                 {
-                    self.out.push(SimOutput::Note(format!("a frame of {member} is refused: {fault}")));
+                    self.out.push(SimOutput::Note(format!("a frame of {from} is refused: {fault}")));
                 }
             }
-            Ok(Frame::Copy { .. }) | Err(_) => {}
+            Err(_) => {}
         }
     }
 
@@ -408,8 +408,7 @@ impl Node {
         use sixnines_checkpoint::Output;
         match output {
             Output::Send { to, bytes } => {
-                let Some(from) = self.roles.member() else { return };
-                self.mesh(to.node, &Frame::Copy { group: name.clone(), from, bytes });
+                self.mesh(to.node, &Frame::Copy { group: name.clone(), bytes });
             }
             Output::Acknowledged { ticket, outcome } => {
                 let answer = self.groups.get_mut(name).and_then(|g| g.app.acknowledged(ticket, outcome));
