@@ -448,9 +448,9 @@ impl Liveness {
         let voters = self.standing.iter().filter(|(_, s)| s.voter);
         let mut granted: Vec<Instant> = voters
             .map(|(node, standing)| match self.peers.get(node) {
-                None => self.granted_self,
+                None if *node == self.me => self.granted_self,
                 Some(p) if p.granted_me_by.incarnation == standing.incarnation => p.granted_me,
-                Some(_) => Instant::ZERO,
+                Some(_) | None => Instant::ZERO, // also a voter that this node was never told how to reach
             })
             .collect();
         granted.sort_unstable_by(|a, b| b.cmp(a));

@@ -230,7 +230,7 @@ enum Happening {
     Deliver(Parcel),
     Wake(NodeId),
     Restart(NodeId),
-    CallAgain { client: usize },
+    CallAgain { client: usize, turn: u64 },
 }
 
 struct Entry {
@@ -262,6 +262,8 @@ struct Client {
     next_request: u64,
     open: Option<Call>,
     random: Stream,
+    /// Only the newest of its plans counts: an answer overtakes the repeat that was planned before.
+    turn: u64,
 }
 
 /// The wires' present manners.
@@ -355,7 +357,7 @@ impl World {
         for group in &setup.services {
             for number in 1..=CLIENTS {
                 let random = Stream::new(setup.seed, &format!("client {group} {number}"));
-                clients.push(Client { group: group.clone(), next_request: number << 32, open: None, random });
+                clients.push(Client { group: group.clone(), next_request: number << 32, open: None, random, turn: 0 });
             }
         }
         let mut world = Self {
@@ -379,7 +381,7 @@ impl World {
             world.start(node);
         }
         for client in 0..world.clients.len() {
-            world.schedule(MS * (1 + client as u64), Happening::CallAgain { client });
+            world.plan_call(client, MS * (1 + client as u64));
         }
         world
     }
@@ -550,7 +552,8 @@ impl World {
             Happening::Wake(node) => self.wake(node),
             Happening::Restart(node) if !self.is_up(node) => self.start(node),
             Happening::Restart(_) => {}
-            Happening::CallAgain { client } => self.call(client),
+            Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
+            Happening::CallAgain { .. } => {}
         }
     }
 
@@ -690,7 +693,13 @@ impl World {
         self.judge.answered(self.now, group, answer);
         self.clients[client].open = None;
         let pause = MS + self.clients[client].random.below(4 * MS);
-        self.schedule(self.now + pause, Happening::CallAgain { client });
+        self.plan_call(client, self.now + pause);
+    }
+
+    fn plan_call(&mut self, client: usize, at: Truth) {
+        self.clients[client].turn += 1;
+        let turn = self.clients[client].turn;
+        self.schedule(at, Happening::CallAgain { client, turn });
     }
 
     /// A client's call reaches whoever speaks for the address; at the instant of a takeover that may be nobody.
@@ -712,7 +721,7 @@ impl World {
             }
         }
         if self.clients[client].open.is_some() {
-            self.schedule(self.now + CALL_AGAIN, Happening::CallAgain { client });
+            self.plan_call(client, self.now + CALL_AGAIN);
         }
     }
 

@@ -151,7 +151,18 @@ impl Node {
 
         let checkpoints = Checkpoints::new(service.clone(), me, config, &inbox);
         let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile) };
-        let port = LogPort { me, life, mesh: mesh.handle(), liveness: Arc::clone(&liveness), service: service.clone(), inbox: inbox.clone(), turns: Arc::clone(&turns) };
+        let numbers = services.iter().enumerate().map(|(number, s)| (s.name.clone(), number as u64)).collect();
+        let port = LogPort {
+            me,
+            life,
+            mesh: mesh.handle(),
+            liveness: Arc::clone(&liveness),
+            service: service.clone(),
+            inbox: inbox.clone(),
+            turns: Arc::clone(&turns),
+            numbers,
+            speaks: std::sync::Mutex::default(),
+        };
         let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
         bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
         let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };

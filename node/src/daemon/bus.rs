@@ -1,11 +1,12 @@
 //! What comes in from the mesh, sorted to where it belongs, and what the control log says. All calls are on others' threads and never wait.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel::Sender;
 use sixnines_checkpoint::service::Service;
 use sixnines_core::domain::{Change, Domain, Proposal, Void};
-use sixnines_core::ids::{LinkId, LogIndex, NodeId};
+use sixnines_core::ids::{Epoch, GroupName, LinkId, LogIndex, Member, NodeId};
 use sixnines_discs::liveness::Part;
 use sixnines_discs::liveness::shell::{Handle as Liveness, Order, Turns};
 use sixnines_discs::log::{Failure, Handle as Log, Lane, Port, ProposeError, lane};
@@ -14,6 +15,7 @@ use sixnines_discs::wire::{Class, Kind};
 
 use super::checkpoints::GroupFrame;
 use super::core_loop::In;
+use super::keeper::sink;
 use crate::standing::standing;
 
 /// The mesh's receiver. Parts that start after the mesh are filled in when they are there; what comes before is dropped and, where it
@@ -86,9 +88,32 @@ pub(super) struct LogPort {
     pub(super) service: Service,
     pub(super) inbox: Sender<In>,
     pub(super) turns: Arc<Turns>,
+    /// The services that have a gate, by their keepers' numbers.
+    pub(super) numbers: BTreeMap<GroupName, u64>,
+    /// Under which epoch each of them speaks here.
+    pub(super) speaks: Mutex<BTreeMap<GroupName, Epoch>>,
 }
 
 impl LogPort {
+    /// A role that is gone closes its gate *before* the heartbeats say that this entry has been applied: they are what a grant
+    /// of the next lease rests on (protocol 3.3).
+    fn close_what_is_lost(&self, me: Option<Member>, domain: &Domain) {
+        let mut speaks = self.speaks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, number) in &self.numbers {
+            let row = domain.groups.get(name).filter(|r| r.active.is_some() && r.active == me);
+            let now = row.map(|r| r.epoch);
+            let before = speaks.get(name).copied();
+            if let Some(epoch) = before.filter(|e| Some(*e) != now) {
+                let (done, _) = crossbeam::channel::bounded(1);
+                self.liveness.order(Order::Close(sink(*number, epoch), done));
+            }
+            match now {
+                Some(epoch) => speaks.insert(name.clone(), epoch),
+                None => speaks.remove(name),
+            };
+        }
+    }
+
     fn core(&self, input: In) {
         if self.inbox.send(input).is_err() {
             tracing::debug!("the core loop has ended");
@@ -110,6 +135,7 @@ impl Port for LogPort {
     fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
         let rows = standing(domain, self.me, self.life);
         let mine = domain.member(self.me).filter(|_| domain.nodes.get(&self.me).is_some_and(|r| r.nonce == self.life));
+        self.close_what_is_lost(mine, domain);
         self.liveness.order(Order::Applied(index, rows));
         let domain = Arc::new(domain.clone());
         self.core(In::Applied { index, proposal: proposal.cloned(), outcome: outcome.clone(), domain: Arc::clone(&domain) });

@@ -231,7 +231,7 @@ impl Keeper {
 }
 
 /// Names one service under one epoch to the liveness thread: what is closed under a name never opens again.
-fn sink(number: u64, epoch: Epoch) -> u64 {
+pub(super) fn sink(number: u64, epoch: Epoch) -> u64 {
     (number + 1) << 40 | epoch.0
 }
 

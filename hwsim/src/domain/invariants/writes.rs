@@ -22,6 +22,8 @@ struct Value {
 #[derive(Debug, Default)]
 struct Key {
     values: BTreeMap<u64, Value>,
+    /// Those that were acknowledged and not replaced yet.
+    standing: BTreeSet<u64>,
     /// Something was acknowledged or shown: it can no longer be empty.
     is_filled: bool,
 }
@@ -31,9 +33,12 @@ impl Key {
     fn settle(&mut self, value: u64) {
         self.is_filled = true;
         let Some(asked) = self.values.get(&value).map(|v| v.asked) else { return };
-        for (_, older) in self.values.iter_mut().filter(|(v, _)| **v != value) {
-            older.is_replaced |= older.acknowledged.is_some_and(|at| at < asked);
-        }
+        let values = &mut self.values;
+        self.standing.retain(|older| {
+            let Some(older) = values.get_mut(older).filter(|_| *older != value) else { return true };
+            older.is_replaced = older.acknowledged.is_some_and(|at| at < asked);
+            !older.is_replaced
+        });
     }
 }
 
@@ -62,6 +67,7 @@ impl Writes {
         if self.lost.insert((group.clone(), epoch)) {
             for (_, key) in self.keys.iter_mut().filter(|((g, _), _)| g == group) {
                 key.is_filled = false;
+                key.standing.clear();
                 key.values.values_mut().for_each(|v| v.is_replaced = false);
             }
         }
@@ -87,6 +93,7 @@ impl Writes {
                 return Err(format!("{group} acknowledges request {}, which nobody made", answer.request));
             };
             value.acknowledged = Some(at);
+            key.standing.insert(answer.request);
             key.settle(answer.request);
             return Ok(());
         }
