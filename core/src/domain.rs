@@ -33,7 +33,7 @@ pub struct Domain {
     pub bundle_version: Version,
     /// What is known of each node that ever joined.
     pub nodes: BTreeMap<NodeId, NodeRow>,
-    /// The role table.
+    /// The role table. A group that was configured away keeps its row.
     pub groups: BTreeMap<GroupName, GroupRow>,
 }
 
@@ -44,9 +44,9 @@ pub struct NodeRow {
     pub incarnation: Incarnation,
     /// What the node gave as proof that the `Joined` entry is its own.
     pub nonce: u64,
-    /// Index of the last `Joined` or `Confirm` of this node: releases that name an older one are void.
+    /// Index of the last `Joined` or `Confirm` of this node, or of the last change of the voters: releases that name an older one are void.
     pub since: LogIndex,
-    /// Index of the last entry that names this node: who has not applied it gets no lease.
+    /// Index of the last entry that names this node, void ones included: who has not applied it gets no lease.
     pub about: LogIndex,
 }
 
@@ -130,10 +130,19 @@ impl Domain {
     pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<Vec<Change>, Void> {
         assert!(index > self.applied, "entry {index} applied after {}", self.applied);
         self.applied = index;
+        let result = self.change(index, entry);
+        // Void or not: voters count what their log holds about a node, and cannot know what will be void (3.3).
+        for node in entry.about() {
+            self.touch(index, node);
+        }
+        result
+    }
+
+    fn change(&mut self, index: LogIndex, entry: &Entry) -> Result<Vec<Change>, Void> {
         match entry {
             Entry::Joined { node, nonce } => self.joined(index, *node, *nonce),
             Entry::Confirm { node, since } => self.confirm(index, *node, *since),
-            Entry::Configure { expected, config } => self.configure(*expected, config),
+            Entry::Configure { expected, config } => self.configure(index, *expected, config),
             Entry::Bundle { expected, bundle } => self.replace_bundle(*expected, bundle),
             Entry::Start { group, version, to, offers, lost } => self.start(index, group, *version, *to, offers, *lost),
             Entry::Takeover { group, version, to, evidence } => self.takeover(index, group, *version, *to, evidence),
@@ -193,9 +202,15 @@ impl Domain {
         Ok(vec![Change::Confirmed(node)])
     }
 
-    fn configure(&mut self, expected: Version, config: &DomainConfig) -> Result<Vec<Change>, Void> {
+    /// A group that goes keeps its row: should it come back, its epoch goes on, and its old active is not forgotten.
+    fn configure(&mut self, index: LogIndex, expected: Version, config: &DomainConfig) -> Result<Vec<Change>, Void> {
         expect_version(expected, self.config_version)?;
         config.check().map_err(|e| Void::Config(e.to_string()))?;
+        let voters = |c: &DomainConfig| c.voters().collect::<BTreeSet<_>>();
+        if self.config_version > Version(0) && voters(config) != voters(&self.config) {
+            // What the old voters promised binds the new ones: every release is to be given anew.
+            self.nodes.values_mut().for_each(|row| (row.since, row.about) = (index, index));
+        }
         self.config = config.clone();
         self.config_version.0 += 1;
         let mut changes = vec![Change::Configured];
@@ -205,8 +220,6 @@ impl Domain {
                 changes.push(Change::Group(group.name.clone()));
             }
         }
-        let named: BTreeSet<_> = config.groups().map(|g| g.name.clone()).collect();
-        self.groups.retain(|name, _| named.contains(name));
         Ok(changes)
     }
 

@@ -3,7 +3,7 @@
 //! Sequences are made half of entries that fit what the domain says at that moment (else nearly all would be void), and half of
 //! entries about lives, versions and epochs that never were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -140,7 +140,14 @@ fn step(domain: &mut Domain, entry: &Entry) -> Result<bool, TestCaseError> {
     let result = domain.apply(index, entry);
     prop_assert_eq!(domain.applied, index);
     if let Err(void) = &result {
-        prop_assert_eq!(&Domain { applied: before.applied, ..domain.clone() }, &before, "void ({}) and yet it changed something", void);
+        let mut unchanged = Domain { applied: before.applied, ..domain.clone() };
+        for (id, row) in &mut unchanged.nodes {
+            row.about = before.nodes[id].about;
+        }
+        prop_assert_eq!(&unchanged, &before, "void ({}) and yet it changed something", void);
+    }
+    for node in entry.about().filter_map(|n| domain.nodes.get(&n)) {
+        prop_assert_eq!(node.about, index, "voters hold that this entry is about it, and it can never say that it has applied it");
     }
     prop_assert!(domain.config_version >= before.config_version && domain.bundle_version >= before.bundle_version);
     prop_assert_eq!(domain.config == before.config || domain.config_version > before.config_version, true);
@@ -212,9 +219,14 @@ proptest! {
     #[test]
     fn any_sequence_of_entries_keeps_the_rows_in_order(begin in any::<bool>(), entries in vec((entry(), prop::bool::weighted(0.6)), 1..60)) {
         let mut domain = if begin { begun() } else { Domain::default() };
+        let mut highest: BTreeMap<GroupName, Epoch> = BTreeMap::new();
         for (entry, fits) in entries {
             let entry = if fits { fit(&domain, entry) } else { entry };
             step(&mut domain, &entry)?;
+            for (name, row) in &domain.groups {
+                let known = highest.insert(name.clone(), row.epoch);
+                prop_assert!(known.is_none_or(|e| e <= row.epoch), "{} went from epoch {:?} back to {}", name, known, row.epoch);
+            }
         }
     }
 

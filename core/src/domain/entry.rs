@@ -151,7 +151,8 @@ impl Entry {
             },
             Self::Switchover { by, to, .. } => vec![by.node, to.node],
             Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
-            Self::Configure { .. } | Self::Bundle { .. } => Vec::new(),
+            Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
+            Self::Bundle { .. } => Vec::new(),
         };
         named.into_iter()
     }

@@ -34,7 +34,7 @@ fn domain() -> Domain {
     let mut domain = Domain::default();
     apply(&mut domain, &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
     for id in 1..=3 {
-        apply(&mut domain, &Entry::Joined { node: NodeId(id), nonce: u64::from(id) }).expect("a node of the domain");
+        join(&mut domain, id, u64::from(id)).expect("a node of the domain");
     }
     domain
 }
@@ -48,6 +48,11 @@ fn apply(domain: &mut Domain, entry: &Entry) -> Result<Vec<Change>, Void> {
     let decoded = Entry::decode(&entry.encode()).expect("own bytes");
     assert_eq!(&decoded, entry);
     domain.apply(index, &decoded)
+}
+
+/// A node joins.
+fn join(domain: &mut Domain, id: u16, nonce: u64) -> Result<Vec<Change>, Void> {
+    apply(domain, &Entry::Joined { node: NodeId(id), nonce })
 }
 
 fn member(domain: &Domain, id: u16) -> Member {
@@ -127,14 +132,14 @@ fn a_confirmed_node_voids_the_releases_made_before() {
 fn a_restarted_voters_release_counts_no_more() {
     let mut domain = serving();
     let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
-    apply(&mut domain, &Entry::Joined { node: NodeId(2), nonce: 9 }).expect("a restart");
+    join(&mut domain, 2, 9).expect("a restart");
     assert_eq!(apply(&mut domain, &late), Err(Void::Releases { valid: 1, needed: 2 }));
 }
 
 #[test]
 fn a_new_life_is_in_no_set_and_its_old_one_can_be_succeeded() {
     let mut domain = serving();
-    apply(&mut domain, &Entry::Joined { node: NodeId(1), nonce: 9 }).expect("a restart");
+    join(&mut domain, 1, 9).expect("a restart");
     assert_eq!(row(&domain).in_sync, [member(&domain, 3)].into());
     let entry = takeover(&domain, 3, Evidence::Released(Vec::new()));
     apply(&mut domain, &entry).expect("a life that is over speaks no more");
@@ -172,7 +177,7 @@ fn a_start_needs_an_empty_set_and_every_offer() {
     let early = start(&domain, to, &[1, 2, 3]);
     assert!(matches!(apply(&mut domain, &early), Err(Void::Start(_))), "a member lives");
     for node in [1, 3] {
-        apply(&mut domain, &Entry::Joined { node: NodeId(node), nonce: 9 }).expect("a restart");
+        join(&mut domain, node, 9).expect("a restart");
     }
     let to = member(&domain, 3);
     let partial = start(&domain, to, &[1, 3]);
@@ -195,8 +200,39 @@ fn bytes_that_are_no_entry_are_refused() {
 fn a_repeated_join_begins_no_second_life() {
     let mut domain = domain();
     let before = member(&domain, 1);
-    assert_eq!(apply(&mut domain, &Entry::Joined { node: NodeId(1), nonce: 1 }), Err(Void::Repeated));
+    assert_eq!(join(&mut domain, 1, 1), Err(Void::Repeated));
     assert_eq!(member(&domain, 1), before);
-    apply(&mut domain, &Entry::Joined { node: NodeId(1), nonce: 77 }).expect("another life");
+    join(&mut domain, 1, 77).expect("another life");
     assert_ne!(member(&domain, 1), before);
+}
+
+#[test]
+fn a_group_that_went_and_came_back_goes_on_where_it_was() {
+    let mut domain = serving();
+    let (with, before) = (domain.config.clone(), row(&domain).clone());
+    let without = DomainConfig { services: Vec::new(), ..with.clone() };
+    for (expected, config) in [(Version(1), without), (Version(2), with)] {
+        apply(&mut domain, &Entry::Configure { expected, config }).expect("a good configuration");
+    }
+    assert_eq!(row(&domain), &before, "else another node could be started beside the old active");
+}
+
+#[test]
+fn other_voters_void_every_release() {
+    let mut domain = serving();
+    let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    let mut config = domain.config.clone();
+    config.nodes.push(NodeConfig { id: NodeId(4), links: vec!["10.1.0.4:7400".parse().expect("an address")], ..config.nodes[0].clone() });
+    config.nodes[1].voter = false;
+    apply(&mut domain, &Entry::Configure { expected: Version(1), config }).expect("n4 votes in place of n2");
+    assert!(matches!(apply(&mut domain, &late), Err(Void::Releases { valid: 0, .. })), "n1 may hold a lease by n2, whom nobody asks now");
+}
+
+/// Voters refuse a lease to who has not applied what their log holds about it; what is void is in the log too.
+#[test]
+fn a_void_entry_counts_for_who_is_named_in_it() {
+    let mut domain = serving();
+    let void = takeover(&domain, 3, Evidence::Released(Vec::new()));
+    apply(&mut domain, &void).expect_err("nobody has released n1");
+    assert_eq!(domain.nodes[&NodeId(3)].about, domain.applied);
 }
