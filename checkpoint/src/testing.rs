@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release};
-use sixnines_core::ids::{Epoch, GroupName, LogIndex, Member, NodeId, Version};
+use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use sixnines_core::roles::Offer;
 use sixnines_core::time::Instant;
 
@@ -91,9 +91,9 @@ impl Rig {
             offers: BTreeMap::new(),
         };
         rig.commit(&Entry::Configure { expected: Version(0), config: domain_config(&data) });
-        rig.commit(&Entry::Joined { node: WITNESS, nonce: 1 });
+        rig.commit(&Entry::Joined { node: WITNESS, nonce: 1, replaces: Incarnation(0) });
         for node in &data {
-            rig.commit(&Entry::Joined { node: *node, nonce: 1 });
+            rig.commit(&Entry::Joined { node: *node, nonce: 1, replaces: Incarnation(0) });
         }
         let (version, to) = (rig.row().version, rig.member(data[0]));
         rig.commit(&Entry::Start { group: group(), version, to, offers: BTreeSet::new(), lost: false });

@@ -140,7 +140,7 @@ impl Domain {
 
     fn change(&mut self, index: LogIndex, entry: &Entry) -> Result<Vec<Change>, Void> {
         match entry {
-            Entry::Joined { node, nonce } => self.joined(index, *node, *nonce),
+            Entry::Joined { node, nonce, replaces } => self.joined(index, *node, *nonce, *replaces),
             Entry::Confirm { node, since } => self.confirm(index, *node, *since),
             Entry::Configure { expected, config } => self.configure(index, *expected, config),
             Entry::Bundle { expected, bundle } => self.replace_bundle(*expected, bundle),
@@ -167,12 +167,16 @@ impl Domain {
     }
 
     /// Rule 1.3: removes the node's older life from every in-sync set.
-    fn joined(&mut self, index: LogIndex, node: NodeId, nonce: u64) -> Result<Vec<Change>, Void> {
+    fn joined(&mut self, index: LogIndex, node: NodeId, nonce: u64, replaces: Incarnation) -> Result<Vec<Change>, Void> {
         if self.config_version > Version(0) && self.config.node(node).is_none() {
             return Err(Void::Unknown(node.to_string()));
         }
         if self.nodes.get(&node).is_some_and(|row| row.nonce == nonce) {
             return Err(Void::Repeated); // a proposal of unknown outcome, proposed again: the life has begun already
+        }
+        let present = self.nodes.get(&node).map_or(Incarnation(0), |row| row.incarnation);
+        if present != replaces {
+            return Err(Void::Superseded(Member { node, incarnation: replaces }));
         }
         let incarnation = Incarnation(index.0);
         self.nodes.insert(node, NodeRow { incarnation, nonce, since: index, about: index });

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Domain, Entry, Release};
-use crate::ids::{ChassisName, Epoch, EventId, GroupName, Member, NodeId, Version};
+use crate::ids::{ChassisName, Epoch, EventId, GroupName, Incarnation, Member, NodeId, Version};
 use crate::time::{Duration, Instant};
 use start::Offers;
 use step::Step;
@@ -421,7 +421,8 @@ impl Roles {
             return;
         }
         let Some(me) = self.member() else {
-            let entry = Entry::Joined { node: self.me, nonce: self.nonce };
+            let replaces = self.domain.member(self.me).map_or(Incarnation(0), |m| m.incarnation);
+            let entry = Entry::Joined { node: self.me, nonce: self.nonce, replaces };
             self.propose(now, Purpose::Join, Version(0), entry, None);
             return;
         };

@@ -73,7 +73,8 @@ fn evidence() -> impl Strategy<Value = Evidence> {
 
 fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![
-        4 => (node(), 0..9_u64).prop_map(|(node, nonce)| Entry::Joined { node, nonce }),
+        4 => (node(), 0..9_u64, 0..24_u64)
+            .prop_map(|(node, nonce, life)| Entry::Joined { node, nonce, replaces: Incarnation(life) }),
         1 => (member(), index()).prop_map(|(node, since)| Entry::Confirm { node, since }),
         2 => (version(), config()).prop_map(|(expected, config)| Entry::Configure { expected, config }),
         1 => (version(), ".{0,9}").prop_map(|(expected, text)| Entry::Bundle {
@@ -129,7 +130,10 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
             let by = active(&row, by);
             Entry::Sync { version: row.version, group, by, in_sync: in_sync.into_iter().map(live).chain([by]).collect() }
         }
-        joined @ Entry::Joined { .. } => joined,
+        Entry::Joined { node, nonce, .. } => {
+            let replaces = domain.member(node).map_or(Incarnation(0), |m| m.incarnation);
+            Entry::Joined { node, nonce, replaces }
+        }
     }
 }
 
@@ -208,7 +212,7 @@ fn begun() -> Domain {
     let mut apply = |entry: Entry| domain.apply(LogIndex(domain.applied.0 + 1), &entry);
     apply(Entry::Configure { expected: Version(0), config }).expect("a good configuration");
     for id in 1..=5 {
-        apply(Entry::Joined { node: NodeId(id), nonce: 100 }).expect("a node of the domain");
+        apply(Entry::Joined { node: NodeId(id), nonce: 100, replaces: Incarnation(0) }).expect("a node of the domain");
     }
     domain
 }

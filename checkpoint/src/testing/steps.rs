@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sixnines_core::domain::Entry;
-use sixnines_core::ids::{Epoch, NodeId};
+use sixnines_core::ids::{Epoch, Incarnation, NodeId};
 
 use super::{Rig, group};
 use crate::Level;
@@ -99,7 +99,7 @@ impl Rig {
             Kind::Reboot => {
                 self.crash(node);
                 let nonce = self.domain.applied.0;
-                self.commit(&Entry::Joined { node, nonce });
+                self.commit(&Entry::Joined { node, nonce, replaces: self.life(node) });
                 while self.deliver_row(node) {}
             }
             Kind::Time => self.pass(Duration::from_millis(1 + step.pick as u64 % 250)),
@@ -167,8 +167,12 @@ impl Rig {
         let waiting = self.proposals.iter().any(|e| matches!(e, Entry::Joined { node: n, .. } if *n == node));
         if self.nodes[&node].copy.is_none() && !waiting {
             let nonce = self.domain.applied.0;
-            self.proposals.push_back(Entry::Joined { node, nonce });
+            self.proposals.push_back(Entry::Joined { node, nonce, replaces: self.life(node) });
         }
+    }
+
+    fn life(&self, node: NodeId) -> Incarnation {
+        self.domain.member(node).map_or(Incarnation(0), |m| m.incarnation)
     }
 
     fn give_up(&mut self, node: NodeId) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Bundle, DomainConfig};
-use crate::ids::{Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
+use crate::ids::{Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 
 /// A proposal; law once the control log has committed it and [`super::Domain::apply`] has not found it void.
 ///
@@ -18,6 +18,9 @@ pub enum Entry {
         node: NodeId,
         /// Drawn by the node for this life, so that it knows the entry as its own.
         nonce: u64,
+        /// The life that it saw in the log before this one (0: none). What an earlier process sent and the log commits late would
+        /// otherwise end a life that goes on, and its groups be taken over without a release.
+        replaces: Incarnation,
     },
     /// A node that voters had released is back before anyone took over.
     Confirm {
@@ -222,16 +225,15 @@ pub enum DecodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Incarnation;
 
     fn proposal() -> Proposal {
         let cause = EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 };
-        Proposal { by: NodeId(2), ticket: 7, cause: Some(cause), entry: Entry::Joined { node: NodeId(2), nonce: 300 } }
+        Proposal { by: NodeId(2), ticket: 7, cause: Some(cause), entry: Entry::Joined { node: NodeId(2), nonce: 300, replaces: Incarnation(4) } }
     }
 
     #[test]
     fn format_1_has_these_bytes() {
-        let bytes = [1, 2, 7, 1, 3, 5, 0xDE, 7, 1, 0, 2, 0xAC, 2];
+        let bytes = [1, 2, 7, 1, 3, 5, 0xDE, 7, 1, 0, 2, 0xAC, 2, 4];
         assert_eq!(proposal().encode(), bytes);
         assert_eq!(Proposal::decode(&bytes), Ok(proposal()));
     }

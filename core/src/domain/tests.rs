@@ -50,9 +50,10 @@ fn apply(domain: &mut Domain, entry: &Entry) -> Result<Vec<Change>, Void> {
     domain.apply(index, &decoded)
 }
 
-/// A node joins.
+/// A node joins, having seen what the domain says now.
 fn join(domain: &mut Domain, id: u16, nonce: u64) -> Result<Vec<Change>, Void> {
-    apply(domain, &Entry::Joined { node: NodeId(id), nonce })
+    let replaces = domain.member(NodeId(id)).map_or(Incarnation(0), |m| m.incarnation);
+    apply(domain, &Entry::Joined { node: NodeId(id), nonce, replaces })
 }
 
 fn member(domain: &Domain, id: u16) -> Member {
@@ -189,7 +190,7 @@ fn a_start_needs_an_empty_set_and_every_offer() {
 
 #[test]
 fn bytes_that_are_no_entry_are_refused() {
-    let good = Entry::Joined { node: NodeId(1), nonce: 7 }.encode();
+    let good = Entry::Joined { node: NodeId(1), nonce: 7, replaces: Incarnation(0) }.encode();
     assert!(matches!(Entry::decode(&[]), Err(DecodeError::Empty)));
     assert!(matches!(Entry::decode(&[9, 0, 0]), Err(DecodeError::Format { theirs: 9, .. })));
     assert!(matches!(Entry::decode(&[1, 99]), Err(DecodeError::Body(_))));
@@ -204,6 +205,17 @@ fn a_repeated_join_begins_no_second_life() {
     assert_eq!(member(&domain, 1), before);
     join(&mut domain, 1, 77).expect("another life");
     assert_ne!(member(&domain, 1), before);
+}
+
+#[test]
+fn what_a_dead_process_sent_ends_no_later_life() {
+    let mut domain = serving();
+    let seen = member(&domain, 1);
+    let late = Entry::Joined { node: NodeId(1), nonce: 8, replaces: seen.incarnation };
+    join(&mut domain, 1, 9).expect("the process after it was faster");
+    let present = member(&domain, 1);
+    assert_eq!(apply(&mut domain, &late), Err(Void::Superseded(seen)));
+    assert_eq!(member(&domain, 1), present);
 }
 
 #[test]

@@ -95,8 +95,6 @@ pub(crate) struct Rules {
     pub(crate) starts_clean: bool,
     /// A process that has just started is nobody until its own `Joined` is applied; else it speaks as its predecessor.
     pub(crate) joins_first: bool,
-    /// A `Joined` names the life that it replaces, so that a late or doubled one does nothing.
-    pub(crate) joined_names_life: bool,
     /// A holder's clock may stand still for so many ticks.
     pub(crate) frozen: u8,
     /// A is heard and hears nobody: the run is bound to that, and the harm looked for is B's takeover. Whether voters
@@ -138,7 +136,6 @@ impl Rules {
         relinquish_first: true,
         starts_clean: true,
         joins_first: true,
-        joined_names_life: true,
         frozen: 0,
         mute: None,
         bounds: Bounds { groups: 1, entries: 3, restarts: 1, relinquishes: 1, confirms: 1 },
@@ -274,12 +271,8 @@ impl Model for Clocks {
         let latest = self.law.latest(self.first);
         let life = [latest.life[0], latest.life[1], latest.life[2]];
         let applied = [self.law.len(self.first); 3];
-        let mut joins = [[0; PROCESSES]; 3];
-        // What a process sent to join that ended before the present ones began may still be under way. If it named the
-        // life to replace it would be void by now.
-        if !self.rules.joined_names_life {
-            joins = [[0, 0, 0, 1]; 3];
-        }
+        // What a process sent to join that ended before the present ones began may still be under way.
+        let joins = [[0, 0, 0, 1]; 3];
         let b = self.rules.bounds;
         let mut s = State {
             head: self.first,
@@ -351,7 +344,7 @@ impl Clocks {
                 }
             }
         }
-        if self.rules.joined_names_life {
+        if !self.rules.broken.joined_any_life {
             for node in 0..3 {
                 for join in &mut s.joins[node] {
                     if *join != 0 && *join - 1 != latest.life[node] {

@@ -2,6 +2,7 @@
 
 use super::clocks::{Bounds, Clocks, Gate, Harm, Rules, Step, Times, Waits};
 use super::explorer::{Outcome, explore};
+use super::law::{Broken, WHOLE};
 use super::{LIMIT, larger_bounds, reach};
 
 const PAGE: Rules = Rules::PAGE;
@@ -93,7 +94,7 @@ fn every_broken_rule_of_the_product_is_caught() {
     caught("switchover by an active that has not relinquished", 0, switched);
     caught("a process starts while its predecessor's gate is open", 0, Rules { starts_clean: false, bounds: restarts(2), ..PAGE });
     caught("a process that has just started speaks as its predecessor", 0, Rules { joins_first: false, bounds: restarts(2), ..PAGE });
-    caught("Joined names no life to replace: a dead process's late one ends a living life", 0, Rules { joined_names_life: false, bounds: bounds(2), ..PAGE });
+    caught("Joined names no life to replace: a dead process's late one ends a living life", 0, Rules { broken: Broken { joined_any_life: true, ..WHOLE }, bounds: bounds(2), ..PAGE });
     let short = Rules { gate: Gate::RelativeExtended, bounds: bounds(1), ..PAGE };
     caught("gate extended late, P = L (1 + d) / (1 - d)", 0, Rules { times: times(6, 10, 0, true), ..short });
     safe("gate extended late, P twice as long", Rules { times: times(6, 20, 0, true), ..short });

@@ -34,7 +34,7 @@ pub(crate) struct Who {
 /// An [`Entry`], small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Op {
-    Joined { node: u8, nonce: u8 },
+    Joined { node: u8, nonce: u8, replaces: u8 },
     Confirm { who: Who, since: u8 },
     Takeover { group: u8, version: u8, to: Who, why: Why },
     Switchover { group: u8, version: u8, by: Who, to: Who },
@@ -80,6 +80,8 @@ pub(crate) struct Row {
 pub(crate) struct Broken {
     /// An entry is applied to whatever version it meets.
     pub(crate) any_version: bool,
+    /// A `Joined` is applied whatever life it meets.
+    pub(crate) joined_any_life: bool,
     /// Who is no member may be promoted.
     pub(crate) non_member: bool,
     /// A new life leaves the old one in the sets.
@@ -99,6 +101,7 @@ pub(crate) struct Broken {
 /// The law as it is.
 pub(crate) const WHOLE: Broken = Broken {
     any_version: false,
+    joined_any_life: false,
     non_member: false,
     dead_stay: false,
     dead_promoted: false,
@@ -141,7 +144,7 @@ impl Law {
         let mut head = 0;
         let mut commit = |law: &mut Self, op| head = law.append(head, op).expect("a prefix that applies");
         for node in nodes {
-            commit(&mut law, Op::Joined { node: small(node), nonce: 0 });
+            commit(&mut law, Op::Joined { node: small(node), nonce: 0, replaces: 0 });
         }
         let lives = law.points.last().expect("it has one").view.life;
         let mut set = lives;
@@ -214,7 +217,7 @@ impl Broken {
             return false; // a law that keeps the dead holds them for members
         }
         self.loosen(domain, op);
-        if domain.apply(LogIndex(index.into()), &entry(domain, op, self.any_version)).is_err() {
+        if domain.apply(LogIndex(index.into()), &entry(domain, op, self.any_version, self.joined_any_life)).is_err() {
             return false;
         }
         self.undo(&before, domain, op);
@@ -270,12 +273,16 @@ impl Broken {
     }
 }
 
-fn entry(domain: &Domain, op: Op, any_version: bool) -> Entry {
+fn entry(domain: &Domain, op: Op, any_version: bool, any_life: bool) -> Entry {
     let made_for = |group: u8, version: u8| {
         if any_version { domain.groups[&group_name(group)].version } else { Version(version.into()) }
     };
     match op {
-        Op::Joined { node, nonce } => Entry::Joined { node: node_id(node), nonce: nonce.into() },
+        Op::Joined { node, nonce, replaces } => {
+            let present = domain.member(node_id(node)).map_or(Incarnation(0), |m| m.incarnation);
+            let replaces = if any_life { present } else { Incarnation(replaces.into()) };
+            Entry::Joined { node: node_id(node), nonce: nonce.into(), replaces }
+        }
         Op::Confirm { who, since } => Entry::Confirm { node: member(who), since: LogIndex(since.into()) },
         Op::Takeover { group, version, to, why } => {
             Entry::Takeover { group: group_name(group), version: made_for(group, version), to: member(to), evidence: evidence(why) }

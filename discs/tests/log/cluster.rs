@@ -292,7 +292,10 @@ impl Cluster {
     /// Proposes at `by` that `joined` begins a life; returns the ticket.
     pub(crate) fn propose(&mut self, by: NodeId, joined: NodeId) -> u64 {
         self.next_ticket += 1;
-        let entry = Entry::Joined { node: joined, nonce: self.next_ticket };
+        // The newest that anybody has applied: the proposer may have only just started.
+        let seen = self.places.values().filter_map(|p| p.port.said.lock().unwrap().domain.member(joined));
+        let replaces = seen.map(|m| m.incarnation).max().unwrap_or_default();
+        let entry = Entry::Joined { node: joined, nonce: self.next_ticket, replaces };
         self.log(by).propose(Proposal { by, ticket: self.next_ticket, cause: None, entry });
         self.next_ticket
     }
@@ -306,8 +309,14 @@ impl Cluster {
     /// Proposes and waits until all running nodes have applied it.
     #[track_caller]
     pub(crate) fn commit(&mut self, by: NodeId, joined: NodeId) -> LogIndex {
-        let ticket = self.propose(by, joined);
-        let index = self.outcome(by, ticket).expect("committed with effect");
+        let mut ticket = self.propose(by, joined);
+        let index = loop {
+            match self.outcome(by, ticket) {
+                // The proposer had not applied everything yet when it named the life to replace.
+                Err(ProposeError::Void { .. }) => ticket = self.propose(by, joined),
+                outcome => break outcome.expect("committed"),
+            }
+        };
         self.run_until("applied everywhere", |c| c.running().iter().all(|id| c.said(*id, |s| s.domain.applied >= index)));
         index
     }

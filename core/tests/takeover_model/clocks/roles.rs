@@ -42,7 +42,7 @@ impl Clocks {
         s.applied[node] += 1;
         let index = s.applied[node];
         let op = self.law.op(s.head, index);
-        if op == (Op::Joined { node: small(node), nonce: s.process[node] }) && s.life[node] == 0 {
+        if matches!(op, Op::Joined { node: n, nonce, .. } if usize::from(n) == node && nonce == s.process[node]) && s.life[node] == 0 {
             s.life[node] = index;
         }
         let since = self.law.view(s.head, index).since;
@@ -179,12 +179,11 @@ impl Clocks {
 
     /// A `Joined` under way is committed, if it names no life to replace however late.
     fn joins(&mut self, s: &State, out: &mut Vec<(Step, State)>) {
-        let life = self.law.latest(s.head).life;
         for node in VOTERS {
             for process in 0..s.joins[node].len() {
                 let replaces = s.joins[node][process];
-                if replaces != 0 && (!self.rules.joined_names_life || replaces - 1 == life[node]) {
-                    let op = Op::Joined { node: small(node), nonce: small(process) };
+                if replaces != 0 {
+                    let op = Op::Joined { node: small(node), nonce: small(process), replaces: replaces - 1 };
                     self.commit(s, op, Step::JoinCommits { node, process }, out);
                 }
             }

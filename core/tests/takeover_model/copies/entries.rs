@@ -14,7 +14,8 @@ impl Copies {
         next.nodes[at].applied += 1;
         let index = next.nodes[at].applied;
         let node = &mut next.nodes[at];
-        if self.law.op(s.head, index) == (Op::Joined { node: small(NODE[at]), nonce: node.process }) && node.life == 0 {
+        let op = self.law.op(s.head, index);
+        if matches!(op, Op::Joined { node: n, nonce, .. } if usize::from(n) == NODE[at] && nonce == node.process) && node.life == 0 {
             node.life = index;
         }
         let after = *self.row(&next, at);
@@ -29,7 +30,7 @@ impl Copies {
         self.start(s, at, out);
         let node = &s.nodes[at];
         if node.life == 0 {
-            let op = Op::Joined { node: small(NODE[at]), nonce: node.process };
+            let op = Op::Joined { node: small(NODE[at]), nonce: node.process, replaces: self.life_in_view(s, at, at) };
             if let Some(head) = self.law.append(s.head, op) {
                 out.push((Step::Join { at }, State { head, ..s.clone() }));
             }
