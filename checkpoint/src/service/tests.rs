@@ -165,8 +165,11 @@ impl Cluster {
         service.open(&"secret".into(), CopyConfig::default());
         self.runtimes.push(runtime.1);
         self.shared.services.lock().expect("no panic").remove(&node);
-        let nonce = self.shared.domain.lock().expect("no panic").applied.0;
-        self.shared.commit(&Entry::Joined { node, nonce });
+        let (nonce, replaces) = {
+            let domain = self.shared.domain.lock().expect("no panic");
+            (domain.applied.0, domain.member(node).map(|m| m.incarnation).unwrap_or_default())
+        };
+        self.shared.commit(&Entry::Joined { node, nonce, replaces });
         service.begin_life(self.shared.member(node));
         service.row(&group(), self.shared.row());
         self.shared.services.lock().expect("no panic").insert(node, (service, guard));
