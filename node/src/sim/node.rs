@@ -214,6 +214,9 @@ impl Node {
             }
             if group.app.back_at.is_some_and(|at| now >= at) {
                 group.app.back_at = None;
+                if let Some(Role::Active(epoch)) = self.roles.role(&name).filter(|_| group.is_open) {
+                    group.app.become_active(epoch); // it is told its role when it connects again
+                }
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Attach);
                 let cause = self.event(None);
                 self.roles.handle(now, roles::Input::Unit { group: name.clone(), unit: Unit::Ready, cause });

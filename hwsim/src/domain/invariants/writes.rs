@@ -14,8 +14,8 @@ use crate::domain::{Answer, Call, Truth};
 struct Value {
     asked: u64,
     acknowledged: Option<u64>,
-    /// A later one was acknowledged or shown: it may never be seen again.
-    is_replaced: bool,
+    /// When a later one was acknowledged or shown: no question asked after that may see it again.
+    replaced: Option<u64>,
 }
 
 /// One key's story.
@@ -24,20 +24,21 @@ struct Key {
     values: BTreeMap<u64, Value>,
     /// Those that were acknowledged and not replaced yet.
     standing: BTreeSet<u64>,
-    /// Something was acknowledged or shown: it can no longer be empty.
-    is_filled: bool,
+    /// When something was acknowledged or shown first: to questions asked after that it is not empty.
+    filled: Option<u64>,
 }
 
 impl Key {
     /// `value` is or was there: whatever was acknowledged before it was asked for is gone.
-    fn settle(&mut self, value: u64) {
-        self.is_filled = true;
+    fn settle(&mut self, now: u64, value: u64) {
+        self.filled = self.filled.or(Some(now));
         let Some(asked) = self.values.get(&value).map(|v| v.asked) else { return };
         let values = &mut self.values;
         self.standing.retain(|older| {
             let Some(older) = values.get_mut(older).filter(|_| *older != value) else { return true };
-            older.is_replaced = older.acknowledged.is_some_and(|at| at < asked);
-            !older.is_replaced
+            let is_older = older.acknowledged.is_some_and(|at| at < asked);
+            older.replaced = is_older.then_some(now);
+            !is_older
         });
     }
 }
@@ -47,6 +48,8 @@ impl Key {
 pub struct Writes {
     keys: BTreeMap<(GroupName, u64), Key>,
     answered_at: BTreeMap<GroupName, Vec<Truth>>,
+    /// When the open questions were asked: an answer may be as old as its question.
+    questions: BTreeMap<(GroupName, u64), u64>,
     /// The epochs that began with a declared loss.
     lost: BTreeSet<(GroupName, Epoch)>,
     steps: u64,
@@ -66,18 +69,19 @@ impl Writes {
     pub(super) fn declared_lost(&mut self, group: &GroupName, epoch: Epoch) {
         if self.lost.insert((group.clone(), epoch)) {
             for (_, key) in self.keys.iter_mut().filter(|((g, _), _)| g == group) {
-                key.is_filled = false;
+                key.filled = None;
                 key.standing.clear();
-                key.values.values_mut().for_each(|v| v.is_replaced = false);
+                key.values.values_mut().for_each(|v| v.replaced = None);
             }
         }
     }
 
     pub(super) fn asked(&mut self, group: &GroupName, call: &Call) {
         self.steps += 1;
+        self.questions.insert((group.clone(), call.request), self.steps);
         let key = self.keys.entry((group.clone(), call.key)).or_default();
         if let Some(value) = call.value {
-            key.values.insert(value, Value { asked: self.steps, acknowledged: None, is_replaced: false });
+            key.values.insert(value, Value { asked: self.steps, acknowledged: None, replaced: None });
         }
     }
 
@@ -87,6 +91,8 @@ impl Writes {
         self.answers += 1;
         self.answered_at.entry(group.clone()).or_default().push(now);
         let at = self.steps;
+        let asked = self.questions.remove(&(group.clone(), answer.request)).unwrap_or(at);
+        let was_before = |when: Option<u64>| when.is_some_and(|when| when < asked);
         let key = self.keys.entry((group.clone(), answer.key)).or_default();
         if answer.is_write {
             let Some(value) = key.values.get_mut(&answer.request) else {
@@ -94,17 +100,17 @@ impl Writes {
             };
             value.acknowledged = Some(at);
             key.standing.insert(answer.request);
-            key.settle(answer.request);
+            key.settle(at, answer.request);
             return Ok(());
         }
         match answer.value {
-            None if key.is_filled => Err(format!("key {} of {group} is empty after a write was acknowledged or shown", answer.key)),
+            None if was_before(key.filled) => Err(format!("key {} of {group} is empty after a write was acknowledged or shown", answer.key)),
             None => Ok(()),
             Some(value) => match key.values.get(&value) {
                 None => Err(format!("key {} of {group} shows {value}, which nobody wrote", answer.key)),
-                Some(v) if v.is_replaced => Err(format!("key {} of {group} shows {value} again, which was replaced", answer.key)),
+                Some(v) if was_before(v.replaced) => Err(format!("key {} of {group} shows {value} again, which was replaced", answer.key)),
                 Some(_) => {
-                    key.settle(value);
+                    key.settle(at, value);
                     Ok(())
                 }
             },
