@@ -12,13 +12,17 @@ mod commands;
 mod deadlines;
 mod input;
 mod owner;
+mod recorded;
 mod run;
 mod save;
+mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 pub use alarms::{Alarm, AlarmKey, Phase};
 pub use claims::{Claim, Control as ControlState};
@@ -26,6 +30,9 @@ use deadlines::{Deadline, Deadlines};
 pub use input::{
     AlarmRef, Barrier, Command, CommandBody, CommandError, CommandId, Control, ControlAction, Fact, Input, Output,
 };
+use recorded::Notes;
+pub(crate) use recorded::{Kept, Line};
+pub use snapshot::RestoreError;
 
 use crate::alarms::Severity;
 use crate::bundle::Compiled;
@@ -49,14 +56,19 @@ pub struct Config {
     pub me: Member,
     /// How many events `why` can look back on.
     pub history_max: usize,
+    /// Whether inputs are kept: [`Output::Journal`].
+    pub journal: bool,
 }
 
 /// The machine. Its owner feeds [`Engine::handle`] and carries out what [`Engine::poll_output`] gives.
 #[derive(Debug)]
 pub struct Engine {
     me: Member,
+    journal: bool,
     world: Arc<World>,
     history: History,
+    /// Roots of events from before a snapshot, whose events themselves are not here.
+    old_roots: BTreeMap<EventId, EventId>,
     outputs: VecDeque<Output>,
     /// Events that policies have yet to see.
     pending: VecDeque<(Option<Ix>, Arc<Event>)>,
@@ -79,6 +91,7 @@ pub struct Engine {
     bundle_version: Version,
     counts: Counts,
     hash: u32,
+    notes: Notes,
 }
 
 /// What has been let go, and how often. Each is a fault of somebody, or a bound that was reached.
@@ -103,7 +116,7 @@ pub struct Counts {
 }
 
 /// What led to something: an event, and where its chain begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Cause {
     id: Option<EventId>,
     root: Option<EventId>,
@@ -142,6 +155,9 @@ impl Engine {
     pub fn new(config: Config) -> Self {
         Self {
             me: config.me,
+            journal: config.journal,
+            old_roots: BTreeMap::new(),
+            notes: Notes::default(),
             world: Arc::new(World::new(Compiled::empty())),
             history: History::new(config.history_max),
             outputs: VecDeque::new(),
@@ -173,6 +189,8 @@ impl Engine {
         self.now = self.now.max(now);
         self.wall = wall;
         self.counts.inputs += 1;
+        let at = self.outputs.len();
+        let kept = self.begin_notes(&input);
         match input {
             Input::Update(update) => self.on_update(update),
             Input::Command(command) => self.on_command(command),
@@ -187,6 +205,18 @@ impl Engine {
         }
         self.fire_deadlines();
         self.run_policies();
+        if let Some(kept) = kept
+            && self.notes.touched
+        {
+            self.keep(at, kept);
+        }
+    }
+
+    /// Looks whether an input is to be kept. A reading is kept only if something comes of it, which shows later.
+    fn begin_notes(&mut self, input: &Input) -> Option<Kept> {
+        let told = self.notes.told.take();
+        self.notes = Notes { told, touched: !matches!(input, Input::Update(_) | Input::Timeout), ..Notes::default() };
+        self.journal.then(|| Kept::of(input))
     }
 
     /// What has to happen outside, in order.
@@ -234,6 +264,16 @@ impl Engine {
     /// The running hash over all events and actions, for proofs of replay.
     pub fn hash(&self) -> u32 {
         self.hash
+    }
+
+    /// The number of the last event made here.
+    pub fn last_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The times of the last input.
+    pub fn times(&self) -> (Instant, WallTime) {
+        (self.now, self.wall)
     }
 
     /// This node in this life.
@@ -310,7 +350,8 @@ impl Engine {
 
     fn root_of(&self, cause: Option<EventId>) -> Option<EventId> {
         let cause = cause?;
-        Some(self.history.get(cause).map_or(cause, |e| e.root))
+        let root = self.history.get(cause).map(|e| e.root).or_else(|| self.old_roots.get(&cause).copied());
+        Some(root.unwrap_or(cause))
     }
 
     /// Adds an event to the running hash.

@@ -71,6 +71,11 @@ impl History {
         self.ring.iter()
     }
 
+    /// How many events it holds at most.
+    pub fn events_max(&self) -> usize {
+        self.events_max
+    }
+
     /// How many events have fallen off the end.
     pub fn forgotten(&self) -> u64 {
         self.forgotten

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rhai::packages::Package;
+use serde::{Deserialize, Serialize};
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Scope, Shared};
 
 use crate::alarms::Catalogue;
@@ -166,7 +167,7 @@ pub struct Planned {
 }
 
 /// Why a call came to nothing. None of its actions happen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Where.
     pub line: PolicyLine,

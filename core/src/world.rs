@@ -62,7 +62,7 @@ pub struct Object {
 }
 
 /// One value.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The last value, whatever the quality.
     pub value: Option<Value>,
@@ -81,7 +81,7 @@ pub struct Cell {
 }
 
 /// A sensor that an operator holds at a value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forced {
     /// It ends by itself.
     pub until: Instant,

@@ -17,7 +17,7 @@ use crate::value::Value;
 use crate::world::Ix;
 
 /// Which alarm: object, type, qualifier.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AlarmKey {
     /// Where.
     pub object: Ix,
@@ -28,7 +28,7 @@ pub struct AlarmKey {
 }
 
 /// One alarm and what has happened to it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
     /// Where it is in its life.
     pub phase: Phase,

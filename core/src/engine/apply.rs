@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::alarms::{AlarmKey, Evidence};
 use super::claims::{Claim, LEASE, by_policy};
 use super::{AlarmRef, Cause, Command, CommandBody, CommandId, Control, ControlAction, Deadline, Engine, Output};
@@ -14,7 +16,7 @@ use crate::time::{Duration, Instant};
 use crate::world::Ix;
 
 /// A timer that a policy has set.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Timer {
     pub(super) until: Instant,
     pub(super) delay: Duration,

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Cause, Deadline, Draft, Engine, Fact, Output, no_text, shown};
-use crate::class::{OPERATIONAL, Slot};
+use crate::class::{Keep, OPERATIONAL, Slot};
 use crate::event::{Body, Event};
-use crate::ids::{ChassisName, ClassName, GroupName, NodeId, ObjectName};
+use crate::ids::{AttributeName, ChassisName, ClassName, GroupName, NodeId, ObjectName};
 use crate::time::Instant;
 use crate::value::{Quality, Update, Value};
 use crate::world::{Cell, Forced, Ix, Owner};
 
 /// A derived word that has to hold for a while before it counts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Hold {
     word: Arc<str>,
     until: Instant,
@@ -41,13 +43,18 @@ impl Engine {
             self.counts.strange_updates += 1;
             return;
         }
+        if object.class.attribute(slot).journal == Keep::All {
+            self.notes.touched = true;
+        }
         if update.identity.is_some() && update.identity != object.identity {
+            self.notes.touched = true;
             self.world_mut().object_mut(ix).identity = update.identity;
         }
         let new = self.judged(ix, slot, update.value, update.quality);
         if self.world.cell(ix, slot).forced.is_some() {
             let forced = self.world_mut().cell_mut(ix, slot).forced.as_mut().expect("looked at above");
             forced.beneath = (new.value, new.quality);
+            self.notes.touched = true;
             return;
         }
         let cause = Cause { id: update.cause, root: None };
@@ -102,6 +109,7 @@ impl Engine {
             }
             return None;
         }
+        self.notes.touched = true;
         let old = cell.usable().cloned();
         let attribute = self.world.attribute(ix, slot).name.clone();
         let mut draft = self.draft(ix, &attribute, cause, Body::Change);
@@ -211,8 +219,26 @@ impl Engine {
             self.watch(ix, slot);
             return;
         }
-        let why = format!("no reading for {}", shown(self.now.since(cell.read_at))).into();
+        let place = (object.name.clone(), object.class.attribute(slot).name.clone());
+        self.notes.stale.push(place);
+        self.make_stale(ix, slot);
+    }
+
+    fn make_stale(&mut self, ix: Ix, slot: Slot) {
+        self.world_mut().cell_mut(ix, slot).watched = false;
+        let patience = self.world.object(ix).stale_after[slot.0 as usize].unwrap_or_default();
+        let why = format!("no reading for {}", shown(patience)).into();
         self.store(ix, slot, New { value: None, quality: Quality::Stale, why }, Cause::NONE);
+    }
+
+    /// In a replay the verdicts of the original count: the readings that kept a value fresh are not in the journal.
+    fn make_stale_as_told(&mut self, told: &[(ObjectName, AttributeName)]) {
+        for (object, attribute) in told {
+            let Some(ix) = self.world.find(object.as_str()) else { continue };
+            if let Some(slot) = self.world.object(ix).class.slot(attribute.as_str()) {
+                self.make_stale(ix, slot);
+            }
+        }
     }
 
     /// An operator holds a sensor at a value.
@@ -323,7 +349,26 @@ impl Engine {
 
     /// Everything that is due by now.
     pub(super) fn fire_deadlines(&mut self) {
+        let mut maybe_stale = Vec::new();
         while let Some(deadline) = self.deadlines.take_due(self.now) {
+            // Staleness comes last, so that a replay, which does not look for it, keeps the order.
+            let Deadline::Stale(ix, slot) = deadline else {
+                self.notes.touched = true;
+                self.fire(deadline);
+                continue;
+            };
+            maybe_stale.push((ix, slot));
+        }
+        if let Some(told) = self.notes.told.as_mut().map(|t| std::mem::take(&mut t.stale)) {
+            self.make_stale_as_told(&told);
+            return;
+        }
+        for (ix, slot) in maybe_stale {
+            self.on_stale(ix, slot);
+        }
+    }
+
+    fn fire(&mut self, deadline: Deadline) {
             match deadline {
                 Deadline::Stale(ix, slot) => self.on_stale(ix, slot),
                 Deadline::Hold(ix, slot) => self.on_hold(ix, slot),
@@ -333,7 +378,6 @@ impl Engine {
                 Deadline::Force(ix, slot) => self.unforce(ix, slot, Cause::NONE, "no longer forced"),
                 Deadline::Retry(id) => self.on_retry(id),
             }
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Barrier, Cause, Deadline, Engine, Output, no_text};
 use crate::alarms::builtin;
 use crate::class::{Slot, safer};
@@ -16,7 +18,7 @@ use crate::value::{Outcome, Request, Value};
 use crate::world::Ix;
 
 /// A hold on a control.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
     /// Who: `policy:/mxp1/fan3`, `operator:ann`, `fallback:/mxp1/fan3`.
     pub by: Arc<str>,
@@ -38,7 +40,7 @@ pub struct Claim {
 }
 
 /// A control: who holds it, and what was asked of its driver.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Control {
     /// In the order of their coming.
     pub claims: Vec<Claim>,
@@ -49,7 +51,7 @@ pub struct Control {
 }
 
 /// A request that has no outcome yet.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) ix: Ix,
     pub(super) control: AttributeName,

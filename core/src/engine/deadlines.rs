@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::AlarmKey;
 use crate::class::Slot;
 use crate::ids::EventId;
@@ -10,7 +12,7 @@ use crate::time::Instant;
 use crate::world::Ix;
 
 /// What waits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Deadline {
     /// A value may have become stale.
     Stale(Ix, Slot),
@@ -29,7 +31,7 @@ pub(super) enum Deadline {
 }
 
 /// Deadlines, each thing having one at most: so their number is bounded by the things.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Deadlines {
     by_time: BTreeSet<(Instant, Deadline)>,
     when: BTreeMap<Deadline, Instant>,

@@ -30,7 +30,7 @@ impl Engine {
         for ix in fresh {
             self.doubt_sensors(ix);
         }
-        self.restore(&group, saved);
+        self.continue_from(&group, saved);
         let world = self.world.clone();
         self.reissue_levels(&|ix| world.object(ix).owner.group() == Some(&group));
     }

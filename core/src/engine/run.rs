@@ -99,14 +99,26 @@ impl Engine {
             return;
         }
         self.counts.calls += 1;
-        let result = policy.run(&self.world, ix, call);
+        let number = self.notes.calls;
+        self.notes.calls += 1;
+        // A replay has no clock: it is told which calls ran out of their time.
+        let told = self.notes.told.as_ref().and_then(|t| t.overruns.iter().find(|(n, _)| *n == number).map(|(_, f)| f.clone()));
+        let result = match told {
+            Some(failure) => Err(failure),
+            None => policy.run(&self.world, ix, call),
+        };
         let result = result.and_then(|planned| match self.has_room(ix, &planned) {
             Ok(()) => Ok(planned),
             Err((line, message)) => Err(Failure { line, message, overrun: false }),
         });
         match result {
             Ok(planned) => self.call_succeeded(ix, call, planned, cause),
-            Err(failure) => self.call_failed(ix, call, &failure, cause),
+            Err(failure) => {
+                if failure.overrun {
+                    self.notes.overruns.push((number, failure.clone()));
+                }
+                self.call_failed(ix, call, &failure, cause);
+            }
         }
     }
 

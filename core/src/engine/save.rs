@@ -157,7 +157,7 @@ impl Engine {
     }
 
     /// Continues what the last owner of a group had saved. Sections of objects and words that are no more are passed over.
-    pub(super) fn restore(&mut self, group: &GroupName, mut saved: Vec<(String, Vec<u8>)>) {
+    pub(super) fn continue_from(&mut self, group: &GroupName, mut saved: Vec<(String, Vec<u8>)>) {
         saved.sort();
         // What was mirrored from events is superseded by what the owner itself had saved.
         let mirrored: Vec<AlarmKey> =

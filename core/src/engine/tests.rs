@@ -3,4 +3,4 @@
 mod alarms;
 mod claims;
 mod seed;
-pub(super) mod shelf;
+pub(crate) mod shelf;

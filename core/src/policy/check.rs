@@ -3,14 +3,17 @@
 //! It follows what it can know (an object's class, a list's elements, an attribute's words) and is silent where it cannot:
 //! a false alarm here is a bug of first rank. A variable that is ever assigned anew is unknown throughout its function.
 
+mod tree;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Module, Position, ScriptFuncDef, Shared, Stmt};
+use rhai::{AST, Dynamic, Expr, FnCallExpr, Module, Position, Stmt};
 
 use super::api::{CHANGE_PROPERTIES, FUNCTIONS, METHODS, PRIORITIES, PROPERTIES};
 use super::spot;
+use tree::{assigned, body_of, closure, constant, text_constant, usage};
 use crate::alarms::Catalogue;
 use crate::class::{Attribute, Class, Kind};
 use crate::config::parse_duration;
@@ -120,38 +123,6 @@ fn describe(classes: &Classes) -> String {
         None => "any object".into(),
         Some(names) => format!("a {}", names.iter().map(ClassName::as_str).collect::<Vec<_>>().join(" or ")),
     }
-}
-
-/// The statements of one function. The type that holds them cannot be named outside Rhai, but a tree with that function alone
-/// can be walked, and its outermost statements are the body. (A filtered copy of the whole tree will not do: in 1.27.0 the
-/// filter is passed over.)
-fn body_of(function: Shared<ScriptFuncDef>) -> Rc<[Stmt]> {
-    let mut module = Module::new();
-    module.set_script_fn(function);
-    let alone = AST::new([], module);
-    let mut body = Vec::new();
-    alone.walk(&mut |path: &[ASTNode<'_>]| {
-        if let [ASTNode::Stmt(stmt)] = path {
-            body.push((*stmt).clone());
-        }
-        true
-    });
-    body.into()
-}
-
-fn assigned(body: &[Stmt]) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for stmt in body {
-        stmt.walk(&mut Vec::new(), &mut |path| {
-            if let Some(ASTNode::Stmt(Stmt::Assignment(a))) = path.last()
-                && let Expr::Variable(v, ..) = &a.1.lhs
-            {
-                names.insert(v.1.to_string());
-            }
-            true
-        });
-    }
-    names
 }
 
 impl Walk<'_> {
@@ -636,51 +607,3 @@ fn element(list: Type) -> Type {
     if let Type::List(element) = list { *element } else { Type::Unknown }
 }
 
-fn text_constant(expr: &Expr) -> Option<(String, Position)> {
-    match expr {
-        Expr::StringConstant(text, at) => Some((text.to_string(), *at)),
-        _ => None,
-    }
-}
-
-fn constant(expr: &Expr) -> Option<crate::value::Value> {
-    use crate::value::Value;
-    match expr {
-        Expr::StringConstant(text, _) => Some(Value::Text(Arc::from(text.as_str()))),
-        Expr::IntegerConstant(n, _) => Some(Value::Int(*n)),
-        Expr::FloatConstant(x, _) => Some(Value::Float(**x)),
-        Expr::BoolConstant(b, _) => Some(Value::Bool(*b)),
-        _ => None,
-    }
-}
-
-/// A closure's function and the variables that it captures, which become its first parameters.
-fn closure(expr: &Expr) -> Option<(String, Vec<String>)> {
-    let pointer = |value: &Dynamic| value.read_lock::<FnPtr>().filter(|p| p.is_anonymous()).map(|p| p.fn_name().to_owned());
-    match expr {
-        Expr::DynamicConstant(value, _) => Some((pointer(value)?, Vec::new())),
-        Expr::Stmt(block) => {
-            let [Stmt::Share(_), Stmt::Expr(curry)] = block.statements() else { return None };
-            let Expr::FnCall(call, _) = &**curry else { return None };
-            let (name, _) = closure(call.args.first()?)?;
-            let captured = call.args.iter().skip(1).filter_map(|a| match a {
-                Expr::Variable(v, ..) => Some(v.1.to_string()),
-                _ => None,
-            });
-            Some((name, captured.collect()))
-        }
-        _ => None,
-    }
-}
-
-fn usage(method: &str) -> Option<String> {
-    let text = match method {
-        "raise" => "raise(\"fan-failed\") or raise(\"fan-failed\", \"why\")",
-        "claim" => "claim(\"duty\", 100, \"why\") or claim(\"duty\", 100, \"why\", \"high\")",
-        "set" => "set(\"duty\", 100) or set(\"duty\", 100, \"why\")",
-        "evacuate" => "evacuate(\"why\")",
-        "after" => "after(\"500ms\", \"name\") and fn on_timer(object, name)",
-        _ => return None,
-    };
-    Some(text.to_owned())
-}

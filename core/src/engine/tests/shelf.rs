@@ -48,6 +48,8 @@ pub(crate) struct Shelf {
     pub(crate) replies: Vec<(CommandId, Result<EventId, CommandError>)>,
     /// Drivers take what they are asked for.
     pub(crate) obedient: bool,
+    /// The journal, a segment from the beginning.
+    pub(crate) journal: Vec<u8>,
     next_command: u128,
 }
 
@@ -64,7 +66,7 @@ impl Shelf {
     }
 
     pub(crate) fn with(bundle: &Bundle, n: u16) -> Self {
-        let engine = Engine::new(Config { me: node(n), history_max: 10_000 });
+        let engine = Engine::new(Config { me: node(n), history_max: 10_000, journal: true });
         let mut shelf = Self {
             engine,
             now: Instant::ZERO + Duration::from_secs(100),
@@ -76,8 +78,10 @@ impl Shelf {
             saved: BTreeMap::new(),
             replies: Vec::new(),
             obedient: true,
+            journal: Vec::new(),
             next_command: 0,
         };
+        shelf.journal = shelf.engine.begin_segment();
         shelf.input(Input::Bundle(compiled(bundle)));
         let places = (1..=3).map(|n| (NodeId(n), ChassisName::new(if n < 3 { "mxp1" } else { "mxp2" }))).collect();
         shelf.input(Input::Domain { nodes: places, services: vec![GroupName::new("calls")] });
@@ -114,7 +118,7 @@ impl Shelf {
                 Output::Reply { id, result } => self.replies.push((id, result)),
                 Output::Forward { group, command } => self.forwarded.push((group, command)),
                 Output::Recorded { token, event } => self.recorded.push((token, event)),
-                Output::Journal(_) => {}
+                Output::Journal(bytes) => self.journal.extend_from_slice(&bytes),
             }
         }
         for request in answers {
