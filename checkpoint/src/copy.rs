@@ -22,6 +22,8 @@ use crate::store::{Record, Store};
 use crate::wire::{Body, Frame, PeerFault, Report};
 
 mod follow;
+#[cfg(test)]
+mod tests;
 
 /// Names a write or a read to its asker. Drawn by the driver, never used twice in one life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

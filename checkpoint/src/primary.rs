@@ -184,6 +184,9 @@ impl Primary {
 
     /// A replica wants to know where it parts from this copy (protocol 2.5).
     pub(crate) fn align(&mut self, shared: &mut Shared, from: Member, generation: Generation, runs: &[Run]) -> Result<(), PeerFault> {
+        if runs.len() > shared.config.limits.runs_max {
+            return Err(PeerFault::Limits { from });
+        }
         let by_sequence = shared.config.has(Fault::MatchBySequence);
         let transfer = self.transfers + 1;
         let Some(peer) = self.peer(shared, from) else { return Ok(()) };

@@ -258,3 +258,6 @@ impl Store {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -146,6 +146,13 @@ impl Rig {
         self.feed(node, Input::Write(Write { ticket, epoch, request, ops: vec![log, own], level }));
     }
 
+    /// Writes anything at `node`.
+    pub fn write_ops(&mut self, node: NodeId, ops: Vec<Op>) {
+        let ticket = self.ticket();
+        let Some(epoch) = self.epoch_of(node) else { return };
+        self.feed(node, Input::Write(Write { ticket, epoch, request: None, ops, level: Level::default() }));
+    }
+
     /// Asks `node` for the requests applied.
     pub fn read(&mut self, node: NodeId) -> Ticket {
         let ticket = self.ticket();
@@ -171,13 +178,29 @@ impl Rig {
             if !rows && !frames && self.proposals.is_empty() {
                 return;
             }
-            while let Some(entry) = self.proposals.pop_front() {
-                self.commit(&entry);
-            }
+            self.commit_all();
             self.deliver_rows();
             self.deliver_frames();
         }
         panic!("frames never stop");
+    }
+
+    /// Commits what has been proposed, in order; nobody has heard of it yet.
+    pub fn commit_all(&mut self) {
+        while let Some(entry) = self.proposals.pop_front() {
+            self.commit(&entry);
+        }
+    }
+
+    /// Everything under way between two nodes arrives.
+    pub fn deliver_between(&mut self, one: NodeId, other: NodeId) {
+        self.deliver_link((one, other));
+        self.deliver_link((other, one));
+    }
+
+    /// Everything under way is lost.
+    pub fn drop_frames(&mut self) {
+        self.links.clear();
     }
 
     /// Delivers every frame that is under way now.
@@ -213,8 +236,13 @@ impl Rig {
     pub fn deliver_rows(&mut self) {
         let nodes: Vec<_> = self.nodes.keys().copied().collect();
         for node in nodes {
-            while self.deliver_row(node) {}
+            self.deliver_rows_to(node);
         }
+    }
+
+    /// Tells one node what has been committed.
+    pub fn deliver_rows_to(&mut self, node: NodeId) {
+        while self.deliver_row(node) {}
     }
 
     fn deliver_row(&mut self, id: NodeId) -> bool {
@@ -358,6 +386,7 @@ impl Rig {
     /// Feeds one input and carries out what follows.
     pub fn feed(&mut self, id: NodeId, input: Input<'_>) {
         let now = self.now;
+        let is_timeout = matches!(input, Input::Timeout);
         let Some(copy) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()) else { return };
         if let Err(fault) = copy.handle(now, input) {
             self.oracle.faults.push(fault.to_string());
@@ -365,6 +394,8 @@ impl Rig {
         while let Some(output) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()).and_then(GroupCopy::poll_output) {
             self.carry_out(id, output);
         }
+        let due = self.nodes[&id].copy.as_ref().and_then(GroupCopy::poll_timeout);
+        assert!(!is_timeout || due.is_none_or(|at| at > now), "a deadline that has passed would be waited for again and again");
         self.check();
     }
 

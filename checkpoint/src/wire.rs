@@ -142,3 +142,6 @@ impl Frame {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

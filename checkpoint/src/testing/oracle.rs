@@ -60,6 +60,8 @@ pub struct Oracle {
     pub broken: Option<Broken>,
     /// Outcomes told.
     pub outcomes: BTreeMap<Ticket, Outcome>,
+    /// What reads showed, and whether they called it fresh.
+    pub answers: Vec<(Vec<u16>, bool)>,
     /// Frames that were refused as a peer's fault. None is due in an honest domain.
     pub faults: Vec<String>,
     known: BTreeMap<u16, (Known, BTreeSet<Member>)>,
@@ -87,6 +89,7 @@ impl Oracle {
     }
 
     pub(super) fn answered(&mut self, ticket: Ticket, seen: &[u16], fresh: bool) {
+        self.answers.push((seen.to_vec(), fresh));
         let due = self.asked.remove(&ticket).unwrap_or_default();
         // What a start from nothing gave up since is no longer owed.
         let missing = due.iter().find(|r| !seen.contains(r) && self.known.contains_key(r)).copied();

@@ -100,7 +100,7 @@ impl Rig {
                 self.crash(node);
                 let nonce = self.domain.applied.0;
                 self.commit(&Entry::Joined { node, nonce, replaces: self.life(node) });
-                while self.deliver_row(node) {}
+                self.deliver_rows_to(node);
             }
             Kind::Time => self.pass(Duration::from_millis(1 + step.pick as u64 % 250)),
             Kind::Unreachable if node != other => self.set_reachable(node, other, false),
@@ -130,6 +130,16 @@ impl Rig {
             }
             Kind::Lose => _ = self.links.get_mut(&link).and_then(|l| l.remove(index)),
             _ => self.deliver_frame(link, 0),
+        }
+    }
+
+    /// Changes a byte of a frame under way.
+    pub fn spoil(&mut self, pick: usize, at: usize, byte: u8) {
+        let mut frames: Vec<_> = self.links.values_mut().flatten().collect();
+        if let Some(index) = pick.checked_rem(frames.len()) {
+            let bytes = &mut frames[index].bytes;
+            let at = at % bytes.len();
+            bytes[at] = byte;
         }
     }
 

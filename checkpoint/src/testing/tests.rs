@@ -145,3 +145,21 @@ fn the_same_schedule_gives_the_same_trace() {
     let traces = [(); 2].map(|()| run(shape, None, &steps).map(|rig| format!("{rig:?}")));
     assert_eq!(traces[0], traces[1]);
 }
+
+/// A peer with a bug, authenticated as it may be, stops nobody: whatever its frames say, no copy panics.
+#[test]
+fn frames_with_wrong_bytes_make_no_copy_panic() {
+    let wrong = (any::<u16>(), 0_usize..64, any::<u8>());
+    let steps = proptest::collection::vec((step(), wrong), 1..STEPS_MAX);
+    let found = runner(3000).run(&(shape(), steps), |(shape, steps)| {
+        let mut rig = Rig::new(shape.nodes, config(shape, None));
+        for (step, (pick, at, byte)) in steps {
+            rig.step(step);
+            rig.spoil(usize::from(pick), at, byte);
+        }
+        Ok(())
+    });
+    if let Err(error) = found {
+        panic!("{error}");
+    }
+}

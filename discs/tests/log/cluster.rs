@@ -215,7 +215,8 @@ impl Cluster {
             None => format!("{id} is down\n"),
             Some(log) => format!("{id}: wake {:?}, failed {:?}, {:?}\n", log.next_wake(), place.said(|s| s.failed.clone()), log.handle().metrics()),
         };
-        format!("now {}, {} frames delivered\n", self.now, self.delivered) + &self.places.iter().map(line).collect::<String>()
+        let places: String = self.places.iter().map(line).collect();
+        format!("now {}, {} frames delivered\n{places}", self.now, self.delivered)
     }
 
     /// The next thing that happens, unless it is later than `limit`.
