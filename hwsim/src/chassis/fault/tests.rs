@@ -152,6 +152,37 @@ fn a_hot_room_heats_everything() {
 }
 
 #[test]
+fn a_pulled_fan_is_missing_and_another_one_comes_back() {
+    let mut chassis = chassis();
+    let identity =
+        |chassis: &Chassis| chassis.readings().find(|r| r.object.as_str() == "/mxp1/fan3").and_then(|r| r.identity.cloned());
+    let id = inject(&mut chassis, "fan-pulled fan=3 serial=SPARE-77").expect("fan 3 exists");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/fan3", "speed"), ("-".into(), Quality::Missing));
+    assert_eq!(identity(&chassis), Some("MXP1-FAN-003".into()));
+    let at = now(&chassis);
+    let duty = Some(Value::Int(90));
+    let order =
+        Request { id: EventId::default(), object: "/mxp1/fan3".into(), control: "duty".into(), value: duty, epoch: Epoch(1) };
+    assert_eq!(chassis.request(at, &order), Outcome::Refused("there is no fan in /mxp1/fan3".into()));
+    chassis.clear(id).expect("active");
+    seconds(&mut chassis, 1);
+    assert!((number(&chassis, "/mxp1/fan3", "speed") - 2400.0).abs() < 25.0);
+    assert_eq!(identity(&chassis), Some("SPARE-77".into()), "the place is the same, the thing is another");
+}
+
+#[test]
+fn a_pulled_supply_is_missing_and_the_same_one_comes_back() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "supply-pulled supply=2").expect("supply 2 exists");
+    assert_eq!(shown(&chassis, "/mxp1/supply2", "input_ok"), ("-".into(), Quality::Missing));
+    chassis.clear(id).expect("active");
+    assert_eq!(shown(&chassis, "/mxp1/supply2", "input_ok"), is("true"));
+    let of_supply = |r: &crate::chassis::Named<'_>| r.object.as_str() == "/mxp1/supply2";
+    assert_eq!(chassis.readings().find(of_supply).and_then(|r| r.identity.cloned()), Some("MXP1-PSU-002".into()));
+}
+
+#[test]
 fn a_lost_feed_takes_its_supplies_along_and_boards_with_them() {
     let mut chassis = chassis();
     inject(&mut chassis, "feed-lost feed=A").expect("supplies 1 and 2 hang on it");
@@ -359,6 +390,7 @@ fn a_wrong_injection_is_refused_with_what_would_be_right() {
         ("fan-worn fan=1 percent=NaN", "percent=NaN is not a number"),
         ("board-hang slot=16", "slot 16 is empty\n  help  boards sit in 1, 2"),
         ("sensor-noisy object=/mxp1/fan1 attribute=duty sigma=1", "duty of /mxp1/fan1 is no measured number"),
+        ("fan-pulled fan=1 serial=a\u{7f}b", "fan-pulled takes a serial of at most 64 printable letters"),
         ("feed-lost feed=C", "/mxp1 has no feed C"),
         ("fabric-down fabric=C", "/mxp1 has no fabric C"),
         ("sensor-stuck object=/mxp1/fan9 attribute=speed", "there is no object /mxp1/fan9\n  help  did you mean \"/mxp1/fan1\"?"),

@@ -54,6 +54,15 @@ fn the_message_reads_like_a_page_of_the_manual() {
 
 #[test]
 fn a_chassis_needs_slots_and_a_name() {
+    for (branches, expected) in [
+        ("[{ supplies: [1, 2, 3, 4], slots: [1] }]", "there is no supply 4, only 1 to 3"),
+        ("[{ supplies: [1, 1], slots: [1] }]", "supply 1 is in two branches"),
+        ("[{ supplies: [1, 2, 3], slots: [1, 2] }]", "slot 3 is in no branch"),
+        ("[{ supplies: [1, 2, 3], slots: [0] }]", "there is no slot 0"),
+    ] {
+        let error = mistake("feeds: [A, A, B]", &format!("branches: {branches}"));
+        assert!(error.what.contains(expected), "{error}");
+    }
     assert!(mistake("feeds: [A, A, B]", "feeds: [A, B]").what.contains("2 feeds for 3 supplies"));
     assert!(mistake("chassis: mxp1", "chassis: mxp/1").what.contains("letters, digits and hyphens"));
     let start = MXP.find("slots: [").expect("there are slots");
