@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_yaml::Spanned;
+use sixnines_core::diagnostic::Source;
 use sixnines_core::ids::ChassisName;
 
 pub use error::PlanError;
@@ -227,8 +228,9 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] with the place of the first mistake. The operator's mistake, always.
     pub fn parse(file: &str, text: &str) -> Result<Self, PlanError> {
-        let plan: Self = serde_yaml::from_str(text).map_err(|error| PlanError::from_yaml(file, text, &error))?;
-        plan.check(file, text)?;
+        let source = Source { name: file, text };
+        let plan: Self = serde_yaml::from_str(text).map_err(|error| PlanError::from_yaml(source, &error))?;
+        plan.check(source)?;
         Ok(plan)
     }
 
@@ -269,28 +271,28 @@ impl Plan {
     }
 
     /// What needs more than one value to be judged.
-    fn check(&self, file: &str, text: &str) -> Result<(), PlanError> {
+    fn check(&self, source: Source<'_>) -> Result<(), PlanError> {
         let name = self.chassis.as_str();
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             let what = format!("chassis name {name:?} is not made of letters, digits and hyphens");
-            return Err(PlanError::whole(file, what));
+            return Err(PlanError::whole(source, what));
         }
         if self.slots.is_empty() || self.slots.len() > SLOTS_MAX {
             let what = format!("a chassis has 1 to {SLOTS_MAX} slots, this one has {}", self.slots.len());
-            return Err(PlanError::whole(file, what));
+            return Err(PlanError::whole(source, what));
         }
-        self.slots.iter().try_for_each(|kind| self.check_slot(file, text, kind))?;
+        self.slots.iter().try_for_each(|kind| self.check_slot(source, kind))?;
         let (feeds, supplies) = (self.supply.feeds.len(), usize::from(self.supply.count));
         if feeds != 0 && feeds != supplies {
             return Err(PlanError::whole(
-                file,
+                source,
                 format!("`feeds` names {feeds} feeds for {supplies} supplies: one for each, in order"),
             ));
         }
-        self.check_branches(file, text)
+        self.check_branches(source)
     }
 
-    fn check_slot(&self, file: &str, text: &str, kind: &Spanned<String>) -> Result<(), PlanError> {
+    fn check_slot(&self, source: Source<'_>, kind: &Spanned<String>) -> Result<(), PlanError> {
         let (word, at) = (&kind.value, kind.referenced);
         if word == EMPTY {
             return Ok(());
@@ -298,18 +300,18 @@ impl Plan {
         let Some(board) = self.boards.get(word) else {
             let known = self.boards.keys().map(String::as_str).chain([EMPTY]);
             let what = format!("there is no board kind {word:?} under `boards`");
-            return Err(PlanError::at(file, text, at, what).with_nearest(word, known));
+            return Err(PlanError::at(source, at, what).with_nearest(word, known));
         };
         let (watts, most) = (board.power_watts + board.busy_watts, self.slot_power_watts_max);
         if watts > most {
             let what = format!("board kind {word:?} draws up to {watts} W, a slot gives {most} W (`slot_power_watts_max`)");
-            return Err(PlanError::at(file, text, at, what));
+            return Err(PlanError::at(source, at, what));
         }
         Ok(())
     }
 
     /// Each supply and each slot once, and none that does not exist.
-    fn check_branches(&self, file: &str, text: &str) -> Result<(), PlanError> {
+    fn check_branches(&self, source: Source<'_>) -> Result<(), PlanError> {
         let mut supplies = BTreeSet::new();
         let mut slots = BTreeSet::new();
         for branch in &self.supply.branches {
@@ -324,7 +326,7 @@ impl Plan {
                         false => format!("{word} {number} is in two branches"),
                         true => continue,
                     };
-                    return Err(PlanError::at(file, text, branch.referenced, why));
+                    return Err(PlanError::at(source, branch.referenced, why));
                 }
             }
         }
@@ -334,7 +336,7 @@ impl Plan {
             let supply = (1..=whole.0).find(|n| !supplies.contains(n)).map(|n| format!("supply {n}"));
             let missing = slot.or(supply).unwrap_or_default();
             return Err(PlanError::whole(
-                file,
+                source,
                 format!("{missing} is in no branch: `branches` names every supply and slot once"),
             ));
         }
