@@ -11,6 +11,7 @@ mod board;
 pub mod client;
 mod curve;
 pub mod driver;
+mod fan;
 mod fault;
 mod fence;
 mod heat;
@@ -18,10 +19,10 @@ mod lines;
 mod log;
 mod measure;
 mod orders;
-mod parts;
 mod physics;
 mod plan;
 mod points;
+mod power;
 mod sensor;
 pub mod server;
 mod survey;
@@ -43,16 +44,16 @@ pub use fault::{ActiveFault, BoardFault, CATALOGUE, Entry, Fault, FaultError, Fa
 pub use fence::{Action, EpochReport, GroupReport};
 pub use log::LogEntry;
 pub use physics::Energy;
-pub use plan::{AirPlan, BoardPlan, FanPlan, Plan, PlanError, Rate, ReliabilityPlan, ShelfManagerPlan, SupplyPlan};
+pub use plan::{AirPlan, BoardPlan, BranchPlan, FanPlan, Plan, PlanError, Rate, ReliabilityPlan, ShelfManagerPlan, SupplyPlan};
 pub use sensor::Reading;
 pub use survey::Survey;
 
-use board::Payload;
+use board::{Board, Payload};
 use fault::{Effects, Faults};
 use fence::Fences;
 use log::Log;
 use physics::Physics;
-use points::Points;
+use points::{Part, Points};
 use sensor::Sensor;
 
 /// A simulated chassis.
@@ -75,8 +76,8 @@ pub struct Chassis {
     /// Operations that were carried out lately: a repeat bears the same id and does nothing.
     edges: VecDeque<EventId>,
     log: Log,
-    /// By slot: the board's count of resets when faults were looked at last.
-    resets: Vec<u64>,
+    /// By slot: the board's count of resets when faults were looked at last; `None` without power.
+    resets: Vec<Option<u64>>,
 }
 
 /// One reading with its place.
@@ -111,10 +112,11 @@ impl Chassis {
             last_requests: vec![None; points.objects.len()],
             edges: VecDeque::new(),
             log: Log::default(),
-            resets: vec![0; plan.slots.len()],
+            resets: Vec::new(),
             points,
             plan,
         };
+        this.resets = this.physics.boards.iter().map(powered_resets).collect();
         this.measure(0.0);
         this
     }
@@ -189,16 +191,15 @@ impl Chassis {
     /// # Errors
     /// [`FaultError::NotActive`] if it has ended already, or never was.
     pub fn clear(&mut self, id: FaultId) -> Result<(), FaultError> {
-        self.faults.clear(id)?;
-        self.faults_changed();
-        Ok(())
+        match self.end_faults(|_, active| active.id == id) {
+            0 => Err(FaultError::NotActive(id)),
+            _ => Ok(()),
+        }
     }
 
     /// Ends all faults; returns how many there were.
     pub fn clear_all(&mut self) -> usize {
-        let count = self.faults.remove_if(|_, _| true);
-        self.faults_changed();
-        count
+        self.end_faults(|_, _| true)
     }
 
     /// The faults in force, the oldest first.
@@ -283,9 +284,7 @@ impl Chassis {
 
     fn tick(&mut self) {
         let now = self.ticked;
-        if self.faults.remove_if(|_, active| active.until.is_some_and(|until| until <= now)) > 0 {
-            self.weigh_faults();
-        }
+        self.end_faults(|_, active| active.until.is_some_and(|until| until <= now));
         let seconds = TICK.as_secs_f64() * self.plan.time_scale;
         self.physics.advance(seconds, &self.effects);
         self.log_troubles();
@@ -294,35 +293,53 @@ impl Chassis {
     }
 
     fn faults_changed(&mut self) {
-        self.weigh_faults();
+        self.effects = Effects::of(&self.plan, &self.points, self.faults.faults());
         self.measure(0.0);
     }
 
-    fn weigh_faults(&mut self) {
-        self.effects = Effects::of(&self.plan, &self.points, self.faults.faults());
+    /// Ends what matches; what was pulled comes back, the same or another thing.
+    fn end_faults(&mut self, ended: impl Fn(&Fault, &ActiveFault) -> bool) -> usize {
+        let ended = self.faults.remove_if(ended);
+        for (fault, active) in &ended {
+            let part = match fault {
+                Fault::FanPulled { fan } => Part::Fan(fan - 1),
+                Fault::SupplyPulled { supply } => Part::Supply(supply - 1),
+                Fault::Board { slot, what: BoardFault::Pulled } => Part::Slot(slot - 1),
+                _ => continue,
+            };
+            let serial = active.injection.parameters.get("serial").filter(|serial| !serial.is_empty());
+            let object = self.points.objects.iter_mut().find(|object| object.part == part);
+            if let (Some(serial), Some(object)) = (serial, object) {
+                object.identity = Some(Identity::new(serial));
+            }
+        }
+        if !ended.is_empty() {
+            self.faults_changed();
+        }
+        ended.len()
     }
 
     /// A hang or a panic does not outlive a reset, a power cycle, or the board being pulled, whoever did it.
     fn cure_boards(&mut self) {
-        let boards = &self.physics.boards;
-        let resets = &self.resets;
-        let cured = |fault: &Fault, _: &ActiveFault| match fault {
-            Fault::Board { slot, what: BoardFault::Hang | BoardFault::Panic } => match &boards[slot - 1] {
-                None => true,
-                Some(board) => board.payload == Payload::Off || board.resets != resets[slot - 1],
-            },
+        let resets: Vec<Option<u64>> = self.physics.boards.iter().map(powered_resets).collect();
+        let before = std::mem::replace(&mut self.resets, resets.clone());
+        self.end_faults(|fault, _| match fault {
+            Fault::Board { slot, what: BoardFault::Hang | BoardFault::Panic } => {
+                resets[slot - 1].is_none() || resets[slot - 1] != before[slot - 1]
+            }
             _ => false,
-        };
-        if self.faults.remove_if(cured) > 0 {
-            self.weigh_faults();
-        }
-        self.resets = self.physics.boards.iter().map(|board| board.as_ref().map_or(0, |b| b.resets)).collect();
+        });
     }
 
     /// Without power, nobody answers either.
     fn silent(&self) -> bool {
         self.effects.shelf_manager_silent || self.effects.good_supplies() == 0
     }
+}
+
+/// How often a board was reset; `None` if it has no power, or is not there.
+fn powered_resets(board: &Option<Board>) -> Option<u64> {
+    board.as_ref().filter(|board| board.payload != Payload::Off).map(|board| board.resets)
 }
 
 /// How often the chassis looks at itself, in time of the clock.

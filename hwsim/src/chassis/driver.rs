@@ -34,12 +34,20 @@ pub struct ChassisDriver {
     address: String,
     chassis: ChassisName,
     quality: Quality,
+    details: bool,
 }
 
 impl ChassisDriver {
     /// The driver of `chassis`, whose process listens on `address` (`HOST:PORT`).
     pub fn new(chassis: ChassisName, address: impl Into<String>) -> Self {
-        Self { name: format!("chassis:{chassis}"), address: address.into(), chassis, quality: Quality::Simulated }
+        Self { name: format!("chassis:{chassis}"), address: address.into(), chassis, quality: Quality::Simulated, details: false }
+    }
+
+    /// Reports what the shipped classes do not declare, too: blue lights, load and memory of boards, loss of fabrics.
+    #[must_use]
+    pub fn with_details(mut self) -> Self {
+        self.details = true;
+        self
     }
 
     /// What to report instead of `simulated` for a reading that is good.
@@ -56,7 +64,7 @@ impl Driver for ChassisDriver {
     }
 
     async fn run(self, mut port: Port) -> Result<(), DriverError> {
-        let mut image = Image::new(self.quality);
+        let mut image = Image::new(self.quality, self.details);
         let mut pause = PAUSE_MIN;
         loop {
             let end = match offline(&mut port, &mut image, &self.chassis, self.connect()).await {

@@ -26,8 +26,12 @@ pub enum Fault {
     FanFailed { fan: usize },
     /// A fan reaches only a part of its speed.
     FanWorn { fan: usize, percent: f64 },
+    /// A fan is taken out.
+    FanPulled { fan: usize },
     /// A supply gives nothing and reports so.
     SupplyFailed { supply: usize },
+    /// A supply is taken out.
+    SupplyPulled { supply: usize },
     /// All supplies on one feed lose their input.
     FeedLost { feed: String },
     /// Warm air comes in.
@@ -207,15 +211,9 @@ impl Faults {
         Ok(id)
     }
 
-    pub(crate) fn clear(&mut self, id: FaultId) -> Result<(), FaultError> {
-        if self.remove_if(|_, active| active.id == id) == 0 { Err(FaultError::NotActive(id)) } else { Ok(()) }
-    }
-
-    /// Takes away what matches; returns how many that were.
-    pub(crate) fn remove_if(&mut self, gone: impl Fn(&Fault, &ActiveFault) -> bool) -> usize {
-        let before = self.held.len();
-        self.held.retain(|(fault, active)| !gone(fault, active));
-        before - self.held.len()
+    /// Takes away what matches, and returns it.
+    pub(crate) fn remove_if(&mut self, gone: impl Fn(&Fault, &ActiveFault) -> bool) -> Vec<(Fault, ActiveFault)> {
+        self.held.extract_if(.., |(fault, active)| gone(fault, active)).collect()
     }
 }
 

@@ -14,8 +14,7 @@ impl Chassis {
         let silent = self.silent();
         for index in 0..self.sensors.len() {
             let point = &self.points.list[index];
-            let of_manager = matches!(point.quantity, Quantity::ShelfManagerAlive | Quantity::ShelfManagerState);
-            let changed = if !silent || of_manager {
+            let changed = if !silent || point.quantity == Quantity::ShelfManagerState {
                 let truth = self.truth(point.quantity);
                 let effect = self.effects.sensors.get(&index).copied().unwrap_or_default();
                 let noise = if truth.is_measured() { noise(self.plan.seed, point.stream, self.ticks) } else { 0.0 };
@@ -45,9 +44,11 @@ impl Chassis {
             Quantity::InletTemperature => temperature(physics.inlet_celsius),
             Quantity::OutletTemperature => temperature(physics.outlet_celsius),
             Quantity::ChassisPower => power(physics.input_watts),
+            Quantity::FanSpeed(i) | Quantity::FanDuty(i) if self.effects.fans_pulled[i] => Truth::Absent,
+            Quantity::SupplyPower(i) | Quantity::SupplyInput(i) if self.effects.supplies_pulled[i] => Truth::Absent,
             Quantity::FanSpeed(i) => Truth::Int { x: physics.fans[i].speed_rpm, resolution: 20.0, sigma: 2.0 },
             Quantity::FanDuty(i) => Truth::Exact(Value::Int(physics.fans[i].duty_percent)),
-            Quantity::SupplyPower(i) => power(if self.effects.supplies_failed[i] { 0.0 } else { physics.supply_watts }),
+            Quantity::SupplyPower(i) => power(if self.effects.supplies_failed[i] { 0.0 } else { physics.power.supply_watts(i) }),
             Quantity::SupplyInput(i) => exact(!self.effects.supplies_failed[i]),
             Quantity::BoardHotSwap(i) => Truth::Word(self.hot_swap_state(i).as_str()),
             Quantity::BoardState(i) => Truth::Word(self.board_word(i)),
@@ -61,11 +62,9 @@ impl Chassis {
             }
             Quantity::BoardLoad(i) => self.told_by_payload(i, |board| percent(board.load_percent)),
             Quantity::BoardMemory(i) => self.told_by_payload(i, |board| percent(board.memory_percent)),
-            Quantity::FabricLink(i) => exact(self.fabric_carries(i)),
             Quantity::FabricState(i) if !self.fabric_carries(i) => Truth::Word("down"),
             Quantity::FabricState(i) => Truth::Word(if self.effects.fabrics[i].loss_percent > 0.0 { "degraded" } else { "up" }),
             Quantity::FabricLoss(i) => percent(if self.fabric_carries(i) { self.effects.fabrics[i].loss_percent } else { 100.0 }),
-            Quantity::ShelfManagerAlive => exact(!self.silent()),
             Quantity::ShelfManagerState => Truth::Word(if self.silent() { "failed" } else { "running" }),
         }
     }

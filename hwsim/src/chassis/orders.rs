@@ -9,6 +9,7 @@ use super::{Chassis, words};
 impl Chassis {
     pub(super) fn carry_out(&mut self, object: &Object, request: &Request) -> Result<(), String> {
         match (object.part, request.control.as_str()) {
+            (Part::Fan(i), "duty") if self.effects.fans_pulled[i] => return Err(format!("there is no fan in {}", object.name)),
             (Part::Fan(i), "duty") => self.physics.fans[i].duty_percent = duty(request)?,
             (Part::Slot(i), "power") => {
                 let on = switch(request)?;

@@ -8,10 +8,11 @@ mod tests;
 
 use super::air;
 use super::board::{Board, BoardEffect, Conditions, MState, Payload, Trouble};
+use super::fan::{Fan, percent};
 use super::fault::Effects;
 use super::heat;
-use super::parts::{Fan, percent, share};
 use super::plan::Plan;
+use super::power::Power;
 
 /// Everything in the chassis that has a state of its own.
 #[derive(Clone, Debug)]
@@ -26,13 +27,9 @@ pub(crate) struct Physics {
     pub(crate) flow_cubic_meters_per_second: f64,
     /// The speeds for which the flow was solved.
     solved_for_rpm: Vec<f64>,
-    /// What each good supply gives.
-    pub(crate) supply_watts: f64,
+    pub(crate) power: Power,
     /// What the mains give to all.
     pub(crate) input_watts: f64,
-    /// What part of the load the bus carries, 0 to 1.
-    served: f64,
-    overload_seconds: f64,
     silent_seconds: f64,
     in_joules: f64,
     carried_joules: f64,
@@ -65,10 +62,8 @@ impl Physics {
             outlet_celsius: inlet,
             flow_cubic_meters_per_second: 0.0,
             solved_for_rpm: Vec::new(),
-            supply_watts: 0.0,
+            power: Power::of(plan),
             input_watts: 0.0,
-            served: 1.0,
-            overload_seconds: 0.0,
             silent_seconds: 0.0,
             troubles: Vec::new(),
             in_joules: 0.0,
@@ -100,15 +95,16 @@ impl Physics {
 
     fn step(&mut self, seconds: f64, effects: &Effects) {
         self.inlet_celsius = effects.inlet_celsius.unwrap_or(self.plan.air.inlet_celsius);
-        let good = effects.good_supplies();
-        self.turn_fans(seconds, effects, good > 0);
+        self.power.look(effects);
+        self.turn_fans(seconds, effects);
         self.solve_flow();
-        self.move_boards(seconds, effects, good);
-        self.draw_power(seconds, effects, good);
+        self.move_boards(seconds, effects);
+        self.draw_power(seconds, effects);
         self.move_heat(seconds, effects);
     }
 
-    fn turn_fans(&mut self, seconds: f64, effects: &Effects, powered: bool) {
+    fn turn_fans(&mut self, seconds: f64, effects: &Effects) {
+        let powered = self.power.of_fans().is_some();
         self.silent_seconds = if effects.shelf_manager_silent { self.silent_seconds + seconds } else { 0.0 };
         let alone = self.silent_seconds > self.plan.shelf_manager.fallback_after_seconds;
         for (i, fan) in self.fans.iter_mut().enumerate() {
@@ -132,24 +128,32 @@ impl Physics {
     }
 
     /// An overload that outlasted the hold-up browns boards out here, before the step's power is drawn, so that the books agree on it.
-    fn move_boards(&mut self, seconds: f64, effects: &Effects, good: usize) {
+    fn move_boards(&mut self, seconds: f64, effects: &Effects) {
         self.pull_and_push(effects);
-        if self.overload_seconds > self.plan.supply.hold_up_seconds {
-            self.brown_out(effects, good);
+        for branch in 0..self.power.count() {
+            if self.power.is_exhausted(branch, self.plan.supply.hold_up_seconds) {
+                self.brown_out(branch, effects);
+            }
         }
-        let mut spare_watts = self.plan.supply.power_watts_max * good as f64 - self.promised_watts(effects);
+        let promised = self.watts_by_branch(effects, |board, effect| {
+            // A board that starts counts in full.
+            let starts = matches!(board.payload, Payload::Booting { .. }) || board.state == MState::M3;
+            board.watts(effect).max(if starts { board.plan.power_watts } else { 0.0 })
+        });
+        let mut spare: Vec<f64> = promised.iter().enumerate().map(|(b, watts)| self.power.most_watts(b) - watts).collect();
         for (index, board) in self.boards.iter_mut().enumerate() {
             let Some(board) = board else { continue };
-            if good == 0 {
+            let branch = self.power.of_slot(index);
+            if !self.power.is_alive(branch) {
                 board.lose_power();
                 continue;
             }
             let asked = board.state == MState::M2;
             let slot_watts_max = self.plan.slot_power_watts_max;
-            let now = Conditions { seconds, effect: effects.boards[index], slot_watts_max, spare_watts };
+            let now = Conditions { seconds, effect: effects.boards[index], slot_watts_max, spare_watts: spare[branch] };
             board.advance(now, |trouble| self.troubles.push((index, trouble)));
             if asked && board.state == MState::M3 {
-                spare_watts -= board.plan.power_watts; // promised to this one, so not to the next
+                spare[branch] -= board.plan.power_watts; // promised to this one, so not to the next
             }
         }
     }
@@ -167,33 +171,33 @@ impl Physics {
         }
     }
 
-    /// What the bus has to be able to carry: boards that start count in full.
-    fn promised_watts(&self, effects: &Effects) -> f64 {
-        let full = |(index, board): (usize, &Board)| {
-            let starts = matches!(board.payload, Payload::Booting { .. }) || board.state == MState::M3;
-            board.watts(effects.boards[index]).max(if starts { board.plan.power_watts } else { 0.0 })
-        };
-        let boards: f64 = self.boards.iter().enumerate().filter_map(|(i, b)| Some(full((i, b.as_ref()?)))).sum();
-        boards + self.fan_watts()
+    /// Sums up what each branch has to carry, boards reckoned by `watts`.
+    fn watts_by_branch(&self, effects: &Effects, watts: impl Fn(&Board, BoardEffect) -> f64) -> Vec<f64> {
+        let mut sums = vec![0.0; self.power.count()];
+        for (index, board) in self.boards.iter().enumerate() {
+            if let Some(board) = board {
+                sums[self.power.of_slot(index)] += watts(board, effects.boards[index]);
+            }
+        }
+        // Without any supply somebody has to be asked in vain: the first.
+        sums[self.power.of_fans().unwrap_or(0)] += self.fan_watts();
+        sums
     }
 
     fn fan_watts(&self) -> f64 {
         self.fans.iter().map(|fan| fan.watts(&self.plan.fan)).sum()
     }
 
-    fn draw_power(&mut self, seconds: f64, effects: &Effects, good: usize) {
-        let sharing = share(&self.plan.supply, good, self.load_watts(effects));
-        self.supply_watts = sharing.each_watts;
-        self.input_watts = sharing.each_watts * good as f64 / self.plan.supply.efficiency;
+    fn draw_power(&mut self, seconds: f64, effects: &Effects) {
+        let load = self.watts_by_branch(effects, Board::watts);
+        self.input_watts = self.power.share(&load, seconds) / self.plan.supply.efficiency;
         self.in_joules += self.input_watts * seconds;
-        self.overload_seconds = if good > 0 && sharing.served < 1.0 { self.overload_seconds + seconds } else { 0.0 };
-        self.served = sharing.served;
     }
 
-    /// Takes boards off the bus, the last slot first, until the rest can be carried.
-    fn brown_out(&mut self, effects: &Effects, good: usize) {
-        for index in (0..self.boards.len()).rev() {
-            if share(&self.plan.supply, good, self.load_watts(effects)).served >= 1.0 {
+    /// Takes boards off a branch, the last slot first, until the rest can be carried.
+    fn brown_out(&mut self, branch: usize, effects: &Effects) {
+        for index in (0..self.boards.len()).rev().filter(|i| self.power.of_slot(*i) == branch).collect::<Vec<_>>() {
+            if self.watts_by_branch(effects, Board::watts)[branch] <= self.power.most_watts(branch) {
                 return;
             }
             if let Some(board) = self.boards[index].as_mut().filter(|b| b.payload != Payload::Off) {
@@ -203,31 +207,29 @@ impl Physics {
         }
     }
 
-    /// What boards and fans want from the bus.
+    /// What boards and fans want from all supplies.
     pub(crate) fn load_watts(&self, effects: &Effects) -> f64 {
-        let boards = self.boards.iter().zip(&effects.boards).filter_map(|(b, e)| Some(b.as_ref()?.watts(*e))).sum::<f64>();
-        boards + self.fan_watts()
+        self.watts_by_branch(effects, Board::watts).iter().sum()
     }
 
-    /// What a board gets from the bus.
+    /// What a board gets from its branch.
     pub(crate) fn board_watts(&self, index: usize, effects: &Effects) -> f64 {
-        self.boards[index].as_ref().map_or(0.0, |board| board.watts(effects.boards[index]) * self.served)
+        self.boards[index].as_ref().map_or(0.0, |board| board.watts(effects.boards[index]) * self.power.served(index))
     }
 
     fn move_heat(&mut self, seconds: f64, effects: &Effects) {
-        let served = self.served;
         let slot_flow = self.flow_cubic_meters_per_second / self.boards.len() as f64;
         let mut into_air_joules = 0.0;
         for (i, board) in self.boards.iter_mut().enumerate() {
             let Some(board) = board else { continue };
-            let watts = board.watts(effects.boards[i]) * served;
+            let watts = board.watts(effects.boards[i]) * self.power.served(i);
             // The power of this step is what was drawn before the board warmed: the books of `draw_power` use the same.
             let gives = heat::board_watts_per_kelvin(&board.plan, slot_flow, self.density);
             let after = heat::step(board.celsius, board.plan.heat_joules_per_kelvin, watts, gives, self.inlet_celsius, seconds);
             board.celsius = after.celsius;
             into_air_joules += after.given_joules;
         }
-        let fans = self.fan_watts() * served;
+        let fans = self.fan_watts() * self.power.fans_served();
         let losses = self.input_watts * (1.0 - self.plan.supply.efficiency);
         let watts = into_air_joules / seconds + fans + losses;
         let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
@@ -246,11 +248,9 @@ impl Physics {
                 board.celsius = self.inlet_celsius + board.watts(BoardEffect::default()) / gives;
             }
         }
-        let good = usize::from(self.plan.supply.count);
         let effects = Effects::none(&self.plan);
-        let sharing = share(&self.plan.supply, good, self.load_watts(&effects));
-        self.supply_watts = sharing.each_watts;
-        self.input_watts = sharing.each_watts * good as f64 / self.plan.supply.efficiency;
+        self.power.look(&effects);
+        self.draw_power(0.0, &effects);
         let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
         self.outlet_celsius = self.inlet_celsius + self.input_watts / carries;
     }

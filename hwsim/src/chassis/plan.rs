@@ -8,10 +8,11 @@ mod numbers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_yaml::Spanned;
+use sixnines_core::diagnostic::Source;
 use sixnines_core::ids::ChassisName;
 
 pub use error::PlanError;
@@ -122,9 +123,22 @@ pub struct SupplyPlan {
     /// The mains feed of each supply, the first first; empty: nobody asked.
     #[serde(default)]
     pub feeds: Vec<String>,
+    /// Which supplies feed which slots; empty: all feed all.
+    #[serde(default)]
+    pub branches: Vec<Spanned<BranchPlan>>,
     /// How long the bus stands an overload before boards brown out.
     #[serde(default, deserialize_with = "at_least_zero")]
     pub hold_up_seconds: f64,
+}
+
+/// Supplies that feed some slots and no others. Each supply and each slot is in exactly one branch.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BranchPlan {
+    /// Numbers of the supplies, from 1.
+    pub supplies: Vec<usize>,
+    /// Numbers of the slots, from 1.
+    pub slots: Vec<usize>,
 }
 
 /// The shelf manager.
@@ -214,8 +228,9 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] with the place of the first mistake. The operator's mistake, always.
     pub fn parse(file: &str, text: &str) -> Result<Self, PlanError> {
-        let plan: Self = serde_yaml::from_str(text).map_err(|error| PlanError::from_yaml(file, text, &error))?;
-        plan.check(file, text)?;
+        let source = Source { name: file, text };
+        let plan: Self = serde_yaml::from_str(text).map_err(|error| PlanError::from_yaml(source, &error))?;
+        plan.check(source)?;
         Ok(plan)
     }
 
@@ -256,40 +271,74 @@ impl Plan {
     }
 
     /// What needs more than one value to be judged.
-    fn check(&self, file: &str, text: &str) -> Result<(), PlanError> {
-        for kind in &self.slots {
-            let at = kind.referenced;
-            if kind.value == EMPTY {
-                continue;
-            }
-            let Some(board) = self.boards.get(&kind.value) else {
-                let known = self.boards.keys().map(String::as_str).chain([EMPTY]);
-                let what = format!("there is no board kind {:?} under `boards`", kind.value);
-                return Err(PlanError::at(file, text, at, what).with_nearest(&kind.value, known));
-            };
-            let watts = board.power_watts + board.busy_watts;
-            if watts > self.slot_power_watts_max {
-                let most = self.slot_power_watts_max;
-                let what =
-                    format!("board kind {:?} draws up to {watts} W, a slot gives {most} W (`slot_power_watts_max`)", kind.value);
-                return Err(PlanError::at(file, text, at, what));
-            }
-        }
-        let (feeds, supplies) = (self.supply.feeds.len(), usize::from(self.supply.count));
-        if feeds != 0 && feeds != supplies {
-            return Err(PlanError::whole(
-                file,
-                format!("`feeds` names {feeds} feeds for {supplies} supplies: one for each, in order"),
-            ));
-        }
-        if self.slots.is_empty() || self.slots.len() > SLOTS_MAX {
-            let what = format!("a chassis has 1 to {SLOTS_MAX} slots, this one has {}", self.slots.len());
-            return Err(PlanError::whole(file, what));
-        }
+    fn check(&self, source: Source<'_>) -> Result<(), PlanError> {
         let name = self.chassis.as_str();
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             let what = format!("chassis name {name:?} is not made of letters, digits and hyphens");
-            return Err(PlanError::whole(file, what));
+            return Err(PlanError::whole(source, what));
+        }
+        if self.slots.is_empty() || self.slots.len() > SLOTS_MAX {
+            let what = format!("a chassis has 1 to {SLOTS_MAX} slots, this one has {}", self.slots.len());
+            return Err(PlanError::whole(source, what));
+        }
+        self.slots.iter().try_for_each(|kind| self.check_slot(source, kind))?;
+        let (feeds, supplies) = (self.supply.feeds.len(), usize::from(self.supply.count));
+        if feeds != 0 && feeds != supplies {
+            return Err(PlanError::whole(
+                source,
+                format!("`feeds` names {feeds} feeds for {supplies} supplies: one for each, in order"),
+            ));
+        }
+        self.check_branches(source)
+    }
+
+    fn check_slot(&self, source: Source<'_>, kind: &Spanned<String>) -> Result<(), PlanError> {
+        let (word, at) = (&kind.value, kind.referenced);
+        if word == EMPTY {
+            return Ok(());
+        }
+        let Some(board) = self.boards.get(word) else {
+            let known = self.boards.keys().map(String::as_str).chain([EMPTY]);
+            let what = format!("there is no board kind {word:?} under `boards`");
+            return Err(PlanError::at(source, at, what).with_nearest(word, known));
+        };
+        let (watts, most) = (board.power_watts + board.busy_watts, self.slot_power_watts_max);
+        if watts > most {
+            let what = format!("board kind {word:?} draws up to {watts} W, a slot gives {most} W (`slot_power_watts_max`)");
+            return Err(PlanError::at(source, at, what));
+        }
+        Ok(())
+    }
+
+    /// Each supply and each slot once, and none that does not exist.
+    fn check_branches(&self, source: Source<'_>) -> Result<(), PlanError> {
+        let mut supplies = BTreeSet::new();
+        let mut slots = BTreeSet::new();
+        for branch in &self.supply.branches {
+            let lists = [
+                ("supply", &branch.value.supplies, &mut supplies, usize::from(self.supply.count)),
+                ("slot", &branch.value.slots, &mut slots, self.slots.len()),
+            ];
+            for (word, list, seen, count) in lists {
+                for number in list {
+                    let why = match seen.insert(*number) {
+                        _ if !(1..=count).contains(number) => format!("there is no {word} {number}, only 1 to {count}"),
+                        false => format!("{word} {number} is in two branches"),
+                        true => continue,
+                    };
+                    return Err(PlanError::at(source, branch.referenced, why));
+                }
+            }
+        }
+        let whole = (usize::from(self.supply.count), self.slots.len());
+        if !self.supply.branches.is_empty() && (supplies.len(), slots.len()) != whole {
+            let slot = (1..=whole.1).find(|n| !slots.contains(n)).map(|n| format!("slot {n}"));
+            let supply = (1..=whole.0).find(|n| !supplies.contains(n)).map(|n| format!("supply {n}"));
+            let missing = slot.or(supply).unwrap_or_default();
+            return Err(PlanError::whole(
+                source,
+                format!("{missing} is in no branch: `branches` names every supply and slot once"),
+            ));
         }
         Ok(())
     }

@@ -73,10 +73,8 @@ pub(crate) enum Quantity {
     BoardLight(usize),
     BoardLoad(usize),
     BoardMemory(usize),
-    FabricLink(usize),
     FabricState(usize),
     FabricLoss(usize),
-    ShelfManagerAlive,
     ShelfManagerState,
 }
 
@@ -147,15 +145,10 @@ impl Points {
         }
         for i in 0..this.fabrics.len() {
             let name = format!("/fabric{}", this.fabrics[i]);
-            let attributes = [("link_up", Q::FabricLink(i)), ("state", Q::FabricState(i)), ("loss", Q::FabricLoss(i))];
+            let attributes = [("state", Q::FabricState(i)), ("loss", Q::FabricLoss(i))];
             this.add(&name, "fabric", Part::Fabric(i), &attributes);
         }
-        this.add(
-            "/shelf-manager",
-            "shelf-manager",
-            Part::ShelfManager,
-            &[("alive", Q::ShelfManagerAlive), ("state", Q::ShelfManagerState)],
-        );
+        this.add("/shelf-manager", "shelf-manager", Part::ShelfManager, &[("state", Q::ShelfManagerState)]);
         this
     }
 
@@ -199,6 +192,9 @@ impl Points {
         })
     }
 }
+
+/// Attributes that the shipped classes do not declare: a chassis shows them, its driver reports them only if it is asked to.
+pub(crate) const DETAILS: [&str; 4] = ["blue_led", "cpu_load", "memory_used", "loss"];
 
 /// FNV-1a of the sensor's name: a stream that does not move when a sensor is added elsewhere.
 fn stream(object: &ObjectName, attribute: &AttributeName) -> u64 {

@@ -1,8 +1,9 @@
 //! What can be said of a chassis before it runs: power, redundancy, cooling. Printed by `nines sim check`.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
+use super::board::{Board, Payload};
 use super::fault::Effects;
 use super::physics::Physics;
 use super::plan::Plan;
@@ -30,7 +31,7 @@ pub struct Survey {
     pub outlet_one_fan_less_celsius: Option<f64>,
     /// The board nearest to switching itself off at rest duty: slot, temperature, limit.
     pub hottest: Option<(usize, f64, f64)>,
-    /// What one fault would do, where that is not nothing.
+    /// What is too much already, and every single fault that stops boards.
     pub warnings: Vec<String>,
 }
 
@@ -56,44 +57,57 @@ impl Survey {
             hottest,
             warnings: Vec::new(),
         };
-        survey.judge_supplies(plan);
-        survey.judge_fans(plan, whole);
+        survey.judge_rest();
+        survey.try_faults(plan, &whole);
         survey
     }
 
-    fn judge_supplies(&mut self, plan: &Plan) {
+    fn judge_rest(&mut self) {
         if self.supplies_needed > self.supplies {
             let (load, most) = (self.load_watts, self.capacity_watts);
-            self.warnings.push(format!("the boards draw {load:.0} W, all supplies together give {most:.0} W"));
-        } else if self.supplies_needed == self.supplies {
-            self.warnings.push("no supply may fail: boards would brown out".to_owned());
+            self.warnings.push(format!("boards and fans want {load:.0} W, all supplies together give {most:.0} W"));
         }
-        let mut feeds: BTreeMap<&str, usize> = BTreeMap::new();
-        for feed in &plan.supply.feeds {
-            *feeds.entry(feed).or_default() += 1;
-        }
-        for (feed, on_it) in feeds {
-            if self.supplies - on_it < self.supplies_needed && self.supplies_needed < self.supplies {
-                let left = plan.supply.power_watts_max * (self.supplies - on_it) as f64;
-                self.warnings.push(format!("feed {feed} may not fail: it leaves {left:.0} W for {:.0} W", self.load_watts));
-            }
-        }
-    }
-
-    fn judge_fans(&mut self, plan: &Plan, whole: Physics) {
-        let mut effects = Effects::none(plan);
         if let Some((slot, celsius, limit)) = self.hottest.filter(|(_, celsius, limit)| celsius + NEAR_KELVIN > *limit) {
             self.warnings.push(format!("the board in slot {slot} is at {celsius:.0} degrees and switches off at {limit:.0}"));
         }
-        effects.fans_failed[0] = true;
-        let mut less = whole;
-        less.fans.iter_mut().for_each(|fan| fan.duty_percent = 100);
-        less.advance(REST_SECONDS, &effects);
-        if less.troubles.is_empty() && less.fans.len() > 1 {
-            self.outlet_one_fan_less_celsius = Some(less.outlet_celsius);
-        } else {
-            self.warnings.push("no fan may fail: boards would switch off, too hot".to_owned());
+    }
+
+    /// Every single fault of power and cooling, one after the other: which boards does it stop?
+    fn try_faults(&mut self, plan: &Plan, whole: &Physics) {
+        for supply in 0..self.supplies {
+            let mut effects = Effects::none(plan);
+            effects.supplies_failed[supply] = true;
+            self.try_fault(&format!("supply {}", supply + 1), whole.clone(), &effects);
         }
+        for feed in plan.supply.feeds.iter().collect::<BTreeSet<_>>() {
+            let mut effects = Effects::none(plan);
+            effects.supplies_failed = plan.supply.feeds.iter().map(|of| of == feed).collect();
+            self.try_fault(&format!("feed {feed}"), whole.clone(), &effects);
+        }
+        let mut worst: Option<f64> = None;
+        for fan in 0..whole.fans.len() {
+            let mut effects = Effects::none(plan);
+            effects.fans_failed[fan] = true;
+            let mut less = whole.clone();
+            less.fans.iter_mut().for_each(|fan| fan.duty_percent = 100);
+            let outlet = self.try_fault(&format!("fan {}, the others at 100 %,", fan + 1), less, &effects);
+            if whole.fans.len() > 1 {
+                worst = Some(worst.map_or(outlet, |w: f64| w.max(outlet)));
+            }
+        }
+        self.outlet_one_fan_less_celsius = worst;
+    }
+
+    /// Lets the chassis come to rest under a fault; returns the outlet's temperature.
+    fn try_fault(&mut self, name: &str, mut physics: Physics, effects: &Effects) -> f64 {
+        let was_on: Vec<usize> = running(&physics).collect();
+        physics.advance(REST_SECONDS, effects);
+        let is_on: BTreeSet<usize> = running(&physics).collect();
+        let lost: Vec<String> = was_on.iter().filter(|slot| !is_on.contains(slot)).map(ToString::to_string).collect();
+        if !lost.is_empty() {
+            self.warnings.push(format!("{name} may not fail: slots {} stop", lost.join(" ")));
+        }
+        physics.outlet_celsius
     }
 }
 
@@ -118,8 +132,14 @@ impl fmt::Display for Survey {
 
 /// Slot, temperature, limit.
 fn boards(physics: &Physics) -> impl Iterator<Item = (usize, f64, f64)> {
-    let of = |(i, b): (usize, &Option<super::board::Board>)| b.as_ref().map(|b| (i + 1, b.celsius, b.plan.trip_celsius));
+    let of = |(i, b): (usize, &Option<Board>)| b.as_ref().map(|b| (i + 1, b.celsius, b.plan.trip_celsius));
     physics.boards.iter().enumerate().filter_map(of)
+}
+
+/// Slots whose boards are powered.
+fn running(physics: &Physics) -> impl Iterator<Item = usize> {
+    let on = |(i, b): (usize, &Option<Board>)| b.as_ref().filter(|b| b.payload != Payload::Off).map(|_| i + 1);
+    physics.boards.iter().enumerate().filter_map(on)
 }
 
 /// Long against every time constant.
@@ -134,15 +154,11 @@ mod tests {
     fn the_shipped_shelves_are_as_described() {
         let mxp = Survey::of(&Plan::mxp());
         assert_eq!((mxp.supplies_needed, mxp.supplies), (2, 3));
-        assert_eq!(mxp.warnings, ["feed A may not fail: it leaves 1100 W for 1233 W"]);
+        assert_eq!(mxp.warnings, ["feed A may not fail: slots 15 18 stop"]);
         let atca = Survey::of(&Plan::atca());
         assert_eq!((atca.slots, atca.warnings.len()), (14, 0), "{atca}");
         let edge = Survey::of(&Plan::edge_box());
-        assert_eq!(
-            (edge.slots, &edge.warnings[..]),
-            (2, &["no supply may fail: boards would brown out".to_owned()][..]),
-            "{edge}"
-        );
+        assert_eq!((edge.slots, &edge.warnings[..]), (2, &["supply 1 may not fail: slots 1 2 stop".to_owned()][..]), "{edge}");
         for survey in [mxp, atca, edge] {
             assert!(survey.outlet_celsius < 50.0, "{survey}");
             assert!(survey.outlet_one_fan_less_celsius.is_some_and(|x| x < 55.0), "{survey}");
@@ -158,6 +174,9 @@ mod tests {
         let survey = Survey::of(&plan);
         let text = survey.to_string();
         assert!(text.contains("all supplies together give 1100 W"), "{text}");
-        assert!(text.contains("no fan may fail"), "{text}");
+        assert!(
+            text.contains("supply 1 may not fail") && text.contains("fan 1, the others at 100 %, may not fail: slots"),
+            "{text}"
+        );
     }
 }

@@ -1,5 +1,11 @@
 //! The chassis as a whole: orders, fences, readings, sameness.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sixnines_core::bundle::{Compiled, compile_bundle};
+use sixnines_core::class::OPERATIONAL;
+use sixnines_core::domain::config::Bundle;
 use sixnines_core::ids::Epoch;
 use sixnines_core::value::{Quality, Value};
 
@@ -55,7 +61,7 @@ fn wrong_orders_are_refused_with_what_would_be_right() {
     let mut chassis = chassis();
     for (object, control, value, expected) in [
         ("/mxp1/fan7", "duty", Some(Value::Int(50)), "did you mean \"/mxp1/fan1\"?"),
-        ("/mxp1/fan1", "speed", Some(Value::Int(50)), "speed is no control of /mxp1/fan1; known are: duty"),
+        ("/mxp1/fan1", "speed", Some(Value::Int(50)), "speed is no control of /mxp1/fan1; one of: duty"),
         ("/mxp1/fan1", "duty", Some(Value::Int(101)), "duty is 0 to 100 %, not 101"),
         ("/mxp1/fan1", "duty", Some(Value::Float(f64::NAN)), "duty is 0 to 100 %"),
         ("/mxp1/fan1", "duty", None, "duty takes a number"),
@@ -189,6 +195,88 @@ fn the_log_tells_what_happened_in_order_and_forgets_the_oldest() {
     let numbers: Vec<u64> = chassis.log().map(|e| e.number).collect();
     assert_eq!(numbers.len(), 512);
     assert!(numbers[0] > 500 && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+}
+
+/// The bundle that ships, as operators get it.
+fn shipped() -> Arc<Compiled> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
+    let mut bundle = Bundle::default();
+    for part in ["", "/classes", "/objects"] {
+        for entry in std::fs::read_dir(format!("{root}{part}")).expect("it ships") {
+            let path = entry.expect("readable").path();
+            if path.is_file() {
+                let name = path.strip_prefix(root).expect("below it").to_string_lossy().into_owned();
+                bundle.files.insert(name, std::fs::read_to_string(&path).expect("text"));
+            }
+        }
+    }
+    compile_bundle(&bundle).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
+#[test]
+fn the_objects_are_those_of_the_shipped_bundle() {
+    let of_bundle: BTreeSet<_> = shipped().objects.iter().map(|o| (o.name.clone(), o.class.clone())).collect();
+    let of_chassis: BTreeSet<_> = chassis().objects().into_iter().collect();
+    assert_eq!(
+        of_bundle.difference(&of_chassis).collect::<Vec<_>>(),
+        Vec::<&(ObjectName, ClassName)>::new(),
+        "nobody would read these"
+    );
+    assert_eq!(
+        of_chassis.difference(&of_bundle).collect::<Vec<_>>(),
+        Vec::<&(ObjectName, ClassName)>::new(),
+        "nobody would see these"
+    );
+}
+
+/// Every reading fits its class, in trouble too, and every attribute that a class waits for is read.
+#[test]
+fn the_readings_are_those_of_the_shipped_classes() {
+    let shipped = shipped();
+    let mut chassis = chassis();
+    let faults = [
+        "",
+        "board-hang slot=2",
+        "board-pulled slot=3",
+        "board-panic slot=7",
+        "fan-pulled fan=2",
+        "feed-lost feed=A",
+        "fabric-down fabric=A",
+    ];
+    for fault in faults.into_iter().chain(["fabric-lossy fabric=B", "inlet-hot celsius=60", "shelf-manager-silent"]) {
+        let mut words = fault.split_whitespace();
+        if let Some(name) = words.next() {
+            let now = chassis.ticked;
+            chassis.inject(now, Injection::parse(name, words).expect("words")).expect("it exists");
+        }
+        for _ in 0..30 {
+            chassis.advance(TICK);
+            let classes: std::collections::BTreeMap<_, _> = chassis.objects().into_iter().collect();
+            let mut read = BTreeSet::new();
+            for named in chassis.readings().filter(|r| !points::DETAILS.contains(&r.attribute.as_str())) {
+                let class = &shipped.classes[&classes[named.object]];
+                let slot =
+                    class.slot(named.attribute.as_str()).unwrap_or_else(|| panic!("a {} has no {}", class.name, named.attribute));
+                let attribute = class.attribute(slot);
+                assert!(attribute.derive.is_none(), "{} {} is derived", named.object, named.attribute);
+                read.insert((class.name.clone(), attribute.name.clone()));
+                if let Some(value) = &named.reading.value {
+                    let fits = attribute.kind.fit(value).is_some_and(|v| attribute.in_range(&v));
+                    assert!(fits, "{} {} is {value} after {fault:?}", named.object, named.attribute);
+                }
+            }
+            for class in classes.values().map(|name| &shipped.classes[name]) {
+                for attribute in class.attributes.iter().filter(|a| a.derive.is_none() && a.name.as_str() != OPERATIONAL) {
+                    assert!(
+                        read.contains(&(class.name.clone(), attribute.name.clone())),
+                        "nobody reads {} of a {}",
+                        attribute.name,
+                        class.name
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// A trace of everything that is read, for comparison.

@@ -7,6 +7,7 @@ use sixnines_core::value::{Quality, Update};
 use tokio::sync::mpsc::{Permit, error::SendError};
 
 use super::End;
+use crate::chassis::points::DETAILS;
 
 type Key = (ObjectName, AttributeName);
 
@@ -15,6 +16,8 @@ type Key = (ObjectName, AttributeName);
 pub(super) struct Image {
     /// What a good reading is reported as.
     good: Quality,
+    /// Whether the core loop wants what the shipped classes do not declare.
+    details: bool,
     known: BTreeMap<Key, Update>,
     news: BTreeMap<Key, Update>,
     /// The keys of `news`, in the order in which they came.
@@ -22,13 +25,16 @@ pub(super) struct Image {
 }
 
 impl Image {
-    pub(super) fn new(good: Quality) -> Self {
-        Self { good, known: BTreeMap::new(), news: BTreeMap::new(), order: VecDeque::new() }
+    pub(super) fn new(good: Quality, details: bool) -> Self {
+        Self { good, details, known: BTreeMap::new(), news: BTreeMap::new(), order: VecDeque::new() }
     }
 
     /// Takes readings. All of a full image go on, so that the core loop sees that they are fresh; else only what differs.
     pub(super) fn take(&mut self, full: bool, readings: Vec<Update>) {
         for mut update in readings {
+            if !self.details && DETAILS.contains(&update.attribute.as_str()) {
+                continue;
+            }
             if update.quality == Quality::Good {
                 update.quality = self.good;
             }
@@ -99,12 +105,14 @@ mod tests {
 
     #[tokio::test]
     async fn news_are_joined_and_a_loss_is_told_once() {
-        let mut image = Image::new(Quality::Simulated);
+        let mut image = Image::new(Quality::Simulated, false);
         image.take(true, vec![speed(2400, Quality::Good)]);
         image.take(false, vec![speed(2600, Quality::Good)]);
         assert_eq!(drain(&mut image).await, [(Some(Value::Int(2600)), Quality::Simulated)]);
         image.take(false, vec![speed(2600, Quality::Good)]);
         assert!(!image.has_news(), "no change");
+        image.take(true, vec![Update { attribute: "blue_led".into(), ..speed(1, Quality::Good) }]);
+        assert!(!image.has_news(), "no class declares it");
         image.take(true, vec![speed(2600, Quality::Good)]);
         assert_eq!(drain(&mut image).await.len(), 1, "a full image is a sign of life");
         image.lost();

@@ -85,9 +85,9 @@ async fn a_lost_chassis_fails_every_attribute_and_comes_back() {
     let served = Served::on_loopback().await;
     let address = served.address.clone();
     let mut node = Node::drive(&address);
-    node.wait("/mxp1/shelf-manager", "alive", |u| u.value == Some(Value::Bool(true))).await;
+    node.wait("/mxp1/shelf-manager", "state", |u| u.value == Some(Value::Enum("running".into()))).await;
     served.end().await;
-    for (object, attribute) in [("/mxp1", "power"), ("/mxp1/fan2", "speed"), ("/mxp1/shelf-manager", "alive")] {
+    for (object, attribute) in [("/mxp1", "power"), ("/mxp1/fan2", "speed"), ("/mxp1/shelf-manager", "state")] {
         let update = node.wait(object, attribute, |u| u.quality == Quality::Failed).await;
         assert_eq!(update.value, None, "{object} {attribute}");
     }

@@ -69,7 +69,7 @@ pub const CATALOGUE: &[Entry] = &[
     },
     Entry {
         name: "board-pulled",
-        parameters: &[SLOT],
+        parameters: &[SLOT, SERIAL],
         help: "somebody pulls the board without asking (M0); clearing pushes it in again, cold",
     },
     Entry { name: "fabric-down", parameters: &[FABRIC], help: "the switched fabric carries nothing" },
@@ -90,6 +90,11 @@ pub const CATALOGUE: &[Entry] = &[
         help: "the switched fabric loses frames",
     },
     Entry { name: "fan-failed", parameters: &[FAN], help: "the fan stands still, and air leaks back through it" },
+    Entry {
+        name: "fan-pulled",
+        parameters: &[FAN, SERIAL],
+        help: "somebody takes the fan out (missing), and air leaks back through the hole; clearing puts one in",
+    },
     Entry {
         name: "fan-worn",
         parameters: &[
@@ -144,14 +149,22 @@ pub const CATALOGUE: &[Entry] = &[
     },
     Entry {
         name: "supply-failed",
-        parameters: &[Parameter { name: "supply", default: None, help: "number of the supply, from 1" }],
+        parameters: &[SUPPLY],
         help: "the supply gives no power; the others share its load, and brown out boards if they cannot",
+    },
+    Entry {
+        name: "supply-pulled",
+        parameters: &[SUPPLY, SERIAL],
+        help: "somebody takes the supply out (missing); clearing puts one in",
     },
 ];
 
 const FAN: Parameter = Parameter { name: "fan", default: None, help: "number of the fan, from 1" };
 const FABRIC: Parameter = Parameter { name: "fabric", default: None, help: "name of the fabric, such as A" };
 const SLOT: Parameter = Parameter { name: "slot", default: None, help: "number of the slot, from 1" };
+const SUPPLY: Parameter = Parameter { name: "supply", default: None, help: "number of the supply, from 1" };
+const SERIAL: Parameter =
+    Parameter { name: "serial", default: Some(""), help: "of what comes back when the fault ends; empty: the same thing" };
 const OBJECT: Parameter = Parameter { name: "object", default: None, help: "name of the object, such as /mxp1/fan3" };
 const ATTRIBUTE: Parameter = Parameter { name: "attribute", default: None, help: "name of its attribute, such as speed" };
 
@@ -165,10 +178,13 @@ impl Fault {
         };
         let given = Given { entry, values: &injection.parameters, points };
         given.refuse_unknown()?;
+        given.check_serial()?;
         Ok(match name {
             "fan-failed" => Self::FanFailed { fan: given.part("fan", points.fans)? },
+            "fan-pulled" => Self::FanPulled { fan: given.part("fan", points.fans)? },
             "fan-worn" => Self::FanWorn { fan: given.part("fan", points.fans)?, percent: given.number("percent", 1.0, 99.0)? },
             "supply-failed" => Self::SupplyFailed { supply: given.part("supply", points.supplies)? },
+            "supply-pulled" => Self::SupplyPulled { supply: given.part("supply", points.supplies)? },
             "feed-lost" => Self::FeedLost { feed: given.feed()? },
             "inlet-hot" => Self::InletHot { celsius: given.number("celsius", -40.0, 90.0)? },
             "fabric-down" => Self::FabricDown { fabric: given.fabric()? },
@@ -226,6 +242,17 @@ impl Given<'_> {
                 Err(self.bad(format!("takes no parameter, {k:?} was given"), "leave it out".into()))
             }
             Some(k) => Err(self.bad(format!("has no parameter {k:?}"), nearest(k, known))),
+        }
+    }
+
+    /// It becomes part of every reading: short and printable.
+    fn check_serial(&self) -> Result<(), FaultError> {
+        let good = |serial: &str| serial.len() <= 64 && serial.bytes().all(|b| b.is_ascii_graphic());
+        match self.values.get(SERIAL.name) {
+            Some(serial) if !good(serial) => {
+                Err(self.bad("takes a serial of at most 64 printable letters".into(), SERIAL.help.into()))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -13,8 +13,10 @@ use crate::chassis::points::Points;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Effects {
     pub(crate) fans_failed: Vec<bool>,
+    pub(crate) fans_pulled: Vec<bool>,
     pub(crate) fan_speed_factors: Vec<f64>,
     pub(crate) supplies_failed: Vec<bool>,
+    pub(crate) supplies_pulled: Vec<bool>,
     pub(crate) boards: Vec<BoardEffect>,
     pub(crate) inlet_celsius: Option<f64>,
     pub(crate) fabrics: Vec<FabricEffect>,
@@ -49,8 +51,10 @@ impl Effects {
         let (fans, supplies) = (usize::from(plan.fan.count), usize::from(plan.supply.count));
         Self {
             fans_failed: vec![false; fans],
+            fans_pulled: vec![false; fans],
             fan_speed_factors: vec![1.0; fans],
             supplies_failed: vec![false; supplies],
+            supplies_pulled: vec![false; supplies],
             boards: vec![BoardEffect::default(); plan.slots.len()],
             inlet_celsius: None,
             fabrics: vec![FabricEffect::default(); plan.fabrics.len()],
@@ -74,8 +78,16 @@ impl Effects {
     fn add(&mut self, fault: &Fault, since: Instant, plan: &Plan, points: &Points) {
         match fault {
             Fault::FanFailed { fan } => self.fans_failed[fan - 1] = true,
+            Fault::FanPulled { fan } => {
+                self.fans_failed[fan - 1] = true;
+                self.fans_pulled[fan - 1] = true;
+            }
             Fault::FanWorn { fan, percent } => self.fan_speed_factors[fan - 1] = percent / 100.0,
             Fault::SupplyFailed { supply } => self.supplies_failed[supply - 1] = true,
+            Fault::SupplyPulled { supply } => {
+                self.supplies_failed[supply - 1] = true;
+                self.supplies_pulled[supply - 1] = true;
+            }
             Fault::FeedLost { feed } => {
                 for (failed, of) in self.supplies_failed.iter_mut().zip(&plan.supply.feeds) {
                     *failed |= of == feed;

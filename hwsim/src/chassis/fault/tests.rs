@@ -152,6 +152,37 @@ fn a_hot_room_heats_everything() {
 }
 
 #[test]
+fn a_pulled_fan_is_missing_and_another_one_comes_back() {
+    let mut chassis = chassis();
+    let identity =
+        |chassis: &Chassis| chassis.readings().find(|r| r.object.as_str() == "/mxp1/fan3").and_then(|r| r.identity.cloned());
+    let id = inject(&mut chassis, "fan-pulled fan=3 serial=SPARE-77").expect("fan 3 exists");
+    seconds(&mut chassis, 1);
+    assert_eq!(shown(&chassis, "/mxp1/fan3", "speed"), ("-".into(), Quality::Missing));
+    assert_eq!(identity(&chassis), Some("MXP1-FAN-003".into()));
+    let at = now(&chassis);
+    let duty = Some(Value::Int(90));
+    let order =
+        Request { id: EventId::default(), object: "/mxp1/fan3".into(), control: "duty".into(), value: duty, epoch: Epoch(1) };
+    assert_eq!(chassis.request(at, &order), Outcome::Refused("there is no fan in /mxp1/fan3".into()));
+    chassis.clear(id).expect("active");
+    seconds(&mut chassis, 1);
+    assert!((number(&chassis, "/mxp1/fan3", "speed") - 2400.0).abs() < 25.0);
+    assert_eq!(identity(&chassis), Some("SPARE-77".into()), "the place is the same, the thing is another");
+}
+
+#[test]
+fn a_pulled_supply_is_missing_and_the_same_one_comes_back() {
+    let mut chassis = chassis();
+    let id = inject(&mut chassis, "supply-pulled supply=2").expect("supply 2 exists");
+    assert_eq!(shown(&chassis, "/mxp1/supply2", "input_ok"), ("-".into(), Quality::Missing));
+    chassis.clear(id).expect("active");
+    assert_eq!(shown(&chassis, "/mxp1/supply2", "input_ok"), is("true"));
+    let of_supply = |r: &crate::chassis::Named<'_>| r.object.as_str() == "/mxp1/supply2";
+    assert_eq!(chassis.readings().find(of_supply).and_then(|r| r.identity.cloned()), Some("MXP1-PSU-002".into()));
+}
+
+#[test]
 fn a_lost_feed_takes_its_supplies_along_and_boards_with_them() {
     let mut chassis = chassis();
     inject(&mut chassis, "feed-lost feed=A").expect("supplies 1 and 2 hang on it");
@@ -260,7 +291,6 @@ fn a_lossy_fabric_is_degraded() {
     let mut chassis = chassis();
     inject(&mut chassis, "fabric-lossy fabric=A percent=12").expect("there is a fabric A");
     assert_eq!(shown(&chassis, "/mxp1/fabricA", "state"), is("degraded"));
-    assert_eq!(shown(&chassis, "/mxp1/fabricA", "link_up"), is("true"));
     assert_eq!(number(&chassis, "/mxp1/fabricA", "loss"), 12.0);
 }
 
@@ -271,12 +301,12 @@ fn a_flapping_fabric_goes_down_and_up() {
     let mut seen = Vec::new();
     for _ in 0..40 {
         chassis.advance(crate::chassis::TICK);
-        let state = shown(&chassis, "/mxp1/fabricA", "link_up").0;
+        let state = shown(&chassis, "/mxp1/fabricA", "state").0;
         if seen.last() != Some(&state) {
             seen.push(state);
         }
     }
-    assert_eq!(seen, ["false", "true", "false", "true", "false"]);
+    assert_eq!(seen, ["down", "up", "down", "up", "down"]);
 }
 
 #[test]
@@ -302,17 +332,17 @@ fn a_slow_sensor_follows_late() {
 fn a_fabric_goes_down_and_up() {
     let mut chassis = chassis();
     let id = inject(&mut chassis, "fabric-down fabric=B").expect("there is a fabric B");
-    assert_eq!(shown(&chassis, "/mxp1/fabricB", "link_up"), is("false"));
-    assert_eq!(shown(&chassis, "/mxp1/fabricA", "link_up"), is("true"));
+    assert_eq!(shown(&chassis, "/mxp1/fabricB", "state"), is("down"));
+    assert_eq!(shown(&chassis, "/mxp1/fabricA", "state"), is("up"));
     chassis.clear(id).expect("active");
-    assert_eq!(shown(&chassis, "/mxp1/fabricB", "link_up"), is("true"));
+    assert_eq!(shown(&chassis, "/mxp1/fabricB", "state"), is("up"));
 }
 
 #[test]
 fn a_silent_shelf_manager_leaves_everything_stale_and_carries_nothing_out() {
     let mut chassis = chassis();
     inject(&mut chassis, "shelf-manager-silent").expect("no parameters");
-    assert_eq!(shown(&chassis, "/mxp1/shelf-manager", "alive"), is("false"));
+    assert_eq!(shown(&chassis, "/mxp1/shelf-manager", "state"), is("failed"));
     assert_eq!(chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality), Some(Quality::Stale));
     let request = Request {
         id: EventId::default(),
@@ -343,7 +373,7 @@ fn a_fault_expires_by_itself() {
     seconds(&mut chassis, 4);
     assert_eq!(chassis.faults().count(), 1);
     seconds(&mut chassis, 2);
-    assert_eq!(shown(&chassis, "/mxp1/fabricA", "link_up"), is("true"));
+    assert_eq!(shown(&chassis, "/mxp1/fabricA", "state"), is("up"));
     assert_eq!(chassis.clear(id), Err(FaultError::NotActive(id)));
 }
 
@@ -354,11 +384,12 @@ fn a_wrong_injection_is_refused_with_what_would_be_right() {
         ("fan-faild fan=1", "there is no fault \"fan-faild\"\n  help  did you mean \"fan-failed\"?"),
         ("fan-failed fan=6", "/mxp1 has no fan 6\n  help  fan=1 to fan=5"),
         ("fan-failed", "fan-failed needs fan=...\n  help  number of the fan"),
-        ("fan-failed slot=1", "fan-failed has no parameter \"slot\"\n  help  known are: fan"),
+        ("fan-failed slot=1", "fan-failed has no parameter \"slot\"\n  help  one of: fan"),
         ("fan-worn fan=1 percent=100", "fan-worn percent=100 is not a number from 1 to 99"),
         ("fan-worn fan=1 percent=NaN", "percent=NaN is not a number"),
         ("board-hang slot=16", "slot 16 is empty\n  help  boards sit in 1, 2"),
         ("sensor-noisy object=/mxp1/fan1 attribute=duty sigma=1", "duty of /mxp1/fan1 is no measured number"),
+        ("fan-pulled fan=1 serial=a\u{7f}b", "fan-pulled takes a serial of at most 64 printable letters"),
         ("feed-lost feed=C", "/mxp1 has no feed C"),
         ("fabric-down fabric=C", "/mxp1 has no fabric C"),
         ("sensor-stuck object=/mxp1/fan9 attribute=speed", "there is no object /mxp1/fan9\n  help  did you mean \"/mxp1/fan1\"?"),

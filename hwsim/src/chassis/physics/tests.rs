@@ -66,11 +66,11 @@ fn supplies_share_the_load_and_take_over_from_a_failed_one() {
     let mut physics = Physics::settled(&plan);
     let mut effects = Effects::none(&plan);
     physics.advance(1.0, &effects);
-    let three = physics.supply_watts;
+    let three = physics.power.supply_watts(1);
     effects.supplies_failed[0] = true;
     physics.advance(1.0, &effects);
-    assert!((physics.supply_watts / three - 1.5).abs() < 0.01, "{three} W each, then {}", physics.supply_watts);
-    assert_eq!(physics.served, 1.0, "two are enough");
+    assert!((physics.power.supply_watts(1) / three - 1.5).abs() < 0.01, "{three} W each, then {}", physics.power.supply_watts(1));
+    assert_eq!(physics.power.served(0), 1.0, "two are enough");
 }
 
 #[test]
@@ -85,13 +85,40 @@ fn one_supply_is_not_enough_and_browns_out_the_last_slots() {
     assert!(!off.is_empty() && off.contains(&17) && !off.contains(&0), "{off:?}");
     let limit = plan.supply.power_watts_max;
     assert!(
-        physics.supply_watts <= limit && physics.supply_watts > 0.85 * limit,
+        physics.power.supply_watts(2) <= limit && physics.power.supply_watts(2) > 0.85 * limit,
         "{} W: no more than needed went off",
-        physics.supply_watts
+        physics.power.supply_watts(2)
     );
-    assert_eq!(physics.served, 1.0);
+    assert_eq!(physics.power.served(0), 1.0);
     physics.advance(600.0, &Effects::none(&plan));
     assert!(off.iter().all(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload == Payload::Off)), "off until ordered on");
+}
+
+/// One supply feeds three boards: when it goes, these go, and no other.
+#[test]
+fn a_supply_takes_its_branch_along_and_no_other() {
+    let text = include_str!("../../../chassis/mxp.yaml").replacen(
+        "  feeds: [A, A, B]",
+        "  branches:
+    - { supplies: [1, 2], slots: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] }
+    - { supplies: [3], slots: [16, 17, 18] }
+  #",
+        1,
+    );
+    let plan = Plan::parse("lab.yaml", &text).unwrap_or_else(|e| panic!("{e}"));
+    let mut physics = Physics::settled(&plan);
+    let mut effects = Effects::none(&plan);
+    effects.supplies_failed[2] = true;
+    physics.advance(60.0, &effects);
+    let off: Vec<usize> = (0..18).filter(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload == Payload::Off)).collect();
+    assert_eq!(off, [17], "slots 16 and 17 are empty");
+    assert!(physics.fans[0].speed_rpm > 2000.0, "the first branch turns the fans");
+    effects.supplies_failed = vec![true, true, false];
+    physics.advance(200.0, &effects);
+    let on: Vec<usize> = (0..18).filter(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload != Payload::Off)).collect();
+    assert_eq!(on, [17], "and the other way round");
+    assert!(physics.fans[0].speed_rpm > 2000.0, "the second branch turns them now");
+    assert_eq!((physics.power.supply_watts(0), physics.power.supply_watts(2) > 60.0), (0.0, true));
 }
 
 #[test]

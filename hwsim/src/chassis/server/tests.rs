@@ -62,7 +62,7 @@ async fn several_clients_order_inject_and_watch() {
     let (mut owner, mut watcher, mut injector) = (served.client().await, served.client().await, served.client().await);
     assert_eq!(owner.chassis().as_str(), "mxp1");
     watcher.subscribe().await.expect("connected");
-    within(watcher.wait_for(|w| w.image().len() == 3 + 10 + 6 + 18 * 8 + 6 + 2)).await.expect("a full image");
+    within(watcher.wait_for(|w| w.image().len() == 3 + 10 + 6 + 18 * 8 + 4 + 1)).await.expect("a full image");
 
     assert_eq!(owner.request(duty(100, 2)).await.expect("connected"), Outcome::Done);
     within(watcher.wait_for(|w| w.value("/mxp1/fan1", "duty") == Some(&Value::Int(100)))).await.expect("the change");

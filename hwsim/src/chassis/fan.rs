@@ -1,6 +1,6 @@
-//! Fans and supplies.
+//! Fans: ordered by duty, following with a lag.
 
-use super::plan::{FanPlan, SupplyPlan};
+use super::plan::FanPlan;
 
 /// A fan: ordered by duty, follows with a first-order lag.
 #[derive(Clone, Debug)]
@@ -28,25 +28,6 @@ impl Fan {
     }
 }
 
-/// How the supplies carry a load.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Sharing {
-    /// What each good supply gives, in watts.
-    pub(crate) each_watts: f64,
-    /// What the load gets of what it wants, 0 to 1; below 1 the bus sags.
-    pub(crate) served: f64,
-}
-
-/// Good supplies share equally, each up to its limit.
-pub(crate) fn share(plan: &SupplyPlan, good: usize, load_watts: f64) -> Sharing {
-    let most = plan.power_watts_max * good as f64;
-    if good == 0 {
-        return Sharing { each_watts: 0.0, served: 0.0 };
-    }
-    let given = load_watts.min(most);
-    Sharing { each_watts: given / good as f64, served: if load_watts > 0.0 { given / load_watts } else { 1.0 } }
-}
-
 pub(crate) fn percent(duty: i64) -> f64 {
     duty as f64 / 100.0
 }
@@ -68,13 +49,5 @@ mod tests {
         fan.advance(&plan, 6000.0, 60.0);
         assert_eq!(fan.speed_rpm, 6000.0, "arrived, to the last bit");
         assert_eq!(fan.watts(&plan), plan.power_watts_max);
-    }
-
-    #[test]
-    fn supplies_share_and_give_no_more_than_their_limit() {
-        let plan = Plan::mxp().supply;
-        assert_eq!(share(&plan, 3, 1500.0), Sharing { each_watts: 500.0, served: 1.0 });
-        assert_eq!(share(&plan, 1, 1500.0), Sharing { each_watts: 1100.0, served: 1100.0 / 1500.0 });
-        assert_eq!(share(&plan, 0, 1500.0), Sharing { each_watts: 0.0, served: 0.0 });
     }
 }
