@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, ServerConfig};
+use quinn::{ClientConfig, Endpoint, RecvStream, SendStream, ServerConfig};
 use sixnines_core::ids::{LinkId, NodeId};
 use sixnines_discs::mesh::{Fault, Mesh, MeshConfig, MeshHandle, PeerConfig, PeerState, Receiver, SendError};
 use sixnines_discs::pki::{Authority, Identity, Members, certificate_name};
@@ -32,10 +32,13 @@ fn main() {
         print(&format!("mesh, {links} link(s), {class:?}, thread"), lab.thread(class, rounds));
     }
     print("bare quinn again", bare_quinn(rounds));
-    for (size, frames) in [(64, 2_000_000), (1024, 500_000)] {
+    for (size, frames) in [(64, 2_000_000), (1024, 500_000), (65_536, 10_000)] {
         let rate = Lab::start(1).one_way(size, frames);
-        println!("one way, {size} B, State, one link: {rate:.2} M frames/s");
+        let megabytes = rate * size as f64;
+        println!("one way, {size} B, State, one link: {rate:.3} M frames/s, {megabytes:.0} MB/s");
     }
+    println!("bare quinn, one way, writes of 64 KiB: {:.0} MB/s", bare_quinn_stream(600));
+
 }
 
 fn print(what: &str, mut rounds: Vec<Duration>) {
@@ -182,44 +185,81 @@ fn free_address(host: u8) -> SocketAddr {
 
 /// The same certificates, quinn's own settings, one stream, written and read directly.
 fn bare_quinn(rounds: usize) -> Vec<Duration> {
-    let authority = Authority::create("bench").expect("a CA");
-    let members = Members::new("bench", [N1]);
-    let server = identity(&authority, N2).server_config(members).expect("TLS settings");
-    let server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).expect("TLS 1.3")));
-    let client = identity(&authority, N1).client_config().expect("TLS settings");
-    let client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).expect("TLS 1.3")));
-    let (bound, address) = mpsc::channel();
-    let echo = std::thread::spawn(move || {
-        runtime().block_on(async {
-            let endpoint = Endpoint::server(server, free_address(201)).expect("a socket");
-            bound.send(endpoint.local_addr().expect("it is bound")).expect("the client waits");
-            let connection = endpoint.accept().await.expect("the client comes").await.expect("a handshake");
-            let (mut send, mut receive) = connection.accept_bi().await.expect("a stream");
+    with_bare_quinn(
+        async |mut send, mut receive| {
             let mut buffer = [0; SIZE];
             while receive.read_exact(&mut buffer).await.is_ok() {
                 send.write_all(&buffer).await.expect("the client reads");
             }
+        },
+        async |mut send, mut receive| {
+            let mut buffer = [7; SIZE];
+            let mut times = Vec::with_capacity(rounds + WARM_UP);
+            for _ in 0..rounds + WARM_UP {
+                let begin = Instant::now();
+                send.write_all(&buffer).await.expect("the server reads");
+                receive.read_exact(&mut buffer).await.expect("the server answers");
+                times.push(begin.elapsed());
+            }
+            times
+        },
+    )
+}
+
+/// Megabytes a second on one stream, in writes of 64 KiB.
+fn bare_quinn_stream(megabytes: usize) -> f64 {
+    with_bare_quinn(
+        async |mut send, mut receive| {
+            let mut chunks: [Bytes; 32] = std::array::from_fn(|_| Bytes::new());
+            while let Ok(Some(_)) = receive.read_chunks(&mut chunks).await {}
+            send.write_all(b"!").await.expect("the client waits");
+            send.finish().expect("it is open");
+            send.stopped().await.ok();
+        },
+        async |mut send, mut receive| {
+            let (begin, piece) = (Instant::now(), Bytes::from(vec![7; 65_536]));
+            for _ in 0..megabytes * 1_000_000 / 65_536 {
+                send.write_chunk(piece.clone()).await.expect("the server reads");
+            }
+            send.finish().expect("it is open");
+            receive.read_exact(&mut [0]).await.expect("the server has it all");
+            megabytes as f64 / begin.elapsed().as_secs_f64()
+        },
+    )
+}
+
+fn with_bare_quinn<T>(
+    server: impl AsyncFnOnce(SendStream, RecvStream) + Send + 'static,
+    client: impl AsyncFnOnce(SendStream, RecvStream) -> T,
+) -> T {
+    let authority = Authority::create("bench").expect("a CA");
+    let members = Members::new("bench", [N1]);
+    let tls = identity(&authority, N2).server_config(members).expect("TLS settings");
+    let serve = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3")));
+    let tls = identity(&authority, N1).client_config().expect("TLS settings");
+    let dial = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
+    let (bound, address) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        runtime().block_on(async {
+            let endpoint = Endpoint::server(serve, free_address(201)).expect("a socket");
+            bound.send(endpoint.local_addr().expect("it is bound")).expect("the client waits");
+            let connection = endpoint.accept().await.expect("the client comes").await.expect("a handshake");
+            let (send, receive) = connection.accept_bi().await.expect("a stream");
+            server(send, receive).await;
         });
     });
     let address = address.recv().expect("the server runs");
-    let times = runtime().block_on(async {
+    let result = runtime().block_on(async {
         let endpoint = Endpoint::client(free_address(202)).expect("a socket");
-        let connecting = endpoint.connect_with(client, address, &certificate_name("bench", N2)).expect("a good address");
-        let (mut send, mut receive) = connecting.await.expect("a handshake").open_bi().await.expect("a stream");
-        let mut buffer = [7; SIZE];
-        let mut times = Vec::with_capacity(rounds + WARM_UP);
-        for _ in 0..rounds + WARM_UP {
-            let begin = Instant::now();
-            send.write_all(&buffer).await.expect("the server reads");
-            receive.read_exact(&mut buffer).await.expect("the server answers");
-            times.push(begin.elapsed());
-        }
+        let connecting = endpoint.connect_with(dial, address, &certificate_name("bench", N2)).expect("a good address");
+        let (send, receive) = connecting.await.expect("a handshake").open_bi().await.expect("a stream");
+        let result = client(send, receive).await;
         endpoint.close(0u32.into(), b"");
         endpoint.wait_idle().await;
-        times
+        result
     });
-    echo.join().expect("the server ends");
-    times
+    thread.join().expect("the server ends");
+    result
 }
 
 fn runtime() -> tokio::runtime::Runtime {
