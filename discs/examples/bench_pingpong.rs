@@ -5,6 +5,7 @@
 //! waits for the answer there, as the core loop does.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,6 +32,10 @@ fn main() {
         print(&format!("mesh, {links} link(s), {class:?}, callback"), lab.callback(class, rounds));
         print(&format!("mesh, {links} link(s), {class:?}, thread"), lab.thread(class, rounds));
     }
+    let lab = Lab::start(1);
+    print("mesh, 1 link, Control, callback", lab.callback(Class::Control, rounds));
+    let (full, megabytes) = lab.beside_bulk(|| lab.callback(Class::Control, rounds));
+    print(&format!("the same beside {megabytes:.0} MB/s of Bulk"), full);
     print("bare quinn again", bare_quinn(rounds));
     for (size, frames) in [(64, 2_000_000), (1024, 500_000), (65_536, 10_000)] {
         let rate = Lab::start(1).one_way(size, frames);
@@ -75,6 +80,9 @@ impl Receiver for End {
     fn frame(&self, from: NodeId, class: Class, kind: Kind, payload: Bytes) {
         let handle = self.handle.get().expect("set before anything is sent");
         let now = Instant::now();
+        if kind == Kind::CHECKPOINT {
+            return; // It is only there to be in the way.
+        }
         match &mut *self.job.lock().expect("nobody panics") {
             Job::Answer => handle.send(from, class, kind, payload).expect("room for an answer"),
             Job::Note(came) => came.send(()).expect("somebody waits"),
@@ -156,6 +164,27 @@ impl Lab {
             begin.elapsed()
         };
         (0..rounds + WARM_UP).map(|_| round()).collect()
+    }
+
+    /// Runs `job` while as much as is taken goes the same way in the least urgent class.
+    fn beside_bulk<T>(&self, job: impl FnOnce() -> T) -> (T, f64) {
+        let stop = AtomicBool::new(false);
+        let (handle, piece) = (self.meshes[0].handle(), Bytes::from(vec![7; 65_536]));
+        std::thread::scope(|threads| {
+            let flood = threads.spawn(|| {
+                let (begin, mut bytes) = (Instant::now(), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    match handle.send(N2, Class::Bulk, Kind::CHECKPOINT, piece.clone()) {
+                        Ok(()) => bytes += piece.len(),
+                        Err(_full) => std::thread::sleep(Duration::from_micros(200)),
+                    }
+                }
+                bytes as f64 / begin.elapsed().as_secs_f64() / 1e6
+            });
+            let result = job();
+            stop.store(true, Ordering::Relaxed);
+            (result, flood.join().expect("it does not panic"))
+        })
     }
 
     /// Millions of frames a second, from the first one sent to the last one handed up.
