@@ -20,7 +20,7 @@ mod transport;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -33,7 +33,7 @@ use sixnines_core::ids::{LinkId, NodeId};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::pki::{Identity, Members, PkiError};
+use crate::pki::{self, Identity, PkiError};
 use crate::session::{Counters, Limits, Session};
 use crate::wire::{Class, Hello, Kind, Lane, NodeRole, PROTOCOL, Versions};
 use peer::{Peer, Work};
@@ -117,6 +117,21 @@ pub struct PeerState {
     pub links_up: Vec<LinkId>,
 }
 
+/// How one connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkStats {
+    /// On which link.
+    pub link: LinkId,
+    /// Whether liveness thinks well of it; if not, urgent frames still use it.
+    pub good: bool,
+    /// The present estimate of the round trip.
+    pub round_trip: Duration,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets that had to be sent again.
+    pub packets_lost: u64,
+}
+
 /// Why a frame was not taken. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -176,7 +191,8 @@ pub struct Totals {
 /// What every task of the mesh shares.
 struct Shared {
     identity: Identity,
-    members: Arc<Members>,
+    /// Whom the TLS checks let in.
+    allowed: Arc<pki::Members>,
     hello: Hello,
     profile: Profile,
     limits: Limits,
@@ -198,6 +214,14 @@ impl Shared {
 
     fn hello(&self, life: u64) -> Hello {
         Hello { life, ..self.hello.clone() }
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn is_known_address(&self, address: IpAddr) -> bool {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().any(|peer| peer.is_at(address))
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
@@ -240,9 +264,9 @@ impl Mesh {
             .enable_all()
             .build()
             .map_err(|e| MeshError::Start("runtime", e.to_string()))?;
-        let members = Members::new(config.identity.domain(), config.peers.iter().map(|p| p.node));
+        let allowed = pki::Members::new(config.identity.domain(), config.peers.iter().map(|p| p.node));
         let reports = Arc::new(Reports::default());
-        let settings = transport::Settings::new(&config.identity, &members, config.profile)?;
+        let settings = transport::Settings::new(&config.identity, &allowed, config.profile)?;
         let entered = runtime.enter();
         let (mut endpoints, mut addresses) = (Vec::new(), Vec::new());
         for (index, address) in config.links.iter().enumerate() {
@@ -263,7 +287,7 @@ impl Mesh {
         };
         let shared = Arc::new(Shared {
             identity: config.identity,
-            members,
+            allowed,
             hello,
             profile: config.profile,
             limits: config.limits,
@@ -354,6 +378,11 @@ impl MeshHandle {
         self.shared.peer(peer)?.state()
     }
 
+    /// How the connections to a peer do, in the order of the links.
+    pub fn links(&self, peer: NodeId) -> Vec<LinkStats> {
+        self.shared.peer(peer).map_or_else(Vec::new, |peer| peer.links())
+    }
+
     /// How often things happened in the session with a peer.
     pub fn counters(&self, peer: NodeId) -> Option<Counters> {
         Some(self.shared.peer(peer)?.counters())
@@ -378,12 +407,12 @@ async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
     let mut listeners = JoinSet::new();
     let endpoints = shared.endpoints();
     for (index, endpoint) in endpoints.iter().enumerate() {
-        listeners.spawn(link::listen(shared.clone(), link_id(index), endpoint.clone()));
+        listeners.spawn(link::listen_for_ever(shared.clone(), link_id(index), endpoint.clone()));
     }
-    let mut members = BTreeMap::new();
+    let mut members = Members::default();
     while let Some(order) = inbox.recv().await {
         match order {
-            Order::SetPeers(peers) => set_peers(&shared, &mut members, peers),
+            Order::SetPeers(peers) => members.set(&shared, peers),
             Order::Stop { goodbye: false } => return,
             Order::Stop { goodbye: true } => break,
         }
@@ -399,6 +428,13 @@ async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
     if tokio::time::timeout(GOODBYE, all).await.is_err() {
         tracing::debug!("a peer did not take our goodbye in time");
     }
+}
+
+/// The members, and our last life towards each that ever was one.
+#[derive(Default)]
+struct Members {
+    present: BTreeMap<NodeId, Member>,
+    lives: BTreeMap<NodeId, u64>,
 }
 
 /// A member and the tasks that serve it.
@@ -417,26 +453,37 @@ impl Drop for Member {
     }
 }
 
-fn set_peers(shared: &Arc<Shared>, members: &mut BTreeMap<NodeId, Member>, mut wanted: Vec<PeerConfig>) {
-    wanted.retain(|p| p.node != shared.identity.node());
-    shared.members.set(wanted.iter().map(|p| p.node));
-    members.retain(|_, member| wanted.contains(&member.config));
-    for config in wanted {
-        members.entry(config.node).or_insert_with(|| Member::start(shared, config));
+impl Members {
+    fn set(&mut self, shared: &Arc<Shared>, mut wanted: Vec<PeerConfig>) {
+        wanted.retain(|p| p.node != shared.identity.node());
+        shared.allowed.set(wanted.iter().map(|p| p.node));
+        let (present, lives) = (&mut self.present, &mut self.lives);
+        present.retain(|node, member| {
+            let stays = wanted.contains(&member.config);
+            if !stays {
+                lives.insert(*node, member.peer.lives().0);
+            }
+            stays
+        });
+        for config in wanted {
+            // A session that begins anew is a new life to the peer, which may remember the numbers of the last one.
+            let life = lives.get(&config.node).map_or(shared.hello.life, |last| last + 1);
+            present.entry(config.node).or_insert_with(|| Member::start(shared, config, life));
+        }
+        let table = present.iter().map(|(node, member)| (*node, member.peer.clone())).collect();
+        *shared.peers.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
-    let table = members.iter().map(|(node, member)| (*node, member.peer.clone())).collect();
-    *shared.peers.write().unwrap_or_else(PoisonError::into_inner) = table;
 }
 
 impl Member {
-    fn start(shared: &Arc<Shared>, config: PeerConfig) -> Self {
-        let session = Session::new(shared.hello.life, shared.limits.clone());
-        let peer = Peer::new(config.node, session, shared.receiver.clone(), shared.reports.clone());
-        let mut tasks = vec![tokio::spawn(link::supervise(shared.clone(), peer.clone())).abort_handle()];
+    fn start(shared: &Arc<Shared>, config: PeerConfig, life: u64) -> Self {
+        let session = Session::new(life, shared.limits.clone());
+        let peer = Peer::new(&config, session, shared.receiver.clone(), shared.reports.clone());
+        let mut tasks = vec![tokio::spawn(link::pump_for_ever(shared.clone(), peer.clone())).abort_handle()];
         if shared.identity.node() < config.node {
             for (index, (address, endpoint)) in config.links.iter().zip(shared.endpoints()).enumerate() {
                 let way = link::Way { link: link_id(index), address: *address, endpoint };
-                tasks.push(tokio::spawn(link::dial(shared.clone(), peer.clone(), way)).abort_handle());
+                tasks.push(tokio::spawn(link::dial_for_ever(shared.clone(), peer.clone(), way)).abort_handle());
             }
         }
         Self { config, peer, tasks }
@@ -445,12 +492,6 @@ impl Member {
 
 fn link_id(index: usize) -> LinkId {
     LinkId(u8::try_from(index).expect("a node has a handful of links"))
-}
-
-impl Shared {
-    fn next_generation(&self) -> u64 {
-        self.generations.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 /// Bytes that may wait per peer and lane for room in the session's window. At the bound: [`SendError::Full`].

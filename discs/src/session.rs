@@ -11,6 +11,7 @@
 //! It must never: deliver a frame of another pair of lives, deliver out of order within a lane, wait in `send`.
 
 mod inbound;
+mod limits;
 mod outbound;
 #[cfg(test)]
 mod tests;
@@ -19,66 +20,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sixnines_core::ids::LinkId;
-use sixnines_core::time::{Duration, Instant};
+use sixnines_core::time::Instant;
 
 use crate::wire::{Class, Frame, Kind, Lane, PAYLOAD_BYTES_MAX};
 use inbound::{Arrival, Inbound};
+pub use limits::Limits;
 use outbound::Outbound;
-
-/// The session's bounds. Each says what happens when it is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Unacknowledged bytes per lane, in the order of [`Lane::ALL`]: then `send` says [`SendError::Full`] (telemetry waits instead).
-    pub window_bytes_max: [usize; Lane::COUNT],
-    /// Unacknowledged frames per lane: likewise. A frame so far ahead of its turn is dropped, and comes again.
-    pub window_frames_max: usize,
-    /// Telemetry that waits for the window: then the oldest goes, counted.
-    pub waiting_frames_max: usize,
-    /// How long an acknowledgement may wait for a frame to travel with.
-    pub ack_delay: Duration,
-    /// Undelivered word of so many frames: it waits no longer.
-    pub ack_frames: u64,
-    /// Undelivered word of so many bytes: it waits no longer.
-    pub ack_bytes: usize,
-    /// Without progress for so long, per lane, a lane moves to another link or repeats its oldest frame.
-    pub patience: [Duration; Lane::COUNT],
-    /// What repeated stalls let the patience grow to.
-    pub patience_max: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const MIB: usize = 1 << 20;
-        const fn millis(ms: u64) -> Duration {
-            Duration::from_millis(ms)
-        }
-        Self {
-            window_bytes_max: [8 * MIB, MIB, MIB, 4 * MIB, MIB, 8 * MIB],
-            window_frames_max: 16 * 1024,
-            waiting_frames_max: 4 * 1024,
-            ack_delay: millis(5),
-            ack_frames: 256,
-            ack_bytes: 128 * 1024,
-            patience: [millis(200), millis(200), millis(200), millis(50), millis(100), millis(250)],
-            patience_max: millis(2000),
-        }
-    }
-}
-
-impl Limits {
-    fn window_bytes_max(&self, lane: Lane) -> usize {
-        self.window_bytes_max[lane.index()]
-    }
-
-    /// A sender within its bounds has no more than its window on the way, or one frame of any size.
-    fn early_bytes_max(&self, lane: Lane) -> usize {
-        self.window_bytes_max(lane).max(PAYLOAD_BYTES_MAX + crate::wire::HEADER_BYTES)
-    }
-
-    fn patience(&self, lane: Lane) -> Duration {
-        self.patience[lane.index()]
-    }
-}
 
 /// What can happen to a session.
 #[derive(Debug)]
@@ -258,6 +205,11 @@ impl Session {
         self.links.keys().copied()
     }
 
+    /// Whether a link is up and liveness thinks well of it.
+    pub fn is_good(&self, link: LinkId) -> bool {
+        self.links.get(&link) == Some(&true)
+    }
+
     /// How often things happened.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -280,7 +232,10 @@ impl Session {
         }
         self.own_life = known + 1;
         self.in_touch = false;
-        self.drop_links();
+        if !self.links.is_empty() {
+            self.drop_links();
+            self.outputs.push_back(Output::LinkState { links: Vec::new() });
+        }
         for lane in &mut self.outbound {
             lane.renumber();
         }

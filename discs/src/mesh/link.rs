@@ -1,5 +1,6 @@
 //! One connection: dialled or accepted, introduced, served until it ends.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStr
 use rustls::pki_types::CertificateDer;
 use sixnines_core::domain::config::Profile;
 use sixnines_core::ids::{LinkId, NodeId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -28,8 +30,10 @@ const CODE_BROKEN: u32 = 3;
 const HELLO_BYTES_MAX: usize = 4096;
 /// A peer that has shown its certificate says `Hello` at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
-/// Introductions under way per link; whoever comes then is ignored and dials again.
+/// Introductions under way per link, from addresses of members. Whoever comes then is ignored and dials again.
 const INTRODUCTIONS_MAX: usize = 64;
+/// The same from other addresses, so that strangers cannot keep members out.
+const STRANGERS_MAX: usize = 8;
 /// Chunks taken from a stream at one go.
 const CHUNKS: usize = 32;
 
@@ -54,20 +58,48 @@ enum Failure {
     Panicked,
 }
 
-/// Keeps the peer's sending task alive.
-pub(super) async fn supervise(shared: Arc<Shared>, peer: Arc<Peer>) {
+/// Sends what is queued for a peer.
+pub(super) async fn pump_for_ever(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let pump = || {
+        let peer = peer.clone();
+        async move { peer.pump().await }
+    };
+    keep_alive(pump, || report_panic(&shared, "sender", peer.node)).await;
+}
+
+/// Dials one link of one peer.
+pub(super) async fn dial_for_ever(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
+    let way = Arc::new(way);
+    let dial = || dial(shared.clone(), peer.clone(), way.clone());
+    keep_alive(dial, || report_panic(&shared, "dialler", peer.node)).await;
+}
+
+/// Accepts on one link, until the endpoint closes.
+pub(super) async fn listen_for_ever(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
+    let listen = || listen(shared.clone(), link, endpoint.clone());
+    keep_alive(listen, || report_panic(&shared, "listener", shared.identity.node())).await;
+}
+
+/// Runs a task until it ends; one that panics is started anew.
+async fn keep_alive<F>(start: impl Fn() -> F, panicked: impl Fn())
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
         let mut task = JoinSet::new();
-        let pumped = peer.clone();
-        task.spawn(async move { pumped.pump().await });
-        if let Some(Err(error)) = task.join_next().await && error.is_panic() {
-            report_on(&shared, &peer, LinkId(0), None, Failure::Panicked);
+        task.spawn(start());
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => panicked(),
+            _ => return,
         }
     }
 }
 
-/// Dials one link of one peer, for ever.
-pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
+fn report_panic(shared: &Shared, task: &'static str, peer: NodeId) {
+    shared.reports.fault(&*shared.receiver, Fault::Panicked { task, peer });
+}
+
+async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, way: Arc<Way>) {
     let mut pause = Pause::new(shared.profile);
     loop {
         let failure = match connect(&shared, &peer, &way, pause.attempt()).await {
@@ -77,39 +109,43 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
             }
             Err(failure) => failure,
         };
-        report_on(&shared, &peer, way.link, Some(way.address), failure);
+        report_on(&shared, &peer, way.link, way.address, failure);
         pause.wait().await;
     }
 }
 
-/// Accepts on one link, until the endpoint closes.
-pub(super) async fn listen(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
+async fn listen(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
     let mut connections = JoinSet::new();
-    let introductions = Arc::new(tokio::sync::Semaphore::new(INTRODUCTIONS_MAX));
+    let for_members = Arc::new(Semaphore::new(INTRODUCTIONS_MAX));
+    let for_strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     while let Some(incoming) = endpoint.accept().await {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = introductions.clone().try_acquire_owned() else {
-            shared.reports.crowded();
-            incoming.ignore();
-            continue;
-        };
-        let shared = shared.clone();
-        connections.spawn(async move {
-            let address = incoming.remote_address();
-            let introduced = introduce(&shared, incoming).await;
-            drop(place);
-            let (peer, failure) = match introduced {
-                Ok((peer, connection, own_life, hello)) => {
-                    let failure = serve(&shared, &peer, link, connection, own_life, &hello).await;
-                    (Some(peer), failure)
-                }
-                Err((peer, failure)) => (peer, failure),
-            };
-            match peer {
-                Some(peer) => report_on(&shared, &peer, link, Some(address), failure),
-                None => report_stranger(&shared, link, address, failure),
+        let from = incoming.remote_address();
+        let places = if shared.is_known_address(from.ip()) { &for_members } else { &for_strangers };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => drop(connections.spawn(accept(shared.clone(), link, incoming, place))),
+            Err(_crowded) => {
+                shared.reports.crowded();
+                incoming.ignore();
             }
-        });
+        }
+    }
+}
+
+async fn accept(shared: Arc<Shared>, link: LinkId, incoming: Incoming, place: OwnedSemaphorePermit) {
+    let address = incoming.remote_address();
+    let introduced = introduce(&shared, incoming).await;
+    drop(place);
+    let (peer, failure) = match introduced {
+        Ok((peer, connection, own_life, hello)) => {
+            let failure = serve(&shared, &peer, link, connection, own_life, &hello).await;
+            (Some(peer), failure)
+        }
+        Err((peer, failure)) => (peer, failure),
+    };
+    match peer {
+        Some(peer) => report_on(&shared, &peer, link, address, failure),
+        None => report_stranger(&shared, link, address, failure),
     }
 }
 
@@ -147,7 +183,7 @@ type Introduced = Result<(Arc<Peer>, Connection, u64, Hello), (Option<Arc<Peer>>
 
 async fn introduce(shared: &Shared, incoming: Incoming) -> Introduced {
     let connection = incoming.await.map_err(|e| (None, Failure::of(&e)))?;
-    let named = certificate_of(&connection).and_then(|c| shared.members.named_by(&c));
+    let named = certificate_of(&connection).and_then(|c| shared.allowed.named_by(&c));
     let Some(peer) = named.and_then(|node| shared.peer(node)) else {
         // The list has changed since the handshake.
         connection.close(VarInt::from_u32(CODE_STOPPED), b"no member");
@@ -236,14 +272,28 @@ async fn serve(
         connection.close(VarInt::from_u32(CODE_REPLACED), b"too late");
         return Failure::Gone;
     }
+    let in_use = InUse { peer, link, generation, connection: &connection };
     let failure = read_all(peer, link, generation, &connection).await;
     if let Failure::Broken(reason) = &failure {
         connection.close(VarInt::from_u32(CODE_BROKEN), reason.as_bytes());
-    } else {
-        connection.close(VarInt::from_u32(CODE_STOPPED), b"");
     }
-    peer.detach(link, generation);
+    drop(in_use);
     failure
+}
+
+/// However its task ends, a connection that nobody reads is not left in use.
+struct InUse<'a> {
+    peer: &'a Peer,
+    link: LinkId,
+    generation: u64,
+    connection: &'a Connection,
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.connection.close(VarInt::from_u32(CODE_STOPPED), b"");
+        self.peer.detach(self.link, self.generation);
+    }
 }
 
 async fn open_lanes(connection: &Connection) -> Result<[LaneStream; Lane::COUNT], ConnectionError> {
@@ -303,7 +353,7 @@ fn certificate_of(connection: &Connection) -> Option<CertificateDer<'static>> {
     chain.into_iter().next()
 }
 
-fn report_on(shared: &Shared, peer: &Peer, link: LinkId, address: Option<SocketAddr>, failure: Failure) {
+fn report_on(shared: &Shared, peer: &Peer, link: LinkId, address: SocketAddr, failure: Failure) {
     let node = peer.node;
     if let Failure::RefusedByPeer(Refusal::OldLife { known }) = failure {
         tracing::info!(peer = %node, known, "the peer knows a higher life of ours: going on above it");
@@ -311,15 +361,12 @@ fn report_on(shared: &Shared, peer: &Peer, link: LinkId, address: Option<SocketA
     }
     let fault = match failure {
         Failure::Gone => return,
-        Failure::Untrusted(reason) => match address {
-            Some(address) => Fault::Untrusted { link, address: address.ip(), reason },
-            None => return,
-        },
+        Failure::Untrusted(reason) => Fault::Untrusted { link, address: address.ip(), reason },
         Failure::Distrusted(reason) => Fault::Distrusted { link, peer: node, reason },
         Failure::RefusedByUs(refusal) => Fault::Refused { link, peer: node, by_us: true, refusal },
         Failure::RefusedByPeer(refusal) => Fault::Refused { link, peer: node, by_us: false, refusal },
         Failure::Broken(reason) => Fault::Broken { link, peer: node, reason },
-        Failure::Panicked => Fault::Panicked { task: "task", peer: node },
+        Failure::Panicked => Fault::Panicked { task: "reader", peer: node },
     };
     shared.reports.fault(&*shared.receiver, fault);
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,12 +22,13 @@ use tokio::time::Sleep;
 
 use super::report::Reports;
 use super::stream::LaneStream;
-use super::{Fault, PeerState, QUEUE_BYTES_MAX, Receiver, SendError, link};
+use super::{Fault, LinkStats, PeerConfig, PeerState, QUEUE_BYTES_MAX, Receiver, SendError, link};
 use crate::session::{Counters, Input, Output, Session};
 use crate::wire::{Class, Decoder, HEADER_BYTES, Kind, Lane, PAYLOAD_BYTES_MAX};
 
 pub(super) struct Peer {
     pub(super) node: NodeId,
+    addresses: Vec<IpAddr>,
     receiver: Arc<dyn Receiver>,
     reports: Arc<Reports>,
     queue: mpsc::UnboundedSender<Work>,
@@ -91,7 +93,7 @@ enum Up {
 const BATCH: usize = 1024;
 
 impl Peer {
-    pub(super) fn new(node: NodeId, session: Session, receiver: Arc<dyn Receiver>, reports: Arc<Reports>) -> Arc<Self> {
+    pub(super) fn new(config: &PeerConfig, session: Session, receiver: Arc<dyn Receiver>, reports: Arc<Reports>) -> Arc<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
         let core = Core {
             session,
@@ -104,8 +106,16 @@ impl Peer {
             sender: None,
             armed: None,
         };
-        let (queued, life) = (Default::default(), AtomicU64::new(0));
-        Arc::new(Self { node, receiver, reports, queue, queued, life, core: Mutex::new(core) })
+        Arc::new(Self {
+            node: config.node,
+            addresses: config.links.iter().map(SocketAddr::ip).collect(),
+            receiver,
+            reports,
+            queue,
+            queued: Default::default(),
+            life: AtomicU64::new(0),
+            core: Mutex::new(core),
+        })
     }
 
     /// From any thread.
@@ -132,6 +142,26 @@ impl Peer {
 
     pub(super) fn state(&self) -> Option<PeerState> {
         self.core().state.clone()
+    }
+
+    /// Whether something from this address may well be this peer.
+    pub(super) fn is_at(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    pub(super) fn links(&self) -> Vec<LinkStats> {
+        let core = self.core();
+        let stats = core.links.iter().map(|(link, attached)| {
+            let path = attached.connection.stats().path;
+            LinkStats {
+                link: *link,
+                good: core.session.is_good(*link),
+                round_trip: path.rtt,
+                packets_sent: path.sent_packets,
+                packets_lost: path.lost_packets,
+            }
+        });
+        stats.collect()
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -298,12 +298,25 @@ fn garbage_is_counted_and_harms_nobody() {
 fn who_leaves_the_member_list_is_cut_off_at_once_and_stays_out() {
     let lab = Lab::new();
     let (a, b) = lab.pair(2);
+    for number in 0..5 {
+        a.send(&b, Class::State, number);
+        b.send(&a, Class::State, number);
+    }
+    b.wait_for_numbers(&a, Class::State, 5);
+    a.wait_for_numbers(&b, Class::State, 5);
     b.handle().set_peers(vec![]);
     a.wait_for_links(&b, 0);
     a.wait_for_fault("it is not let in again", |f| matches!(f, Fault::Distrusted { .. }));
     assert_eq!(b.handle().send(N1, Class::State, Kind::EVENT, vec![]), Err(SendError::UnknownPeer(N1)));
     b.knows(&[&a]);
     a.wait_for_links(&b, 2);
+    b.wait_for_links(&a, 2);
+    assert_eq!(a.seen.wait("its lives", |seen| Some(seen.lives(N2))).len(), 2, "numbers begin anew");
+    a.send(&b, Class::State, 5);
+    b.send(&a, Class::State, 5);
+    b.wait_for_numbers(&a, Class::State, 6);
+    a.wait_for_numbers(&b, Class::State, 6);
+    assert_eq!(a.handle().links(N2).iter().map(|l| (l.link, l.good)).collect::<Vec<_>>(), [(LinkId(0), true), (LinkId(1), true)]);
 }
 
 #[test]

@@ -96,6 +96,11 @@ impl Inbound {
         self.repeat |= self.delivered() > 0;
     }
 
+    #[cfg(test)]
+    pub(super) fn early_frames(&self) -> usize {
+        self.early.len()
+    }
+
     fn count(&mut self, frame: &Frame) {
         self.next += 1;
         self.untold_bytes += frame.len_on_wire();

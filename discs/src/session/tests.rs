@@ -2,6 +2,8 @@
 
 mod pair;
 
+use sixnines_core::time::Duration;
+
 use super::*;
 
 const A: LinkId = LinkId(0);
@@ -253,4 +255,57 @@ fn unknown_kinds_take_their_turn_and_are_counted() {
     receive(&mut s, at(1), A, unknown);
     receive(&mut s, at(1), A, frame(Class::State, 2));
     assert_eq!((s.counters().unknown_kinds, s.counters().delivered), (1, 1));
+}
+
+#[test]
+fn giving_up_a_life_gives_up_its_links() {
+    let mut s = session(Limits::default());
+    up(&mut s, A, 7);
+    outputs(&mut s).clear();
+    s.raise_life(100);
+    assert_eq!(outputs(&mut s), [Output::Close { link: A }, Output::LinkState { links: vec![] }]);
+    up(&mut s, A, 7);
+    assert_eq!(outputs(&mut s)[0], Output::PeerLife { life: 7 }, "numbers begin anew, so the layers above must know");
+}
+
+mod arbitrary {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames() -> impl Strategy<Value = Frame> {
+        let sequence = prop_oneof![4 => 0..40u64, 1 => any::<u64>()];
+        let words = proptest::collection::vec((0..7u8, 0..9u64), 0..8).prop_map(|words| {
+            words.into_iter().flat_map(|(lane, n)| [&[lane][..], &n.to_le_bytes()].concat()).collect::<Vec<u8>>()
+        });
+        let payload = prop_oneof![words, proptest::collection::vec(any::<u8>(), 0..40)];
+        let kind = prop_oneof![0..30u8, Just(Kind::ACK.0), any::<u8>()];
+        (0..5usize, kind, sequence, payload).prop_map(|(class, kind, sequence, payload)| Frame {
+            class: Class::ALL[class],
+            kind: Kind(kind),
+            sequence,
+            payload: payload.into(),
+        })
+    }
+
+    proptest! {
+        /// An authenticated peer may be wrong in every way: it gets an error or is ignored, and what it may fill is bounded.
+        #[test]
+        fn frames_of_a_wrong_peer_do_no_harm(frames in proptest::collection::vec((0..3u8, frames()), 0..200)) {
+            let limits = Limits { window_frames_max: 16, ..Limits::default() };
+            let mut s = session(limits);
+            up(&mut s, A, 7);
+            up(&mut s, B, 7);
+            for (ms, (link, frame)) in (1u64..).zip(frames) {
+                // A full window is as good a state as any.
+                send(&mut s, at(ms), Class::State).unwrap_or(());
+                s.handle(at(ms), Input::Frame { link: LinkId(link), frame }).unwrap_or(());
+                s.handle(at(ms), Input::Timeout).unwrap();
+                outputs(&mut s).clear();
+            }
+            for inbound in &s.inbound {
+                prop_assert!(inbound.early_frames() <= 16);
+            }
+        }
+    }
 }
