@@ -56,7 +56,7 @@ fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
     let mut disks: BTreeMap<NodeId, SimDisk> = BTreeMap::new();
     let mut power = Stream::new(seed, "power cuts");
     Box::new(move |me, restarts, life, now| {
-        let disk = disks.entry(me).or_insert_with(SimDisk::new).clone();
+        let disk = disks.entry(me).or_default().clone();
         if restarts > 0 {
             disk.crash(power.draw());
         }

@@ -319,7 +319,8 @@ fn never_a_majority_of_releases_while_the_lease_runs() {
             let victim = usize::try_from(wire.draw(3)).expect("small");
             let pause = wire.draw(60 * MS);
             wire.hosts[victim].paused_until = wire.now + pause;
-            let (from, to) = (wire.draw(3) as usize, wire.draw(3) as usize);
+            let mut pick = || usize::try_from(wire.draw(3)).expect("small");
+            let (from, to) = (pick(), pick());
             if wire.cut.len() > 2 {
                 wire.cut.clear();
             }

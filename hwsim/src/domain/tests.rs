@@ -12,7 +12,7 @@ use super::*;
 struct Ticker {
     me: NodeId,
     next: Instant,
-    got: Rc<RefCell<Vec<(NodeId, NodeId)>>>,
+    got: Got,
 }
 
 impl SimNode for Ticker {
@@ -34,7 +34,10 @@ impl SimNode for Ticker {
     }
 }
 
-fn world(seed: u64) -> (World, Rc<RefCell<Vec<(NodeId, NodeId)>>>) {
+/// Who sent to whom, frame by frame.
+type Got = Rc<RefCell<Vec<(NodeId, NodeId)>>>;
+
+fn world(seed: u64) -> (World, Got) {
     let got = Rc::new(RefCell::new(Vec::new()));
     let shared = Rc::clone(&got);
     let maker: Maker = Box::new(move |me, _, _, now| Box::new(Ticker { me, next: now, got: Rc::clone(&shared) }));

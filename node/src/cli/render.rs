@@ -1,7 +1,5 @@
 //! How answers look to people: 80 columns where it can be, names never cut, ASCII, no colour needed.
 
-use std::fmt::Write as _;
-
 use crate::api::{AlarmRow, EventRow, Failure, ObjectRow, Reply, Status, WhyStory};
 
 /// The answer as text for people.
@@ -27,7 +25,7 @@ pub(crate) fn text(reply: &Reply) -> String {
 pub(crate) fn failure(failure: &Failure) -> String {
     let mut out = format!("error[{}]: {}\n", failure.code, failure.message);
     if let Some(help) = &failure.help {
-        let _ = writeln!(out, "  help  {help}"); // writing to a String cannot fail
+        out.push_str(&format!("  help  {help}\n"));
     }
     if failure.exit == 2 || failure.exit == 4 {
         out.push_str("  Nothing was changed.\n");
@@ -114,9 +112,9 @@ fn why(story: &WhyStory) -> String {
     for (index, row) in story.chain.iter().enumerate() {
         let at = if index == 0 { row.at.clone() } else { format!("{:>+9.1} ms", (row.at_ns as f64 - root as f64) / 1e6) };
         let policy = row.policy.as_ref().map(|p| format!("policy {p}, ")).unwrap_or_default();
-        let _ = writeln!(out, "{at:>12}  {:<10}  {policy}{} {}: {}", row.id, row.object, row.attribute, row.text); // a String takes all
+        out.push_str(&format!("{at:>12}  {:<10}  {policy}{} {}: {}\n", row.id, row.object, row.attribute, row.text));
         if !row.why.is_empty() {
-            let _ = writeln!(out, "{:26}{}", "", row.why); // a String takes all
+            out.push_str(&format!("{:26}{}\n", "", row.why));
         }
     }
     match story.missing.as_slice() {

@@ -79,7 +79,7 @@ impl CoreLoop {
             Call::Get { name } => self.get(now, &name, &reply),
             Call::Watch { pattern } => match parse(&pattern) {
                 Ok(pattern) => self.doors.watchers.push(Watcher { pattern, reply }),
-                Err(failure) => say(&reply, failure),
+                Err(failure) => say(&reply, *failure),
             },
             Call::Events { last, pattern } => self.events(last, &pattern, &reply),
             Call::Why { what } => say(&reply, self.why(&what)),
@@ -154,7 +154,7 @@ impl CoreLoop {
     fn list(&self, now: Instant, pattern: &str, reply: &Sender<Reply>) {
         let pattern = match parse(pattern) {
             Ok(pattern) => pattern,
-            Err(failure) => return say(reply, failure),
+            Err(failure) => return say(reply, *failure),
         };
         let rows = self.engine.iter().flat_map(|e| e.world().iter()).filter(|(_, o)| pattern.matches(o.name.as_str())).map(|(_, o)| self.object_row(now, o));
         say(reply, Reply::Objects(rows.collect()));
@@ -187,7 +187,7 @@ impl CoreLoop {
     fn events(&self, last: usize, pattern: &str, reply: &Sender<Reply>) {
         let pattern = match parse(pattern) {
             Ok(pattern) => pattern,
-            Err(failure) => return say(reply, failure),
+            Err(failure) => return say(reply, *failure),
         };
         let events = self.engine.iter().flat_map(|e| e.history().iter().rev()).filter(|e| pattern.matches(e.object.as_str()));
         let mut rows: Vec<EventRow> = events.take(last).map(|e| event_row(e)).collect();
@@ -265,7 +265,7 @@ impl CoreLoop {
         let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(text.as_str().into())), Quality::Good, None, &text, false);
         let waits_for = WaitsFor::Role { group, epoch, cause };
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for });
-        self.to_roles(now, roles::Input::Move { wish, cause });
+        self.feed_roles(now, roles::Input::Move { wish, cause });
     }
 
     fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
@@ -325,7 +325,7 @@ impl CoreLoop {
             return say(&reply, fail_help("not-owner", format!("{} is owned by {owner}", command.body.object()), &format!("ask {owner}: --node"), 4));
         }
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Command { id, done } });
-        self.to_engine(now, engine::Input::Command(command));
+        self.feed_engine(now, engine::Input::Command(command));
     }
 
     pub(super) fn reply(&mut self, id: CommandId, result: Result<EventId, CommandError>) {
@@ -414,11 +414,12 @@ fn fail_help(code: &str, message: String, help: &str, exit: u8) -> Reply {
     Reply::Failed(Failure { code: code.into(), message, help: Some(help.to_owned()), exit })
 }
 
-fn parse(pattern: &str) -> Result<Pattern, Reply> {
+fn parse(pattern: &str) -> Result<Pattern, Box<Reply>> {
     if pattern.starts_with('/') {
         return Ok(Pattern::new(pattern));
     }
-    Err(fail_help("bad-pattern", format!("{pattern:?} is no pattern of names: they begin with /"), "such as /mxp1/fan*, /nodes/** or /services/calls", 2))
+    let message = format!("{pattern:?} is no pattern of names: they begin with /");
+    Err(Box::new(fail_help("bad-pattern", message, "such as /mxp1/fan*, /nodes/** or /services/calls", 2)))
 }
 
 fn alarm_ref(object: &str, kind: &str) -> AlarmRef {

@@ -120,10 +120,10 @@ impl CoreLoop {
 
     fn fire_timers(&mut self, now: Instant) {
         if self.roles.poll_timeout().is_some_and(|at| now >= at) {
-            self.to_roles(now, roles::Input::Timeout);
+            self.feed_roles(now, roles::Input::Timeout);
         }
         if self.engine.as_ref().and_then(Engine::poll_timeout).is_some_and(|at| now >= at) {
-            self.to_engine(now, engine::Input::Timeout);
+            self.feed_engine(now, engine::Input::Timeout);
         }
         self.settle_wishes(now);
     }
@@ -134,26 +134,26 @@ impl CoreLoop {
             In::Applied { index, proposal, outcome, domain } => self.on_applied(now, index, proposal.as_ref(), &outcome, domain),
             In::Leader(leader) => {
                 self.leader = leader;
-                self.to_roles(now, roles::Input::Leader(leader));
+                self.feed_roles(now, roles::Input::Leader(leader));
             }
             In::Failed { ticket, why } => {
                 tracing::debug!(ticket, why, "a proposal came to nothing");
-                self.to_roles(now, roles::Input::Failed { ticket });
+                self.feed_roles(now, roles::Input::Failed { ticket });
                 self.settle_proposal(ticket, &why);
             }
-            In::Told { from, told } => self.to_roles(now, roles::Input::Told { from, told }),
-            In::Remote(event) => self.to_engine(now, engine::Input::Remote(Arc::from(event))),
-            In::Update(update) => self.to_engine(now, engine::Input::Update(update)),
-            In::Outcome { request, outcome } => self.to_engine(now, engine::Input::Outcome { request, outcome }),
+            In::Told { from, told } => self.feed_roles(now, roles::Input::Told { from, told }),
+            In::Remote(event) => self.feed_engine(now, engine::Input::Remote(Arc::from(event))),
+            In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
+            In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
             In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
-            In::Quiesced { group, epoch } => self.to_roles(now, roles::Input::Quiesced { group, epoch }),
-            In::Silenced { group, epoch } => self.to_roles(now, roles::Input::Silenced { group, epoch }),
-            In::Offered { group, offer } => self.to_roles(now, roles::Input::Offered { group, offer }),
+            In::Quiesced { group, epoch } => self.feed_roles(now, roles::Input::Quiesced { group, epoch }),
+            In::Silenced { group, epoch } => self.feed_roles(now, roles::Input::Silenced { group, epoch }),
+            In::Offered { group, offer } => self.feed_roles(now, roles::Input::Offered { group, offer }),
             In::Saved { group, epoch, saved } => self.on_saved(now, group, epoch, saved),
             In::Sync { group, version, in_sync } => self.on_sync(now, group, version, in_sync),
             In::Forwarded { from, command } => {
                 tracing::debug!(%from, ?command, "a policy elsewhere asks");
-                self.to_engine(now, engine::Input::Command(command));
+                self.feed_engine(now, engine::Input::Command(command));
             }
             In::Ask(ask) => self.answer(now, ask),
             In::Stop => {}
@@ -171,12 +171,12 @@ impl CoreLoop {
                 let quality = if verdict == Verdict::Unknown { Quality::Missing } else { Quality::Good };
                 let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
                 let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
-                self.to_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
+                self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
                 if let Some(member) = self.domain.member(node) {
                     self.doors.checkpoints.reach(member, !verdict.is_lost());
                 }
             }
-            LivenessNews::Output(liveness::Output::Release(release)) => self.to_roles(now, roles::Input::Release(release)),
+            LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),
             LivenessNews::Output(liveness::Output::Link { node, link, up }) => {
                 let links = self.links.entry(node).or_default();
                 let index = usize::from(link.0);
@@ -192,7 +192,7 @@ impl CoreLoop {
             LivenessNews::Suspended(suspended) => {
                 let why = if suspended { "the lease is over" } else { "the lease runs" };
                 let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(why.into())), Quality::Good, None, why, false);
-                self.to_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
+                self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
         }
     }
@@ -202,7 +202,7 @@ impl CoreLoop {
     fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: Arc<Domain>) {
         let before = std::mem::replace(&mut self.domain, Arc::clone(&domain));
         self.follow_configuration(now, &before);
-        self.to_roles(now, roles::Input::Applied(Arc::clone(&domain)));
+        self.feed_roles(now, roles::Input::Applied(Arc::clone(&domain)));
         self.follow_membership();
         let cause = proposal.and_then(|p| p.cause);
         for (name, row) in &domain.groups {
@@ -235,17 +235,17 @@ impl CoreLoop {
         if self.engine.is_none() {
             return;
         }
-        self.to_engine(now, engine::Input::Bundle(compiled));
+        self.feed_engine(now, engine::Input::Bundle(compiled));
         let nodes: Vec<(NodeId, ChassisName)> = self.domain.config.nodes.iter().map(|n| (n.id, n.chassis.clone())).collect();
         let services = self.domain.config.services.iter().map(|s| s.name.clone()).collect();
-        self.to_engine(now, engine::Input::Domain { nodes, services });
+        self.feed_engine(now, engine::Input::Domain { nodes, services });
     }
 
     /// Called once this node's own life has begun.
     fn follow_membership(&mut self) {
         let Some(me) = self.roles.member() else { return };
         if self.engine.is_none() {
-            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX }));
+            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }));
             tracing::info!(member = %me, "joined");
             self.give_objects(clock::boot_now());
             let domain = Arc::clone(&self.domain);
@@ -287,10 +287,10 @@ impl CoreLoop {
     fn tell_ownership(&mut self, now: Instant, name: &GroupName, epoch: Epoch, active: Option<Member>) {
         let is_mine = active.is_some() && active == self.roles.member();
         if !is_mine {
-            self.to_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active });
+            self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active });
             self.doors.drive(name, None);
         } else if self.domain.config.service(name).is_some() {
-            self.to_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
+            self.feed_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
         }
     }
 
@@ -298,7 +298,7 @@ impl CoreLoop {
         if self.roles.role(&group) != Some(Role::Active(epoch)) {
             return;
         }
-        self.to_engine(now, engine::Input::Owner { group: group.clone(), epoch, saved });
+        self.feed_engine(now, engine::Input::Owner { group: group.clone(), epoch, saved });
         self.doors.drive(&group, Some(epoch));
     }
 
@@ -315,7 +315,7 @@ impl CoreLoop {
         let attribute = if is_active { "process" } else { "role" };
         let value = if is_active { word(state) } else { Value::Text(format!("{group}: {state}").as_str().into()) };
         let cause = self.observe(now, &object, attribute, Some(value), Quality::Good, None, why, false);
-        self.to_roles(now, roles::Input::Unit { group, unit, cause });
+        self.feed_roles(now, roles::Input::Unit { group, unit, cause });
     }
 
     fn on_sync(&mut self, now: Instant, group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member>) {
@@ -344,14 +344,14 @@ impl CoreLoop {
         let token = self.tokens;
         self.recorded = None;
         let fact = Fact { object: object.into(), attribute: attribute.into(), value, quality, cause, why: why.into(), shared, token };
-        self.to_engine(now, engine::Input::Fact(fact));
+        self.feed_engine(now, engine::Input::Fact(fact));
         match self.recorded {
             Some((recorded, event)) if recorded == token => event,
             _ => EventId { node: self.me, ..EventId::default() }, // before this node's life has begun nothing has a number
         }
     }
 
-    pub(super) fn to_engine(&mut self, now: Instant, input: engine::Input) {
+    pub(super) fn feed_engine(&mut self, now: Instant, input: engine::Input) {
         let Some(engine) = &mut self.engine else { return };
         engine.handle(now, clock::wall_now(), input);
         while let Some(output) = self.engine.as_mut().and_then(Engine::poll_output) {
@@ -385,7 +385,7 @@ impl CoreLoop {
             Control::EvacuateNode(node) => Wish::EvacuateNode(node),
             Control::Failover(group) | Control::Switchover(group) => Wish::Switchover { group, to: None },
         };
-        self.to_roles(now, roles::Input::Move { wish, cause: action.cause });
+        self.feed_roles(now, roles::Input::Move { wish, cause: action.cause });
     }
 
     fn forward(&mut self, now: Instant, group: Option<&GroupName>, command: Command) {
@@ -393,12 +393,12 @@ impl CoreLoop {
         let owner = owner.or_else(|| self.engine.as_ref()?.owner_of(command.body.object().as_str()));
         match owner {
             Some(node) if node != self.me => self.doors.forward(node, &command),
-            Some(_) => self.to_engine(now, engine::Input::Command(command)),
+            Some(_) => self.feed_engine(now, engine::Input::Command(command)),
             None => tracing::warn!(object = %command.body.object(), "nobody owns what a policy wants to change"),
         }
     }
 
-    pub(super) fn to_roles(&mut self, now: Instant, input: roles::Input) {
+    pub(super) fn feed_roles(&mut self, now: Instant, input: roles::Input) {
         self.roles.handle(now, input);
         while let Some(output) = self.roles.poll_output() {
             self.on_role_output(now, output);

@@ -31,7 +31,7 @@ enum Frame {
 /// What the control log says; it speaks from within a step.
 enum News {
     Send(NodeId, Vec<u8>),
-    Applied(Domain, Option<Entry>),
+    Applied(Box<Domain>, Option<Entry>),
     Failed(u64),
     Leader(Option<NodeId>),
     Logged(Vec<(NodeId, LogIndex)>),
@@ -57,7 +57,7 @@ impl Port for Mailbox {
     }
     fn applied(&self, _: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
         let entry = proposal.filter(|_| outcome.is_ok()).map(|p| p.entry.clone());
-        self.put(News::Applied(domain.clone(), entry));
+        self.put(News::Applied(Box::new(domain.clone()), entry));
     }
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
         if outcome.is_err() {
@@ -254,7 +254,7 @@ impl Node {
             News::Send(to, frame) => self.mesh(to, &Frame::Log(frame)),
             News::Applied(domain, entry) => {
                 self.note_loss(&domain, entry);
-                self.on_applied(now, domain);
+                self.on_applied(now, *domain);
             }
             News::Failed(ticket) => self.roles.handle(now, roles::Input::Failed { ticket }),
             News::Leader(leader) => self.roles.handle(now, roles::Input::Leader(leader)),
