@@ -122,7 +122,9 @@ impl Node {
         let life = crate::init::random()?;
         let (inbox, core_inbox) = crossbeam::channel::unbounded();
         let turns = Arc::new(Turns::default());
-        let form = if options.without_gate { GateForm::None } else { form_of(config) };
+        // The demo takes the gate out to see that it is missed; see demo/setup.rs.
+        let is_taken_out = std::env::var_os(crate::demo::setup::WITHOUT).is_some_and(|what| what == "gate");
+        let form = if options.without_gate || is_taken_out { GateForm::None } else { form_of(config) };
         let mut rights = vec![RightRow { name: "gate".into(), asked: "kernel".into(), got: form != GateForm::None, means: form.means().into() }];
         let gate = make_gate(form, me, config)?;
         let words = gate.as_ref().map(|g| g.words().to_vec()).unwrap_or_default();
@@ -187,7 +189,7 @@ impl Node {
         let core = std::thread::Builder::new().name("core".into()).spawn(move || core.run()).context("no thread")?;
 
         for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
-            let addresses = prepare(&config, form, &ledger)?;
+            let addresses = prepare(&config, &ledger)?;
             let keeper = Keeper {
                 number: number as u64,
                 socket: app_socket.clone().into_os_string(),
@@ -311,8 +313,8 @@ fn bare(address: &str) -> Option<IpAddr> {
     address.split('/').next()?.parse().ok()
 }
 
-fn prepare(config: &sixnines_core::domain::config::ServiceConfig, form: GateForm, ledger: &Arc<Ledger>) -> anyhow::Result<Vec<Address>> {
-    let Some(device) = config.device.as_deref().filter(|_| form != GateForm::None) else { return Ok(Vec::new()) };
+fn prepare(config: &sixnines_core::domain::config::ServiceConfig, ledger: &Arc<Ledger>) -> anyhow::Result<Vec<Address>> {
+    let Some(device) = config.device.as_deref() else { return Ok(Vec::new()) };
     let addresses = config.addresses.iter().map(|text| {
         let cidr = text.parse().with_context(|| format!("service {}: {text:?} is no address", config.name))?;
         Address::prepare(device, cidr, ledger).with_context(|| format!("service {}: address {text}", config.name))

@@ -10,7 +10,7 @@ pub(crate) mod domain;
 pub(crate) mod lab;
 mod progress;
 mod report;
-mod setup;
+pub(crate) mod setup;
 mod shelf;
 mod stage;
 mod steps;
