@@ -282,7 +282,7 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
 fn times(config: &DomainConfig, form: GateForm) -> Times {
     let mut times = config.profile.times();
     if form == GateForm::Nft {
-        times.lease = (times.promise - times.gate_late) / 2;
+        times.lease = times.promise * 12 / 25; // a little less than half, and still more than two beats
     }
     times
 }
@@ -351,5 +351,23 @@ pub(crate) async fn signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sixnines_core::domain::config::Profile;
+
+    use super::*;
+
+    #[test]
+    fn every_profile_keeps_the_lease_rule_under_every_gate() {
+        for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
+            for form in [GateForm::Bpf, GateForm::Nft, GateForm::None] {
+                let times = times(&DomainConfig { profile, ..DomainConfig::default() }, form);
+                assert!(times.is_safe(), "{profile:?} {form}");
+                assert!(form != GateForm::Nft || times.promise >= times.lease * 2, "{profile:?}");
+            }
+        }
     }
 }
