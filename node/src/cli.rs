@@ -149,7 +149,7 @@ pub(crate) enum Command {
         step: PolicyStep,
     },
     /// Measures.
-    #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --faults node-killed,process-killed")]
+    #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
     Bench {
         #[command(subcommand)]
         what: Bench,

@@ -67,7 +67,8 @@ impl Writes {
 
     /// Every complete copy is gone, and said to be: what was known of the group's keys no longer counts, once per epoch.
     pub(super) fn declared_lost(&mut self, group: &GroupName, epoch: Epoch) {
-        if self.lost.insert((group.clone(), epoch)) {
+        let has_clients = self.keys.keys().any(|(g, _)| g == group); // what the owner of a chassis forgets, nobody was told
+        if has_clients && self.lost.insert((group.clone(), epoch)) {
             for (_, key) in self.keys.iter_mut().filter(|((g, _), _)| g == group) {
                 key.filled = None;
                 key.standing.clear();
