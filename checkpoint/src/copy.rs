@@ -364,6 +364,8 @@ impl GroupCopy {
         if row.version <= shared.row.version {
             return;
         }
+        let was_known = shared.row.version > Version(0);
+        let started_anew = was_known && row.generation > shared.row.generation;
         shared.row = row.clone();
         shared.seen = shared.seen.max(row.epoch);
         if shared.store.is_blank() {
@@ -372,20 +374,21 @@ impl GroupCopy {
         let mine = row.active == Some(shared.me) && row.epoch == shared.seen && row.epoch > Epoch(0);
         match &mut self.side {
             Side::Active(primary) if mine && primary.epoch() == row.epoch => primary.on_row(shared),
-            Side::Active(_) if mine => self.become_active(),
+            Side::Active(_) if mine => self.become_active(started_anew),
             Side::Active(_) => self.step_down(None),
-            Side::Replica(_) if mine => self.become_active(),
+            Side::Replica(_) if mine => self.become_active(started_anew),
             Side::Replica(replica) => replica.on_row(shared),
         }
     }
 
-    /// Rule 1.4: everything that is there stays, and is treated as possibly acknowledged.
-    fn become_active(&mut self) {
+    /// Rule 1.4: everything that is there stays, and is treated as possibly acknowledged. Only a start from an empty state
+    /// (1.7) is another matter, and is told also to an application whose copy was empty anyway.
+    fn become_active(&mut self, started_anew: bool) {
         let shared = &mut self.shared;
         if let Side::Active(primary) = &mut self.side {
             primary.stop(shared); // The epoch was raised under the same active: terms of the old one are over.
         }
-        let lost = shared.row.generation > shared.store.generation();
+        let lost = started_anew || shared.row.generation > shared.store.generation();
         if lost {
             shared.store.reset(shared.row.generation);
             shared.follower.need_image();

@@ -31,6 +31,8 @@ pub struct Node {
     pub copy: Option<GroupCopy>,
     /// The application's memory, as it was told.
     pub mirror: BTreeMap<Bytes, Bytes>,
+    /// The roles that its copy had.
+    pub roles: Vec<Role>,
     /// What it has applied of the group's row.
     pub row: GroupRow,
     rows: VecDeque<GroupRow>,
@@ -432,9 +434,14 @@ impl Rig {
                 self.set_lease(id, false);
             }
             Output::Follow(follow) => self.follow(id, follow),
-            // Its request for release counted as its first heartbeat (protocol 3.7).
-            Output::Role(Role::Active { .. }) => self.set_lease(id, true),
-            Output::Role(_) | Output::QuiesceFailed { .. } | Output::LossWindow(_) => {}
+            // A new active's request for release counted as its first heartbeat (protocol 3.7).
+            Output::Role(role) => {
+                self.nodes.get_mut(&id).expect("it gave an output").roles.push(role);
+                if matches!(role, Role::Active { .. }) {
+                    self.set_lease(id, true);
+                }
+            }
+            Output::QuiesceFailed { .. } | Output::LossWindow(_) => {}
         }
     }
 
@@ -489,7 +496,7 @@ impl Rig {
 
 impl Node {
     fn down() -> Self {
-        Self { copy: None, mirror: BTreeMap::new(), row: GroupRow::default(), rows: VecDeque::new(), lease: false, quiesced: None }
+        Self { copy: None, mirror: BTreeMap::new(), roles: Vec::new(), row: GroupRow::default(), rows: VecDeque::new(), lease: false, quiesced: None }
     }
 }
 

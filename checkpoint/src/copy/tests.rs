@@ -287,6 +287,7 @@ fn a_state_declared_lost_starts_empty_and_replaces_what_others_have() {
     rig.commit(&Entry::Start { group: group(), version, to, offers, lost: true });
     rig.settle();
     assert_eq!(rig.row().generation, Generation(1));
+    assert_eq!(rig.nodes[&B].roles.last(), Some(&Role::Active { epoch: Epoch(2), lost: true }), "although its copy was empty anyway");
     assert_eq!(status(&rig, B).role, Role::Active { epoch: Epoch(2), lost: false });
     rig.write(B);
     rig.pass(ms(60));

@@ -47,6 +47,8 @@ pub(super) struct Core {
     flushed: Option<Instant>,
     pub(super) mirror: Mirror,
     writes: VecDeque<Slot>,
+    /// Slots that wait for their answer.
+    unanswered: usize,
     /// The ticket of the first slot; tickets count from 1.
     first: u64,
     reads: BTreeMap<u64, Option<ReadResult>>,
@@ -148,7 +150,7 @@ impl Shared {
         let mut core = self.lock();
         loop {
             core.check_term(epoch)?;
-            if core.writes.len() < IN_FLIGHT_MAX && core.unsent() < OUT_BYTES_MAX {
+            if core.unanswered < IN_FLIGHT_MAX && core.unsent() < OUT_BYTES_MAX {
                 break;
             }
             core.flush();
@@ -157,9 +159,10 @@ impl Shared {
             }
             core = self.changed.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
-        let alone = core.writes.is_empty();
+        let alone = core.unanswered == 0;
         let ticket = core.first + core.writes.len() as u64 + 1;
         core.writes.push_back(Slot { epoch, state: SlotState::Waiting });
+        core.unanswered += 1;
         core.send(&ToService::Write { ticket, epoch, request, level, ops: ops.clone() });
         core.mirror.write(ticket, ops);
         let lonely = core.flushed.is_none_or(|at| at.elapsed() >= FLUSH_AFTER);
@@ -257,7 +260,7 @@ impl Core {
     pub(super) fn pace(&self) -> Pace {
         if !self.waiting_for_lease.is_empty() {
             Pace::Lease
-        } else if !self.writes.is_empty() || self.unsent() > 0 {
+        } else if self.unanswered > 0 || self.unsent() > 0 {
             Pace::InFlight
         } else {
             Pace::Idle
@@ -307,8 +310,7 @@ impl Core {
         self.written = 0;
         self.mirror.forget_in_flight();
         let doubt = WriteError::Unknown(Doubt::Disconnected);
-        let open = self.writes.iter().filter(|s| matches!(s.state, SlotState::Waiting | SlotState::Then(_) | SlotState::Forgotten { answered: false }));
-        let count = open.count();
+        let count = self.unanswered;
         let tickets: Vec<u64> = (0..self.writes.len() as u64).map(|i| self.first + i + 1).collect();
         let mut ready: Vec<Ready> = tickets.into_iter().filter_map(|t| self.answer(t, Err(doubt))).collect();
         ready.extend(self.waiting_for_lease.drain(..).map(|(_, _, then)| (Err(doubt), then)));
@@ -427,6 +429,9 @@ impl Core {
             SlotState::Forgotten { .. } | SlotState::Then(_) => SlotState::Forgotten { answered: true },
         };
         let before = std::mem::replace(&mut slot.state, state);
+        if !matches!(before, SlotState::Done(_) | SlotState::Forgotten { answered: true }) {
+            self.unanswered -= 1;
+        }
         self.reap();
         let SlotState::Then(then) = before else { return None };
         self.due(epoch, result, then)

@@ -120,6 +120,9 @@ impl GroupTask {
 
     async fn wait(&mut self) -> Wake {
         let deadline = self.deadline();
+        if deadline.is_some_and(|at| at <= boot_now()) {
+            return Wake::Time; // Before anything else, or a busy application would keep time from passing.
+        }
         let (orders, app) = (&mut self.orders, &mut self.app);
         tokio::select! {
             biased;
@@ -327,6 +330,10 @@ impl GroupTask {
             self.handover = None;
         }
         match role {
+            Role::Active { epoch, .. } if self.handover.is_some() && self.silenced != Some(epoch) => {
+                // An application that has come in the middle of it: what is handed over is not given again.
+                self.tell(ToApp::Role(AppRole::Quiescing { epoch }));
+            }
             Role::Active { epoch, lost } if self.silenced != Some(epoch) => {
                 self.word.store(Some(epoch));
                 self.tell(ToApp::Role(AppRole::Active { epoch, lost }));
