@@ -6,7 +6,7 @@ use sixnines_core::domain::Entry;
 use sixnines_core::ids::{Epoch, Incarnation, NodeId};
 
 use super::{Rig, group};
-use crate::Level;
+use crate::{Input, Level};
 
 /// What happens next; `pick` chooses among the places where it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub enum Kind {
     Quiesce,
     /// A quiesced active gives up handing over.
     GiveUp,
+    /// Placement wants the other copies on one node, or anywhere.
+    Prefer,
     /// A node's lease is granted or over.
     Lease,
     /// Everything under way arrives.
@@ -107,6 +109,7 @@ impl Rig {
             Kind::Reachable if node != other => self.set_reachable(node, other, true),
             Kind::Quiesce if node != other => self.quiesce(node, other),
             Kind::GiveUp => self.give_up(node),
+            Kind::Prefer => self.feed(node, Input::Prefer(if node == other { Vec::new() } else { vec![other] })),
             Kind::Lease => self.set_lease(node, !self.nodes[&node].lease),
             Kind::Settle => self.settle(),
             Kind::Unreachable | Kind::Reachable | Kind::Quiesce => {}
@@ -200,6 +203,7 @@ impl Rig {
             for node in &nodes {
                 self.restart(*node);
                 nodes.iter().filter(|o| *o != node).for_each(|o| self.set_reachable(*node, *o, true));
+                self.feed(*node, Input::Prefer(Vec::new()));
                 self.give_up(*node);
             }
             self.settle();
@@ -221,7 +225,7 @@ impl Rig {
         self.pass(Duration::from_millis(60));
         self.settle();
         self.row().epoch > Epoch(0)
-            && self.row().in_sync.len() == wanted
+            && self.row().in_sync.len() >= wanted
             && self.oracle.known().any(|r| r == request)
             && nodes.iter().all(|n| self.applied(*n) == self.applied(active))
             && nodes.iter().all(|n| self.mirror_is_true(*n, active))

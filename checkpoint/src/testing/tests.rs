@@ -46,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Kind::Quiesce),
         1 => Just(Kind::GiveUp),
         2 => Just(Kind::Lease),
+        1 => Just(Kind::Prefer),
         1 => Just(Kind::Settle),
     ];
     (kind, any::<u16>()).prop_map(|(kind, pick)| Step { kind, pick })
