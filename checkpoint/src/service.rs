@@ -43,13 +43,14 @@ pub struct ServiceConfig {
     pub tokens: BTreeMap<GroupName, String>,
     /// An application that has not been heard for so long hangs. Several times the SDK's beat of 100 ms.
     pub silence: Duration,
-    /// An application that is to hand over has so long to write its last.
+    /// An application that is to hand over has so long to write its last. Well below the time after which the role machine gives a
+    /// switchover up, or the target has none left to catch up in.
     pub drain: Duration,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self { socket: None, tokens: BTreeMap::new(), silence: Duration::from_millis(500), drain: Duration::from_millis(500) }
+        Self { socket: None, tokens: BTreeMap::new(), silence: Duration::from_millis(500), drain: Duration::from_millis(250) }
     }
 }
 

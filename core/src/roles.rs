@@ -11,7 +11,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,15 @@ pub enum Input {
         group: GroupName,
         /// What it has.
         offer: Offer,
+    },
+    /// The active's copy wants another in-sync set (protocol 1.5). A later one for the same group replaces it.
+    Sync {
+        /// Which group.
+        group: GroupName,
+        /// The row's version that it is made for.
+        version: Version,
+        /// The set.
+        in_sync: BTreeSet<Member>,
     },
     /// Who leads the control log, as far as this node knows.
     Leader(Option<NodeId>),
@@ -161,6 +170,11 @@ pub enum Output {
     TransferLeader {
         /// Where to.
         to: NodeId,
+    },
+    /// The leader of the control log is dead, by the word of a majority of voters: campaign for its place without waiting for Raft's own clocks.
+    Campaign {
+        /// The dead leader.
+        against: NodeId,
     },
     /// A wish cannot be met; nothing was changed.
     Refused {
@@ -277,9 +291,13 @@ pub struct Roles {
     steps: BTreeMap<GroupName, Step>,
     relinquished: BTreeMap<GroupName, (Epoch, Member, EventId)>,
     offers: BTreeMap<GroupName, Offers>,
+    /// Sets that copies here want, each for one version of its group's row.
+    syncs: BTreeMap<GroupName, (Version, BTreeSet<Member>)>,
     open: BTreeMap<Purpose, Open>,
     tickets: u64,
     leader: Option<NodeId>,
+    /// Since when a majority holds the leader for dead; `None` once this node has campaigned.
+    leaderless: Option<Leaderless>,
     quiet_since: Instant,
     /// Since when, and by which event, the lease is over.
     suspended: Option<(Instant, EventId)>,
@@ -293,6 +311,15 @@ enum Purpose {
     Join,
     Confirm,
     Group(GroupName),
+    Sync(GroupName),
+}
+
+/// The leader of the control log is dead, and there is no other yet.
+#[derive(Clone, Copy, Debug)]
+struct Leaderless {
+    released: Release,
+    since: Instant,
+    campaigned: bool,
 }
 
 /// A proposal whose outcome is not known yet.
@@ -318,9 +345,11 @@ impl Roles {
             steps: BTreeMap::new(),
             relinquished: BTreeMap::new(),
             offers: BTreeMap::new(),
+            syncs: BTreeMap::new(),
             open: BTreeMap::new(),
             tickets: 0,
             leader: None,
+            leaderless: None,
             quiet_since: Instant::ZERO,
             suspended: None,
             due: None,
@@ -342,7 +371,11 @@ impl Roles {
             Input::Silenced { group, epoch } => self.on_silenced(now, &group, epoch),
             Input::Move { wish, cause } => self.on_wish(now, wish, cause),
             Input::Offered { group, offer } => self.on_offered(&group, offer),
-            Input::Leader(leader) => self.leader = leader,
+            Input::Sync { group, version, in_sync } => {
+                self.open.remove(&Purpose::Sync(group.clone())); // another set is another entry: it need not wait
+                self.syncs.insert(group, (version, in_sync));
+            }
+            Input::Leader(leader) => self.on_leader(now, leader),
             Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
             Input::Suspended(cause) => self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c))),
             Input::Timeout => {}
@@ -378,13 +411,23 @@ impl Roles {
         self.domain = domain;
         let domain = &self.domain;
         self.open.retain(|purpose, open| match purpose {
-            Purpose::Group(group) => domain.groups.get(group).is_some_and(|r| r.version == open.version),
+            Purpose::Group(group) | Purpose::Sync(group) => domain.groups.get(group).is_some_and(|r| r.version == open.version),
             Purpose::Join | Purpose::Confirm => true,
         });
         self.releases.retain(|_, r| domain.nodes.get(&r.target.node).is_some_and(|n| n.since <= r.since));
         self.relinquished.retain(|group, (epoch, ..)| domain.groups.get(group).is_some_and(|r| r.epoch <= *epoch));
         self.steps.retain(|group, step| domain.groups.get(group).is_some_and(|r| r.epoch == step.epoch));
+        self.syncs.retain(|group, (version, _)| domain.groups.get(group).is_some_and(|r| r.version <= *version));
         self.offers.retain(|group, offers| domain.groups.get(group).is_some_and(|r| r.version == offers.version));
+    }
+
+    /// What was given to the last leader may have died with it. The repeat is for the same version, so only one of them takes effect.
+    fn on_leader(&mut self, now: Instant, leader: Option<NodeId>) {
+        self.leader = leader;
+        self.leaderless = None;
+        if leader.is_some() {
+            self.open.values_mut().for_each(|open| open.again_at = now);
+        }
     }
 
     fn on_verdict(&mut self, node: NodeId, lost: bool, cause: EventId) {
@@ -432,10 +475,12 @@ impl Roles {
         for config in mine.collect::<Vec<_>>() {
             self.consider_role(me, &config);
             self.consider_step(now, me, &config);
+            self.consider_sync(now, me, &config);
             self.consider_takeover(now, me, &config);
             self.consider_start(now, me, &config);
         }
         self.consider_suspension(now);
+        self.consider_campaign(now, me);
         self.consider_leadership(now);
     }
 

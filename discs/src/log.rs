@@ -218,6 +218,12 @@ impl Handle {
         self.put(Input::TransferLeader(to));
     }
 
+    /// Campaigns for the leadership at once, if `against` is still the leader here. Only for a node that holds the releases of `against` by a
+    /// majority of voters: each of them has taken it for dead, so nobody need wait until its lease as a leader has run out.
+    pub fn campaign(&self, against: NodeId) {
+        self.put(Input::Campaign(against));
+    }
+
     /// Begins a domain. Does nothing on a node whose log is not empty.
     pub fn initialize(&self, first: FirstStart) {
         self.put(Input::Initialize(first));

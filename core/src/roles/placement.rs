@@ -1,7 +1,7 @@
 //! Where actives and standbys belong: anti-affinity of chassis first, then the operator's order.
 
-use crate::domain::Domain;
 use crate::domain::config::GroupConfig;
+use crate::domain::{Domain, GroupRow};
 use crate::ids::NodeId;
 
 /// The nodes that shall hold copies beside `active`, the best first: another chassis before the same one, then the order of
@@ -20,7 +20,11 @@ pub fn rank(candidates: &[NodeId], me: NodeId, is_fit: impl Fn(NodeId) -> bool) 
     Some(u32::try_from(place).expect("at most 32 nodes"))
 }
 
-/// How many groups are active on `node`, by the role table.
-pub fn load(domain: &Domain, node: NodeId) -> usize {
-    domain.groups.values().filter(|r| r.active.is_some_and(|m| m.node == node)).count()
+/// What would stop with `node`, by the role table: services that are active there, then services that wait for its copy, then chassis that
+/// it owns. The control log is best led where that is least: then a node's death costs either a takeover or an election, not both.
+pub fn load(domain: &Domain, node: NodeId) -> (usize, usize, usize) {
+    let (services, chassis): (Vec<_>, Vec<_>) = domain.groups.iter().partition(|(name, _)| domain.config.service(name).is_some());
+    let active = |groups: &[(_, &GroupRow)]| groups.iter().filter(|(_, row)| row.active.is_some_and(|m| m.node == node)).count();
+    let copies = services.iter().filter(|(_, row)| row.in_sync.iter().any(|m| m.node == node)).count();
+    (active(&services), copies, active(&chassis))
 }

@@ -48,6 +48,15 @@ impl Roles {
         }
     }
 
+    /// Rule 1.5: only the active asks for another set. Its copy decides on which; here it is asked for until the row has moved on.
+    pub(super) fn consider_sync(&mut self, now: Instant, me: Member, config: &GroupConfig) {
+        let Some((version, in_sync)) = self.syncs.get(&config.name).cloned() else { return };
+        let Some(row) = self.domain.groups.get(&config.name).filter(|r| r.version == version && r.active == Some(me)) else { return };
+        let cause = row.in_sync.difference(&in_sync).find_map(|m| self.lost.get(&m.node)).copied();
+        let entry = Entry::Sync { group: config.name.clone(), version, by: me, in_sync };
+        self.propose(now, Purpose::Sync(config.name.clone()), version, entry, cause);
+    }
+
     /// Rule 1.4: a member asks for the role itself, with evidence that the old active is silent.
     pub(super) fn consider_takeover(&mut self, now: Instant, me: Member, config: &GroupConfig) {
         let Some(row) = self.domain.groups.get(&config.name).cloned() else { return };
@@ -80,10 +89,15 @@ impl Roles {
         if let Some((epoch, by, cause)) = self.relinquished.get(group).filter(|(epoch, by, _)| *epoch == row.epoch && *by == old) {
             return Some((Evidence::Relinquished { by: *by, epoch: *epoch }, Some(*cause)));
         }
+        self.released_by_majority(old).map(|releases| (Evidence::Released(releases), verdict))
+    }
+
+    /// The releases of `old` that count, if they are a majority of the voters'.
+    fn released_by_majority(&self, old: Member) -> Option<Vec<Release>> {
         let since = self.domain.nodes.get(&old.node)?.since;
         let counts = |r: &&Release| r.target == old && r.since == since && self.domain.is_current(r.voter) && self.domain.config.is_voter(r.voter.node);
         let releases: Vec<Release> = self.releases.values().filter(counts).copied().collect();
-        (releases.len() >= self.domain.majority()).then_some((Evidence::Released(releases), verdict))
+        (releases.len() >= self.domain.majority()).then_some(releases)
     }
 
     /// The local unit came or went.
@@ -227,6 +241,31 @@ impl Roles {
         self.wake_at(self.steps[&config.name].again_at.max(now));
     }
 
+    /// A takeover needs a commit, and a commit a leader. A leader that a majority has released is one that nobody hears: its successor
+    /// need not wait until Raft finds that out. The voter with the least to do asks first.
+    pub(super) fn consider_campaign(&mut self, now: Instant, me: Member) {
+        let leader = self.leader.and_then(|l| self.domain.member(l)).filter(|l| *l != me);
+        let Some(released) = leader.and_then(|l| self.released_by_majority(l)).and_then(|r| r.first().copied()) else {
+            self.leaderless = None;
+            return;
+        };
+        let known = self.leaderless.filter(|l| (l.released.target, l.released.since) == (released.target, released.since));
+        let state = known.unwrap_or(Leaderless { released, since: now, campaigned: false });
+        self.leaderless = Some(state);
+        if state.campaigned || !self.domain.config.is_voter(self.me) {
+            return;
+        }
+        let mut fit: Vec<NodeId> = self.domain.config.voters().filter(|n| *n == self.me || !self.lost.contains_key(n)).collect();
+        fit.sort_by_key(|n| placement::load(&self.domain, *n));
+        let rank = fit.iter().position(|n| *n == self.me).expect("this node is one of them");
+        let due = state.since + RANK * u32::try_from(rank).expect("at most 32 nodes");
+        if now < due {
+            return self.wake_at(due);
+        }
+        self.leaderless = Some(Leaderless { campaigned: true, ..state });
+        self.outputs.push_back(Output::Campaign { against: released.target.node });
+    }
+
     /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does.
     pub(super) fn consider_leadership(&mut self, now: Instant) {
         if self.leader != Some(self.me) || !self.steps.is_empty() {
@@ -260,7 +299,8 @@ const RANK: Duration = Duration::from_millis(15);
 const NOT_READY: Duration = Duration::from_millis(150);
 /// The word of a silent active is repeated after so long.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
-/// A switchover whose target does not catch up is given up after so long.
-const QUIESCE_MAX: Duration = Duration::from_millis(500);
+/// A switchover whose target does not catch up is given up after so long: the application's time to write its last, and as much
+/// again for the target.
+const QUIESCE_MAX: Duration = Duration::from_secs(1);
 /// Leadership moves only after the role table has been still for so long.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(300);

@@ -27,6 +27,7 @@ pub(crate) enum Input {
     Frame(NodeId, Vec<u8>),
     Propose(Proposal),
     TransferLeader(NodeId),
+    Campaign(NodeId),
     Initialize(FirstStart),
     Replace(NodeId),
 }
@@ -168,8 +169,18 @@ impl<R: AsyncRuntime> Host<R> {
             }
             Input::Propose(proposal) => drop(R::spawn(self.propose(proposal))),
             Input::TransferLeader(to) => drop(R::spawn(async move { drop(self.raft.trigger().transfer_leader(to).await) })),
+            Input::Campaign(against) => self.campaign(against),
             Input::Initialize(first) => drop(R::spawn(self.initialize(first))),
             Input::Replace(node) => drop(self.lock().to_replace.insert(node)),
+        }
+    }
+
+    /// Asks for votes at once and marks the request as Raft marks one after a hand-over (Ongaro's dissertation, 4.2.3): voters do not wait
+    /// for the old leader's lease, which nothing here relies on.
+    fn campaign(self: Arc<Self>, against: NodeId) {
+        if self.leader() == Some(against) && against != self.me() {
+            self.peers.campaign_against(Some(against));
+            drop(R::spawn(async move { drop(self.raft.trigger().elect(false).await) }));
         }
     }
 
@@ -213,6 +224,9 @@ impl<R: AsyncRuntime> Host<R> {
             }
         });
         if told.replace(metrics.current_leader) != Some(metrics.current_leader) {
+            if metrics.current_leader.is_some() {
+                self.peers.campaign_against(None);
+            }
             self.port.leader(metrics.current_leader);
         }
         if let Err(fatal) = &metrics.running_state

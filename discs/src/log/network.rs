@@ -114,7 +114,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
 
     async fn vote(&mut self, rpc: VoteRequest<Types<R>>, option: RPCOption) -> Answered<R, VoteResponse<Types<R>>> {
         let last = rpc.last_log_id.map(Into::into);
-        let request = Request::Vote { vote: rpc.vote.into(), last, transfer: rpc.leadership_transfer };
+        let transfer = rpc.leadership_transfer || self.peers.is_campaign();
+        let request = Request::Vote { vote: rpc.vote.into(), last, transfer };
         self.ask_for_vote(request, option.soft_ttl()).await
     }
 

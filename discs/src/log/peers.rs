@@ -37,6 +37,8 @@ struct State<R: AsyncRuntime> {
     /// The disk that each node last spoke from.
     heard: BTreeMap<NodeId, u64>,
     strangers: BTreeMap<NodeId, u64>,
+    /// A leader that a majority of voters has released: this node's requests for votes do not wait for its lease.
+    against: Option<NodeId>,
     refused: u64,
     misaddressed: u64,
 }
@@ -64,6 +66,7 @@ impl<R: AsyncRuntime> Peers<R> {
             bound: BTreeMap::new(),
             heard: BTreeMap::from([(identity.node, identity.disk)]),
             strangers: BTreeMap::new(),
+            against: None,
             refused: 0,
             misaddressed: 0,
         };
@@ -133,6 +136,16 @@ impl<R: AsyncRuntime> Peers<R> {
         let mut state = self.lock();
         state.strangers.retain(|node, disk| disks.get(node).is_some_and(|bound| bound != disk));
         state.bound = disks;
+    }
+
+    /// Begins a campaign against a dead leader, or ends it: there is another one.
+    pub(crate) fn campaign_against(&self, leader: Option<NodeId>) {
+        self.lock().against = leader;
+    }
+
+    /// Whether a campaign is on.
+    pub(crate) fn is_campaign(&self) -> bool {
+        self.lock().against.is_some()
     }
 
     /// The disk that a node speaks from, if it has spoken.

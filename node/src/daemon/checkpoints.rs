@@ -66,8 +66,12 @@ impl Checkpoints {
         self.service.prefer(group, nodes);
     }
 
-    pub(super) fn quiesce(&self, group: &GroupName, epoch: Epoch, to: Member) {
+    /// Services are asked by the service itself; an owner has been stopped before this is called, so it has written its last.
+    pub(super) fn quiesce(&mut self, group: &GroupName, epoch: Epoch, to: Member) {
         self.service.quiesce(group, epoch, to);
+        if let Some(owner) = self.owners.get_mut(group) {
+            owner.app.drained(epoch);
+        }
     }
 
     pub(super) fn resume(&self, group: &GroupName, epoch: Epoch) {
@@ -114,7 +118,7 @@ fn own(service: &Service, group: &GroupName, inbox: &Sender<In>) -> Owner {
             send(&inbox, In::Saved { group: name.clone(), epoch, saved });
         }
         LocalEvent::Follow(follow) => take_in(&mut lock(&seen).sections, follow),
-        // An owner has nothing to finish; the service stops waiting for it by itself.
+        // The core loop stops an owner before it asks for the handover, so there is nothing to finish.
         LocalEvent::Quiescing { .. } | LocalEvent::Role(Role::Standby { .. }) | LocalEvent::Outcome { .. } | LocalEvent::Answer { .. } => {}
     });
     Owner { app, mirror }

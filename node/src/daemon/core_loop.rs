@@ -68,14 +68,10 @@ pub(super) struct CoreLoop {
     recorded: Option<(u64, EventId)>,
     /// The event by which a group's role last changed here.
     role_causes: BTreeMap<GroupName, EventId>,
-    /// Local tickets of proposals that are not the role machine's.
-    tickets: u64,
     /// Operators who wait for what becomes of a wish, by its event.
     pub(super) wishes: Vec<super::answers::WaitingWish>,
 }
 
-/// Tickets of proposals from here on are not the role machine's.
-const OWN_TICKETS: u64 = 1 << 48;
 /// The loop turns at least so often, idle or not (protocol 5.3).
 const TURN: Duration = Duration::from_millis(10);
 
@@ -97,7 +93,6 @@ impl CoreLoop {
             tokens: 0,
             recorded: None,
             role_causes: BTreeMap::new(),
-            tickets: OWN_TICKETS,
             wishes: Vec::new(),
         }
     }
@@ -150,7 +145,7 @@ impl CoreLoop {
             In::Silenced { group, epoch } => self.feed_roles(now, roles::Input::Silenced { group, epoch }),
             In::Offered { group, offer } => self.feed_roles(now, roles::Input::Offered { group, offer }),
             In::Saved { group, epoch, saved } => self.on_saved(now, group, epoch, saved),
-            In::Sync { group, version, in_sync } => self.on_sync(now, group, version, in_sync),
+            In::Sync { group, version, in_sync } => self.feed_roles(now, roles::Input::Sync { group, version, in_sync }),
             In::Forwarded { from, command } => {
                 tracing::debug!(%from, ?command, "a policy elsewhere asks");
                 self.feed_engine(now, engine::Input::Command(command));
@@ -294,6 +289,15 @@ impl CoreLoop {
         }
     }
 
+    /// A chassis that is handed over or given up: what its owner would still do or note would be missing from the successor's copy.
+    /// Should nothing come of it, the checkpoint makes it the owner again ([`Self::on_saved`]).
+    fn stop_owning(&mut self, now: Instant, name: &GroupName, epoch: Epoch) {
+        if self.domain.config.service(name).is_none() {
+            self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active: None });
+            self.doors.drive(name, None);
+        }
+    }
+
     fn on_saved(&mut self, now: Instant, group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)>) {
         if self.roles.role(&group) != Some(Role::Active(epoch)) {
             return;
@@ -316,23 +320,6 @@ impl CoreLoop {
         let value = if is_active { word(state) } else { Value::Text(format!("{group}: {state}").as_str().into()) };
         let cause = self.observe(now, &object, attribute, Some(value), Quality::Good, None, why, false);
         self.feed_roles(now, roles::Input::Unit { group, unit, cause });
-    }
-
-    fn on_sync(&mut self, now: Instant, group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member>) {
-        let Some(by) = self.roles.member() else { return };
-        self.tickets += 1;
-        let entry = Entry::Sync { group: group.clone(), version, by, in_sync };
-        let cause = self.lost_cause(now, &group);
-        self.doors.log.propose(Proposal { by: self.me, ticket: self.tickets, cause, entry });
-    }
-
-    /// The verdict that made a set shrink, where there is one.
-    fn lost_cause(&self, _now: Instant, group: &GroupName) -> Option<EventId> {
-        let history = self.engine.as_ref()?.history();
-        let row = self.domain.groups.get(group)?;
-        let lost = row.in_sync.iter().find(|m| self.verdicts.get(&m.node).is_some_and(|v| v.is_lost()))?;
-        let object = node_object(lost.node);
-        history.last_where(|e| e.object.as_str() == object && e.attribute.as_str() == "state").map(|e| e.id)
     }
 
     // ---- the machines and what they ask for ---------------------------------------------------------------------
@@ -417,10 +404,14 @@ impl CoreLoop {
                 self.doors.role(&group, role);
             }
             roles::Output::Replicas { group, nodes } => self.doors.checkpoints.prefer(&group, nodes),
-            roles::Output::Quiesce { group, epoch, to } => self.doors.checkpoints.quiesce(&group, epoch, to),
+            roles::Output::Quiesce { group, epoch, to } => {
+                self.stop_owning(now, &group, epoch);
+                self.doors.checkpoints.quiesce(&group, epoch, to);
+            }
             roles::Output::Resume { group, epoch } => self.doors.checkpoints.resume(&group, epoch),
             roles::Output::Relinquish { group, epoch } => {
                 tracing::info!(%group, %epoch, "relinquishes");
+                self.stop_owning(now, &group, epoch);
                 self.doors.relinquish(&group, epoch);
             }
             roles::Output::Offer { group } => self.doors.checkpoints.offer(&group),
@@ -428,6 +419,10 @@ impl CoreLoop {
             roles::Output::TransferLeader { to } => {
                 tracing::info!(%to, "hands the control log's leadership over");
                 self.doors.log.transfer_leader(to);
+            }
+            roles::Output::Campaign { against } => {
+                tracing::info!(%against, "campaigns for the control log's leadership");
+                self.doors.log.campaign(against);
             }
             roles::Output::Refused { cause, reason } => self.refused(now, cause, &reason),
         }

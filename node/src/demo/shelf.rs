@@ -20,6 +20,8 @@ const TURNING_RPM: f64 = 800.0;
 const FANS: RangeInclusive<usize> = 1..=5;
 /// Duty of a fan that nobody controls, in percent.
 const RESTING_DUTY: i64 = 40;
+/// Between two attempts to reach the chassis.
+const RECONNECT_AFTER: std::time::Duration = std::time::Duration::from_millis(50);
 /// Temperatures kept since the mark; at the bound the older half goes.
 const TEMPERATURES_MAX: usize = 4096;
 
@@ -38,6 +40,8 @@ struct Seen {
     speed: BTreeMap<usize, f64>,
     outlet: Option<f64>,
     outlets: Vec<f64>,
+    /// Why there is no connection now.
+    lost: Option<String>,
 }
 
 impl Shelf {
@@ -53,9 +57,15 @@ impl Shelf {
         std::thread::Builder::new()
             .name(format!("watch-{chassis}"))
             .spawn(move || {
-                let entered = netns.map_or(Ok(()), |netns| netns.enter()).context("entering the namespace");
-                if let Err(error) = entered.and_then(|()| block_on(follow(manager, &seen))?.map_err(Into::into)) {
-                    tracing::warn!(%error, chassis, "the demo does not see the chassis any more");
+                if let Err(error) = netns.map_or(Ok(()), |netns| netns.enter()) {
+                    lock(&seen).lost = Some(format!("entering the namespace: {error}"));
+                    return;
+                }
+                // As long as the demo lives: a connection that breaks is made anew, and what is wrong is told to whoever looks.
+                while Arc::strong_count(&seen) > 1 {
+                    let ended = block_on(follow(manager, &seen)).and_then(|followed| followed.map_err(Into::into));
+                    lock(&seen).lost = ended.err().map(|error| format!("{error:#}"));
+                    std::thread::sleep(RECONNECT_AFTER);
                 }
             })
             .context("starting the thread that watches a chassis")?;
@@ -102,6 +112,13 @@ impl Shelf {
         let mut seen = lock(&self.seen);
         seen.outlets.clear();
         seen.lowest_duty = seen.duty.clone();
+    }
+
+    /// What the demo sees of the fans now, for who waits in vain.
+    pub(crate) fn sight(&self) -> String {
+        let seen = lock(&self.seen);
+        let fans: Vec<String> = FANS.map(|fan| format!("fan{fan} {:.0} %", seen.duty.get(&fan).copied().unwrap_or(f64::NAN))).collect();
+        format!("{}{}", fans.join(", "), seen.lost.as_ref().map(|why| format!("; not connected: {why}")).unwrap_or_default())
     }
 
     /// The lowest duty of these fans now; below 0 if one has not been seen.
@@ -157,6 +174,7 @@ async fn follow(manager: SocketAddr, seen: &Mutex<Seen>) -> Result<(), ClientErr
     let mut client = Client::connect(&manager.to_string(), "demo").await?;
     let root = format!("/{}", client.chassis());
     client.subscribe().await?;
+    lock(seen).lost = None;
     client
         .wait_for(|client| {
             let number = |object: &str, attribute: &str| match client.value(&format!("{root}{object}"), attribute) {

@@ -372,6 +372,7 @@ impl Node {
             }
             roles::Output::Tell { to, told } => self.mesh(to, &Frame::Told(told)),
             roles::Output::TransferLeader { to } => self.log.handle().transfer_leader(to),
+            roles::Output::Campaign { against } => self.log.handle().campaign(against),
             roles::Output::Refused { reason, .. } => self.out.push(SimOutput::Note(reason)),
         }
     }
@@ -422,12 +423,7 @@ impl Node {
                 self.answer(name, answer);
             }
             Output::Propose { version, in_sync } => {
-                let Some(by) = self.roles.member() else { return };
-                self.tickets += 1;
-                let entry = Entry::Sync { group: name.clone(), version, by, in_sync };
-                self.out.push(SimOutput::Note(format!("proposes {entry:?}")));
-                let cause = Some(self.event(None));
-                self.log.handle().propose(Proposal { by: self.me, ticket: self.tickets, cause, entry });
+                self.roles.handle(now, roles::Input::Sync { group: name.clone(), version, in_sync });
             }
             Output::Quiesced { .. } => {
                 let Some(Role::Active(epoch)) = self.roles.role(name) else { return };

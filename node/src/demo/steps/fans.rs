@@ -18,7 +18,9 @@ pub(super) fn failed(stage: &mut Stage, name: &'static str) -> anyhow::Result<Fa
         stage.progress.now(&format!("{name}: fan{fan} of {CHASSIS} fails"));
         stage.domain.inject(CHASSIS, "fan-failed", &format!("fan{fan}"))?;
     }
-    stage.wait("fan4 and fan5 at full speed", |stage| Ok((stage.shelf(CHASSIS)?.lowest_duty(4..=5) >= 100.0).then_some(())))?;
+    stage
+        .wait("fan4 and fan5 at full speed", |stage| Ok((stage.shelf(CHASSIS)?.lowest_duty(4..=5) >= 100.0).then_some(())))
+        .or_else(|error| Err(error.context(format!("seen at {CHASSIS}: {}", stage.shelf(CHASSIS)?.sight()))))?;
     let until = Instant::now() + WATCH;
     while Instant::now() < until {
         let celsius = stage.shelf(CHASSIS)?.outlet_celsius().unwrap_or(f64::NAN);
