@@ -225,6 +225,19 @@ fn leadership_moves_where_it_is_wanted() {
 }
 
 #[test]
+fn a_campaign_against_a_dead_leader_does_not_wait_for_its_lease() {
+    let mut c = Cluster::settled(15);
+    let dead = c.wait_for_leader();
+    c.crash(dead);
+    let (first, second) = (c.running()[0], c.running()[1]);
+    c.log(first).handle().campaign(second);
+    c.log(first).handle().campaign(dead);
+    let took = c.run_until("the campaigner leads", |c| c.leader() == Some(first));
+    assert!(took < Duration::from_millis(20), "by the campaign, not by the silence: {took:?}");
+    c.commit(first, second);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     let run = |seed| {
         let mut c = Cluster::settled(seed);

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sixnines_core::event::{Body, Event};
 use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
-use sixnines_core::value::{Quality, Value};
+use sixnines_core::time::WallTime;
+use sixnines_core::value::{Outcome, Quality, Value};
 
 /// The protocol's version: a daemon refuses others by name.
 pub(crate) const VERSION: u32 = 1;
@@ -125,6 +127,8 @@ pub(crate) struct ServiceRow {
     pub(crate) epoch: Epoch,
     /// The active's life still counts and its node is alive.
     pub(crate) is_serving: bool,
+    /// It could have a standby, and so it should.
+    pub(crate) wants_standby: bool,
     pub(crate) if_active_dies: String,
 }
 
@@ -216,4 +220,42 @@ pub(crate) struct AlarmRow {
 pub(crate) struct PolicyRow {
     pub(crate) file: String,
     pub(crate) bytes: usize,
+}
+
+impl EventRow {
+    /// An event in the words of people.
+    pub(crate) fn of(event: &Event) -> Self {
+        let value = |v: &Option<Value>| v.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let text = match &event.body {
+            Body::Change | Body::Log => format!("{} -> {}", value(&event.old), value(&event.new)),
+            Body::Alarm { kind, step, .. } => format!("alarm {kind} {}", step.word()),
+            Body::Claimed { by, .. } => format!("claimed at {} by {by}", value(&event.new)),
+            Body::Released { by } => format!("released by {by}"),
+            Body::Intent { .. } => format!("asks its driver for {}", value(&event.new)),
+            Body::Outcome(Outcome::Done) => "done".to_owned(),
+            Body::Outcome(Outcome::Refused(why)) => format!("refused: {why}"),
+            Body::Outcome(Outcome::Fenced { by }) => format!("refused: epoch {by} has been seen there"),
+            Body::Outcome(Outcome::Unknown) => "no answer: it may have happened".to_owned(),
+            Body::Control => "asks for a role to move".to_owned(),
+            Body::Command { principal } => format!("asked by {principal}"),
+        };
+        Self {
+            id: event.id,
+            at: clock_text(event.time.wall),
+            at_ns: event.time.wall.0,
+            object: event.object.to_string(),
+            attribute: event.attribute.to_string(),
+            text,
+            why: event.why.to_string(),
+            policy: event.policy.as_ref().map(ToString::to_string),
+            cause: event.cause,
+        }
+    }
+}
+
+/// Wall time as people write it.
+pub(crate) fn clock_text(wall: WallTime) -> String {
+    let seconds = wall.0 / 1_000_000_000;
+    let (hour, minute, second, ms) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, wall.0 / 1_000_000 % 1000);
+    format!("{hour:02}:{minute:02}:{second:02}.{ms:03}")
 }

@@ -1,6 +1,7 @@
 //! The command line: what people type, and how answers look. It is a client of the daemon's local socket like any other.
 
 pub(crate) mod client;
+pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
 
@@ -148,6 +149,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: PolicyStep,
     },
+    /// A node's journal, read where it lies: proving it, and looking at what happened. No daemon is needed.
+    #[command(after_help = "Examples:\n  nines journal check /var/lib/sixnines/journal\n  nines journal show lab/n1/state/journal '/mxp1/**' --last 100\n  nines journal show lab/n1/state/journal/0000000001.journal --json")]
+    Journal {
+        #[command(subcommand)]
+        step: JournalStep,
+    },
     /// Measures.
     #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
     Bench {
@@ -240,6 +247,32 @@ pub(crate) enum PolicyStep {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalStep {
+    /// Replays every segment and compares: the same inputs must come to the same decisions. Exit 1 if one does not.
+    Check {
+        /// The journal's directory, or one segment.
+        place: PathBuf,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the newest events.
+    Show {
+        /// The journal's directory, or one segment.
+        place: PathBuf,
+        /// Which objects.
+        #[arg(default_value = "/**")]
+        pattern: String,
+        /// How many.
+        #[arg(long, default_value_t = 30)]
+        last: usize,
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// How to ask, and how to show the answer.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Ask {
@@ -288,7 +321,7 @@ impl Command {
                 plain(call, ask)
             }
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
-            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
+            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
     }
 }

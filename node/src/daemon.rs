@@ -10,7 +10,7 @@ mod checkpoints;
 mod core_loop;
 mod doors;
 mod drivers;
-mod journal;
+pub(crate) mod journal;
 mod keeper;
 
 use std::collections::BTreeMap;
@@ -178,7 +178,7 @@ impl Node {
             checkpoints,
             keepers: keepers.clone(),
             drivers: Drivers::new(me, runtime, &inbox),
-            journal: journal::start(&file.state.join("journal")).context("the journal cannot be opened")?,
+            journal: journal::Writer::start(&file.state.join("journal"), inbox.clone()).context("the journal cannot be opened")?,
             inbox: inbox.clone(),
             peers: peers.keys().copied().collect(),
             watchers: Vec::new(),

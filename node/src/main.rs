@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use api::{Call, Failure, Reply};
-use cli::{Ask, Bench, Cli, Command, PolicyStep, client, render};
+use cli::{Ask, Bench, Cli, Command, JournalStep, PolicyStep, client, render};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -34,16 +34,18 @@ fn main() -> ExitCode {
         Command::Init(options) => bad_input(init::run(&options)),
         Command::Run(options) => bad_input(daemon::run(&options)),
         Command::Chassis(options) => bad_input(chassis::run(&options)),
+        Command::Journal { step: JournalStep::Check { place, json } } => cli::journal::check(&place, json),
+        Command::Journal { step: JournalStep::Show { place, pattern, last, json } } => cli::journal::show(&place, &pattern, last, json),
         Command::Policy { step: PolicyStep::Check { dir, json } } => cli::policy::check(&dir, json),
         Command::Policy { step: PolicyStep::Apply { dir, message, ask } } => match cli::policy::read(&dir) {
             Ok(files) => answers(Call::PolicyApply { files, message }, &ask, false),
-            Err(failure) => refused(&failure, ask.json),
+            Err(failure) => render::refuse(&failure, ask.json),
         },
         command => {
             let follows = matches!(command, Command::Events { follow: true, .. });
             let Some((call, ask, check)) = command.call() else {
                 let failure = Failure { code: "bad-input".into(), message: "an assignment is CONTROL=VALUE".into(), help: Some("nines set /mxp1/fan4 duty=80".into()), exit: 2 };
-                return refused(&failure, false);
+                return render::refuse(&failure, false);
             };
             let watched = follows.then(|| call.clone());
             let code = answers(call, &ask, check);
@@ -59,13 +61,13 @@ fn main() -> ExitCode {
 fn answers(call: Call, ask: &Ask, check: bool) -> ExitCode {
     let replies = match client::ask(ask, call) {
         Ok(replies) => replies,
-        Err(failure) => return refused(&failure, ask.json),
+        Err(failure) => return render::refuse(&failure, ask.json),
     };
     let mut code = ExitCode::SUCCESS;
     let mut out = std::io::stdout().lock();
     for reply in replies {
         let shown = match reply {
-            Ok(Reply::Failed(failure)) | Err(failure) => return refused(&failure, ask.json),
+            Ok(Reply::Failed(failure)) | Err(failure) => return render::refuse(&failure, ask.json),
             Ok(reply) => {
                 if let Reply::Status(status) = &reply
                     && check
@@ -81,15 +83,6 @@ fn answers(call: Call, ask: &Ask, check: bool) -> ExitCode {
         }
     }
     code
-}
-
-fn refused(failure: &Failure, json: bool) -> ExitCode {
-    if json {
-        println!("{}", serde_json::json!({"error": failure, "changed": false}));
-    } else {
-        eprint!("{}", render::failure(failure));
-    }
-    ExitCode::from(failure.exit)
 }
 
 /// For what an operator mends: a file, an address, a directory.

@@ -356,3 +356,56 @@ fn leadership_leaves_a_busy_node_when_all_is_quiet() {
     world.run(Duration::from_secs(3));
     assert!(world.orders.contains(&(n(1), Output::TransferLeader { to: n(2) })), "{:?}", world.orders);
 }
+
+#[test]
+fn when_a_majority_has_released_the_logs_leader_the_least_busy_voter_campaigns_first() {
+    let mut world = World::new();
+    for id in [2, 3] {
+        world.give(n(id), Input::Leader(Some(n(1))));
+    }
+    world.down.push(n(1));
+    let target = world.domain.member(n(1)).expect("joined");
+    let since = world.domain.nodes[&n(1)].since;
+    let release = |id: u16, w: &World| Release { voter: w.domain.member(n(id)).expect("joined"), target, since };
+    let campaigns = |world: &World| world.orders.iter().filter(|(_, o)| *o == Output::Campaign { against: n(1) }).map(|(at, _)| *at).collect::<Vec<_>>();
+    for at in [2, 3] {
+        world.give(n(at), Input::Verdict { node: n(1), lost: true, cause: cause(7) });
+        world.give(n(at), Input::Release(release(2, &world)));
+    }
+    assert!(campaigns(&world).is_empty(), "one voter's word is not enough");
+    for at in [3, 2] {
+        world.give(n(at), Input::Release(release(3, &world)));
+    }
+    assert_eq!(campaigns(&world), [n(2)], "n3 has taken the calls over");
+    world.run(Duration::from_millis(100));
+    assert_eq!(campaigns(&world), [n(2), n(3)], "the other one tries a little later, and each of them once");
+}
+
+#[test]
+fn what_a_dead_leader_may_have_swallowed_is_proposed_again_to_the_next_at_once() {
+    let mut roles = Roles::new(n(2), 5);
+    let mut domain = Domain::default();
+    domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
+    let now = Instant::from_nanos(1);
+    let proposals = |roles: &mut Roles| std::iter::from_fn(|| roles.poll_output()).filter(|o| matches!(o, Output::Propose { .. })).count();
+    roles.handle(now, Input::Applied(Arc::new(domain)));
+    assert_eq!(proposals(&mut roles), 1);
+    roles.handle(now, Input::Leader(None));
+    assert_eq!(proposals(&mut roles), 0, "nobody to ask");
+    roles.handle(now, Input::Leader(Some(n(3))));
+    assert_eq!(proposals(&mut roles), 1);
+}
+
+#[test]
+fn an_active_asks_for_another_set_until_the_row_has_moved_on() {
+    let mut world = World::new();
+    world.in_sync_by_itself = false;
+    let row = world.domain.groups[&calls()].clone();
+    let me = row.active.expect("active");
+    world.give(n(2), Input::Sync { group: calls(), version: row.version, in_sync: [me].into() });
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "n2 is not active");
+    world.give(n(1), Input::Sync { group: calls(), version: Version(row.version.0 + 1), in_sync: [me].into() });
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "made for a row that this node has not seen yet");
+    world.give(n(1), Input::Sync { group: calls(), version: row.version, in_sync: [me].into() });
+    assert_eq!(world.in_sync(&calls()), [n(1)]);
+}

@@ -23,10 +23,7 @@ pub(crate) fn read(dir: &Path) -> Result<BTreeMap<String, String>, Failure> {
 pub(crate) fn check(dir: &Path, json: bool) -> ExitCode {
     let files = match read(dir) {
         Ok(files) => files,
-        Err(failure) => {
-            eprint!("{}", super::render::failure(&failure));
-            return ExitCode::from(2);
-        }
+        Err(failure) => return super::render::refuse(&failure, json),
     };
     let count = files.len();
     let (diagnostics, is_good) = match compile_bundle(&Bundle { files }) {

@@ -1,5 +1,7 @@
 //! How answers look to people: 80 columns where it can be, names never cut, ASCII, no colour needed.
 
+use std::process::ExitCode;
+
 use crate::api::{AlarmRow, EventRow, Failure, ObjectRow, Reply, Status, WhyStory};
 
 /// The answer as text for people.
@@ -33,11 +35,21 @@ pub(crate) fn failure(failure: &Failure) -> String {
     out
 }
 
+/// Says why nothing was done, on standard error or as JSON; the failure's exit code.
+pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        println!("{}", serde_json::json!({"error": failure, "changed": false}));
+    } else {
+        eprint!("{}", self::failure(failure));
+    }
+    ExitCode::from(failure.exit)
+}
+
 fn status(status: &Status) -> String {
     let serving = if status.is_serving { "serving" } else { "NOT serving" };
     let redundant = if status.is_redundant { "redundant" } else { "NOT redundant" };
     let mut out = format!("{}: {serving}, {redundant}    {} by {}, profile {}\n", status.domain, status.at, status.node, status.profile);
-    for row in status.services.iter().chain(&status.chassis).filter(|r| !r.is_serving || r.standby.is_empty()) {
+    for row in status.services.iter().chain(&status.chassis).filter(|r| !r.is_serving || r.wants_standby && r.standby.is_empty()) {
         let what = if row.is_serving { "has no standby in sync" } else { "has no active that can speak" };
         out.push_str(&format!("  why   {} {what}.  To follow: nines why {}\n", row.name, row.name));
     }

@@ -10,7 +10,7 @@ use sixnines_core::class::{Kind, Pattern};
 use sixnines_core::domain::config::Bundle;
 use sixnines_core::domain::{Change, Entry, Proposal, Void};
 use sixnines_core::engine::{self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine};
-use sixnines_core::event::{Body, Event};
+use sixnines_core::event::Event;
 use sixnines_core::history::{Chain, Link};
 use sixnines_core::ids::{Epoch, EventId, GroupName};
 use sixnines_core::roles::{self, Wish};
@@ -20,8 +20,8 @@ use sixnines_core::world::Object;
 use sixnines_discs::liveness::Verdict;
 use sixnines_drivers::clock;
 
-use super::core_loop::{CoreLoop, clock_text, node_object};
-use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory};
+use super::core_loop::{CoreLoop, node_object};
+use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
 
 /// A question on its way to the core loop.
 pub(super) struct Ask {
@@ -42,7 +42,7 @@ impl Watcher {
         if !self.pattern.matches(event.object.as_str()) {
             return true;
         }
-        match self.reply.try_send(Reply::Event(event_row(event))) {
+        match self.reply.try_send(Reply::Event(EventRow::of(event))) {
             Ok(()) => true,
             Err(e) => e.is_full(), // who cannot keep up misses some; who is gone is forgotten
         }
@@ -116,12 +116,12 @@ impl CoreLoop {
                 let is_serving = active.is_some_and(|m| is_alive(m.node));
                 let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && is_alive(m.node)).map(|m| m.node).collect();
                 let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over, 0 acknowledged writes lost", standby[0]) };
-                ServiceRow { name: name.clone(), active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies }
+                let wants_standby = domain.config.candidates(name).len() > 1;
+                ServiceRow { name: name.clone(), wants_standby, active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies }
             }).collect()
         };
         let (services, chassis) = (rows(true), rows(false));
-        let wants_standby = |row: &&ServiceRow| domain.config.candidates(&row.name).len() > 1;
-        let is_redundant = services.iter().chain(&chassis).filter(wants_standby).all(|r| r.is_serving && !r.standby.is_empty());
+        let is_redundant = services.iter().chain(&chassis).filter(|r| r.wants_standby).all(|r| r.is_serving && !r.standby.is_empty());
         let nodes = domain.config.nodes.iter().map(|node| NodeRow {
             id: node.id,
             chassis: node.chassis.to_string(),
@@ -190,7 +190,7 @@ impl CoreLoop {
             Err(failure) => return say(reply, *failure),
         };
         let events = self.engine.iter().flat_map(|e| e.history().iter().rev()).filter(|e| pattern.matches(e.object.as_str()));
-        let mut rows: Vec<EventRow> = events.take(last).map(|e| event_row(e)).collect();
+        let mut rows: Vec<EventRow> = events.take(last).map(|e| EventRow::of(e)).collect();
         rows.reverse();
         say(reply, Reply::Events(rows));
     }
@@ -431,7 +431,7 @@ fn story(what: &str, chain: &Chain) -> WhyStory {
     let mut missing = Vec::new();
     for link in &chain.links {
         match link {
-            Link::Known(event) => rows.push(event_row(event)),
+            Link::Known(event) => rows.push(EventRow::of(event)),
             Link::Missing(id) => missing.push(*id),
         }
     }
@@ -440,30 +440,4 @@ fn story(what: &str, chain: &Chain) -> WhyStory {
         None => format!("{what}: its event is no longer known here"),
     };
     WhyStory { headline, chain: rows, missing }
-}
-
-/// An event as people read it.
-pub(super) fn event_row(event: &Event) -> EventRow {
-    let value = |v: &Option<Value>| v.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
-    let text = match &event.body {
-        Body::Change | Body::Log => format!("{} -> {}", value(&event.old), value(&event.new)),
-        Body::Alarm { kind, step, .. } => format!("alarm {kind} {}", step.word()),
-        Body::Claimed { by, .. } => format!("claimed at {} by {by}", value(&event.new)),
-        Body::Released { by } => format!("released by {by}"),
-        Body::Intent { .. } => format!("asks its driver for {}", value(&event.new)),
-        Body::Outcome(outcome) => format!("{outcome:?}"),
-        Body::Control => "asks for a role to move".to_owned(),
-        Body::Command { principal } => format!("asked by {principal}"),
-    };
-    EventRow {
-        id: event.id,
-        at: clock_text(event.time.wall),
-        at_ns: event.time.wall.0,
-        object: event.object.to_string(),
-        attribute: event.attribute.to_string(),
-        text,
-        why: event.why.to_string(),
-        policy: event.policy.as_ref().map(ToString::to_string),
-        cause: event.cause,
-    }
 }

@@ -14,7 +14,7 @@ use sixnines_core::engine::{self, Barrier, Command, Control, ControlAction, Engi
 use sixnines_core::event::Event;
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
-use sixnines_core::time::{Instant, WallTime};
+use sixnines_core::time::Instant;
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
 use sixnines_discs::liveness::shell::{News as LivenessNews, Turns};
 use sixnines_discs::liveness::{self, Part, Verdict};
@@ -46,6 +46,10 @@ pub(super) enum In {
     Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
     Forwarded { from: NodeId, command: Command },
     Ask(Ask),
+    /// The journal is written again, or cannot be, and why.
+    Journal(Result<(), String>),
+    /// The journal's disk may have room again.
+    JournalTriesAgain,
     Stop,
 }
 
@@ -110,6 +114,16 @@ impl CoreLoop {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.fire_timers(clock::boot_now());
+            self.begin_segment();
+        }
+    }
+
+    /// Here, between two inputs, a snapshot holds all that was journalled before and nothing of what comes after.
+    fn begin_segment(&mut self) {
+        if self.doors.journal.wants_segment()
+            && let Some(engine) = &self.engine
+        {
+            self.doors.journal.begin(engine.begin_segment());
         }
     }
 
@@ -151,6 +165,8 @@ impl CoreLoop {
                 self.feed_engine(now, engine::Input::Command(command));
             }
             In::Ask(ask) => self.answer(now, ask),
+            In::Journal(news) => self.on_journal(now, news),
+            In::JournalTriesAgain => self.doors.journal.try_again(),
             In::Stop => {}
         }
     }
@@ -190,6 +206,12 @@ impl CoreLoop {
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
         }
+    }
+
+    fn on_journal(&mut self, now: Instant, news: Result<(), String>) {
+        let object = format!("{}/journal", node_object(self.me));
+        let (state, why) = news.map_or_else(|why| ("failing", why), |()| ("written", String::new()));
+        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, &why, false);
     }
 
     // ---- what the control log says ------------------------------------------------------------------------------
@@ -349,7 +371,7 @@ impl CoreLoop {
     fn carry_out(&mut self, now: Instant, output: engine::Output) {
         match output {
             engine::Output::Event(event) => self.doors.publish(self.me, &event),
-            engine::Output::Journal(record) => self.doors.journal(record),
+            engine::Output::Journal(record) => self.doors.journal.keep(record),
             engine::Output::Act { request, after } => self.act(request, after),
             engine::Output::Control(action) => self.on_control(now, action),
             engine::Output::Save { group, key, bytes } => self.doors.checkpoints.save(&group, &key, bytes),
@@ -361,7 +383,7 @@ impl CoreLoop {
 
     fn act(&mut self, request: Request, after: Barrier) {
         if after == Barrier::Replicated {
-            self.doors.sync_journal();
+            self.doors.journal.sync();
         }
         self.doors.act(request);
     }
@@ -461,11 +483,4 @@ fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
         _ => "configuration".to_owned(),
     };
     format!("log entry {index}: {what}, asked by {}", proposal.by)
-}
-
-/// Wall time as people write it.
-pub(super) fn clock_text(wall: WallTime) -> String {
-    let seconds = wall.0 / 1_000_000_000;
-    let (hour, minute, second, ms) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, wall.0 / 1_000_000 % 1000);
-    format!("{hour:02}:{minute:02}:{second:02}.{ms:03}")
 }

@@ -32,7 +32,7 @@ pub(super) struct Doors {
     pub(super) checkpoints: Checkpoints,
     pub(super) keepers: BTreeMap<GroupName, mpsc::UnboundedSender<keeper::Order>>,
     pub(super) drivers: Drivers,
-    pub(super) journal: Sender<super::journal::Line>,
+    pub(super) journal: super::journal::Writer,
     pub(super) inbox: Sender<In>,
     pub(super) peers: Vec<NodeId>,
     pub(super) watchers: Vec<Watcher>,
@@ -53,19 +53,6 @@ impl Doors {
             if let Err(error) = self.mesh.send(*peer, class, Kind::EVENT, bytes.clone()) {
                 tracing::debug!(%peer, %error, id = %event.id, "an event was not taken");
             }
-        }
-    }
-
-    pub(super) fn journal(&self, record: Vec<u8>) {
-        if self.journal.try_send(super::journal::Line::Record(record)).is_err() {
-            tracing::warn!("the journal cannot keep up: a record is lost");
-        }
-    }
-
-    /// What was journalled so far shall be on disk soon; nobody waits for it here.
-    pub(super) fn sync_journal(&self) {
-        if self.journal.try_send(super::journal::Line::Sync).is_err() {
-            tracing::warn!("the journal cannot keep up");
         }
     }
 

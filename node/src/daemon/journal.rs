@@ -1,113 +1,379 @@
 //! The journal's thread: it appends what the core loop hands over, in batches, and syncs when asked or once in a while.
+//!
+//! A journal is a directory of numbered segments. Each begins with a snapshot and replays by itself (`core/src/journal`); the oldest go
+//! when there are too many bytes. What an earlier life left is looked at once, at the start: a torn tail is cut at the last good record,
+//! damage is put aside under another name. A disk that takes no more ends a segment, never the node: the core loop is told, raises an
+//! alarm, and begins a new segment when there is room again.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use sixnines_core::journal::record::{Records, Tail};
+
+use super::core_loop::In;
 
 /// What the thread is handed.
-pub(super) enum Line {
+enum Line {
+    /// The snapshot that a new segment begins with.
+    Segment(Vec<u8>),
     /// An encoded record.
     Record(Vec<u8>),
     /// What came before shall be on disk.
     Sync,
 }
 
-/// Records that wait for the disk; beyond that they are lost and said to be.
+/// Records that wait for the disk; beyond that the segment ends and another begins when the disk has caught up.
 const LINES_MAX: usize = 65_536;
-/// A segment is closed at this size; the last two are kept.
+/// A segment is closed at this size.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// All segments together; beyond that the oldest goes.
+const JOURNAL_BYTES: u64 = 128 << 20;
+/// Bytes written at once.
+const BATCH_BYTES: usize = 1 << 20;
 /// Unsynced for at most so long.
 const SYNC_EVERY: Duration = Duration::from_millis(200);
+/// A disk that takes nothing is tried again after so long.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Starts the thread; it ends when the sender is gone.
-///
-/// # Errors
-/// The directory or file cannot be made.
-pub(super) fn start(directory: &Path) -> io::Result<Sender<Line>> {
-    std::fs::create_dir_all(directory)?;
-    let mut journal = Journal { path: directory.join("current"), old: directory.join("previous"), file: None, bytes: 0, is_full: false };
-    journal.open()?;
-    let (sender, lines) = crossbeam::channel::bounded(LINES_MAX);
-    std::thread::Builder::new().name("journal".into()).spawn(move || journal.run(&lines))?;
-    Ok(sender)
+/// Ends of file names.
+pub(crate) const SEGMENT: &str = "journal";
+const DAMAGED: &str = "damaged";
+
+/// The core loop's end.
+pub(super) struct Writer {
+    lines: Sender<Line>,
+    /// Bytes of the present segment.
+    bytes: u64,
+    /// There is no segment to append to: before the first, after a lost record, and while the disk fails.
+    is_broken: bool,
 }
 
-struct Journal {
-    path: PathBuf,
-    old: PathBuf,
+impl Writer {
+    /// Mends what an earlier life left, and starts the thread, which ends when this is dropped.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub(super) fn start(directory: &Path, inbox: Sender<In>) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let next = mend(directory)?;
+        let (lines, handed) = crossbeam::channel::bounded(LINES_MAX);
+        let thread = Thread { directory: directory.to_owned(), next, file: None, bytes: 0, is_dirty: false, failing_since: None, inbox };
+        std::thread::Builder::new().name("journal".into()).spawn(move || thread.run(&handed))?;
+        Ok(Self { lines, bytes: 0, is_broken: true })
+    }
+
+    /// Hands a record over. One that finds no room ends the segment: a journal with a hole proves nothing.
+    pub(super) fn keep(&mut self, record: Vec<u8>) {
+        if self.is_broken {
+            return; // the snapshot that the next segment begins with knows what it did
+        }
+        self.bytes += record.len() as u64;
+        if self.lines.try_send(Line::Record(record)).is_err() {
+            tracing::warn!("the journal's disk cannot keep up: the segment ends here");
+            self.is_broken = true;
+        }
+    }
+
+    /// What was handed over so far shall be on disk soon; nobody waits for it here.
+    pub(super) fn sync(&self) {
+        if self.lines.try_send(Line::Sync).is_err() {
+            tracing::debug!("the journal's disk is behind; it syncs by itself");
+        }
+    }
+
+    /// The disk has failed, and there may be room again.
+    pub(super) fn try_again(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// Whether a new segment is to be begun, once nothing of an input is left to be carried out.
+    pub(super) fn wants_segment(&self) -> bool {
+        (self.is_broken || self.bytes > SEGMENT_BYTES) && self.lines.len() < LINES_MAX / 2
+    }
+
+    /// Begins a new segment.
+    pub(super) fn begin(&mut self, snapshot: Vec<u8>) {
+        self.bytes = 0;
+        self.is_broken = self.lines.try_send(Line::Segment(snapshot)).is_err();
+    }
+}
+
+struct Thread {
+    directory: PathBuf,
+    /// The number of the next segment.
+    next: u64,
     file: Option<File>,
     bytes: u64,
-    is_full: bool,
+    is_dirty: bool,
+    /// When the disk was last tried in vain.
+    failing_since: Option<Instant>,
+    inbox: Sender<In>,
 }
 
-impl Journal {
-    fn open(&mut self) -> io::Result<()> {
-        // The journal of an earlier life ends at its last good record: the new one is a file of its own.
-        if self.path.exists() {
-            std::fs::rename(&self.path, &self.old)?;
+impl Thread {
+    fn run(mut self, lines: &Receiver<Line>) {
+        loop {
+            match lines.recv_timeout(SYNC_EVERY) {
+                Ok(line) => self.take(line, lines),
+                Err(RecvTimeoutError::Timeout) => self.sync(),
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+            if self.failing_since.is_some_and(|at| at.elapsed() >= TRY_AGAIN) {
+                self.failing_since = Some(Instant::now());
+                self.tell(In::JournalTriesAgain);
+            }
         }
-        self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
-        self.bytes = 0;
+    }
+
+    fn take(&mut self, line: Line, lines: &Receiver<Line>) {
+        let mut line = line;
+        loop {
+            let mut batch = Vec::new();
+            // What waits is written together, up to whatever is no record.
+            let rest = loop {
+                match line {
+                    Line::Record(record) => batch.extend_from_slice(&record),
+                    other => break Some(other),
+                }
+                match lines.try_recv() {
+                    Ok(next) if batch.len() < BATCH_BYTES => line = next,
+                    Ok(next) => break Some(next),
+                    Err(_) => break None,
+                }
+            };
+            self.append(&batch);
+            line = match rest {
+                None => return,
+                Some(Line::Sync) => return self.sync(),
+                Some(Line::Segment(snapshot)) => return self.begin(&snapshot),
+                Some(record @ Line::Record(_)) => record,
+            };
+        }
+    }
+
+    fn begin(&mut self, snapshot: &[u8]) {
+        self.sync();
+        self.file = None;
+        match self.try_begin(snapshot) {
+            Ok(file) => {
+                self.file = Some(file);
+                self.bytes = snapshot.len() as u64;
+                self.is_dirty = true;
+                if self.failing_since.take().is_some() {
+                    self.tell(In::Journal(Ok(())));
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn try_begin(&mut self, snapshot: &[u8]) -> io::Result<File> {
+        self.make_room()?;
+        let path = self.directory.join(file_name(self.next));
+        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+        if let Err(error) = file.write_all(snapshot) {
+            drop(fs::remove_file(&path)); // without its whole snapshot it is nothing, and takes room
+            return Err(error);
+        }
+        self.next += 1;
+        Ok(file)
+    }
+
+    /// The oldest segments go.
+    fn make_room(&self) -> io::Result<()> {
+        let segments = segments(&self.directory)?;
+        let mut total = segments.iter().map(|s| s.bytes).sum::<u64>();
+        for segment in segments {
+            if total + SEGMENT_BYTES <= JOURNAL_BYTES {
+                break;
+            }
+            total -= segment.bytes;
+            fs::remove_file(&segment.path)?;
+        }
         Ok(())
     }
 
-    fn run(&mut self, lines: &Receiver<Line>) {
-        let mut is_dirty = false;
-        loop {
-            match lines.recv_timeout(SYNC_EVERY) {
-                Ok(Line::Record(first)) => {
-                    let mut batch = first;
-                    while batch.len() < 1 << 20
-                        && let Ok(line) = lines.try_recv()
-                    {
-                        match line {
-                            Line::Record(record) => batch.extend_from_slice(&record),
-                            Line::Sync => break,
-                        }
-                    }
-                    self.append(&batch);
-                    is_dirty = true;
+    fn append(&mut self, batch: &[u8]) {
+        let Some(file) = self.file.as_mut().filter(|_| !batch.is_empty()) else { return };
+        match file.write_all(batch) {
+            Ok(()) => {
+                self.bytes += batch.len() as u64;
+                self.is_dirty = true;
+            }
+            Err(error) => {
+                // Perhaps half of it is there: the segment ends before it.
+                if let Err(error) = file.set_len(self.bytes) {
+                    tracing::debug!(%error, "the torn end of a segment stays; its reader cuts it");
                 }
-                Ok(Line::Sync) | Err(RecvTimeoutError::Timeout) if is_dirty => {
-                    self.sync();
-                    is_dirty = false;
-                }
-                Ok(Line::Sync) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+                self.fail(&error);
             }
         }
     }
 
-    fn append(&mut self, batch: &[u8]) {
-        if self.bytes + batch.len() as u64 > SEGMENT_BYTES
-            && let Err(error) = self.open()
-        {
-            return self.complain(&error);
-        }
-        let written = self.file.as_mut().map_or(Ok(()), |f| f.write_all(batch));
-        match written {
-            Ok(()) => {
-                self.bytes += batch.len() as u64;
-                self.is_full = false;
-            }
-            Err(error) => self.complain(&error),
+    fn sync(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.is_dirty) else { return };
+        self.is_dirty = false;
+        if let Err(error) = file.sync_data() {
+            self.fail(&error); // what is on disk is unknown: nothing more goes into this segment
         }
     }
 
     /// Said once until it works again: the node goes on serving, its past is what is lost.
-    fn complain(&mut self, error: &io::Error) {
-        if !self.is_full {
-            tracing::error!(file = %self.path.display(), %error, "the journal cannot be written; serving goes on without it");
+    fn fail(&mut self, error: &io::Error) {
+        self.file = None;
+        if self.failing_since.replace(Instant::now()).is_none() {
+            tracing::error!(directory = %self.directory.display(), %error, "the journal cannot be written; serving goes on without it");
+            self.tell(In::Journal(Err(error.to_string())));
         }
-        self.is_full = true;
     }
 
-    fn sync(&mut self) {
-        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
-            self.complain(&error);
+    fn tell(&self, input: In) {
+        if self.inbox.send(input).is_err() {
+            tracing::debug!("the core loop has ended");
         }
+    }
+}
+
+/// One file of a journal.
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+}
+
+/// The segments of a journal, the oldest first.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn segments(directory: &Path) -> io::Result<Vec<Segment>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+        if let Some(number) = number.filter(|_| path.extension().is_some_and(|e| e == SEGMENT)) {
+            let bytes = fs::metadata(&path)?.len();
+            found.push(Segment { number, path, bytes });
+        }
+    }
+    found.sort_by_key(|s| s.number);
+    Ok(found)
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:010}.{SEGMENT}")
+}
+
+/// Mends the newest segment of an earlier life (only that one can be torn), and gives the number of the next.
+fn mend(directory: &Path) -> io::Result<u64> {
+    let Some(last) = segments(directory)?.pop() else { return Ok(1) };
+    let bytes = fs::read(&last.path)?;
+    match Records::new(&bytes).tail() {
+        Tail::Clean => {}
+        Tail::Torn { excess } => {
+            let good = last.bytes - excess as u64;
+            OpenOptions::new().write(true).open(&last.path)?.set_len(good)?;
+            tracing::info!(file = %last.path.display(), good, cut = excess, "the journal of an earlier life was cut at its last good record");
+        }
+        Tail::Damaged { at, .. } => {
+            let aside = last.path.with_extension(DAMAGED);
+            fs::rename(&last.path, &aside)?;
+            tracing::error!(file = %aside.display(), at, "the journal of an earlier life is damaged in what had been synced; it is put aside");
+        }
+    }
+    Ok(last.number + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use sixnines_core::journal::record::{encode, encode_after_sync};
+
+    use super::*;
+
+    fn segment(directory: &Path, number: u64, bytes: &[u8]) -> PathBuf {
+        let path = directory.join(file_name(number));
+        fs::write(&path, bytes).expect("it is written");
+        path
+    }
+
+    fn two_records() -> (Vec<u8>, usize) {
+        let mut bytes = Vec::new();
+        encode(1, b"snapshot", &mut bytes);
+        let first = bytes.len();
+        encode_after_sync(2, b"input", &mut bytes);
+        (bytes, first)
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_at_the_last_good_record() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (bytes, first) = two_records();
+        for cut in first + 1..bytes.len() {
+            let path = segment(home.path(), 7, &bytes[..cut]);
+            assert_eq!(mend(home.path()).expect("mended"), 8);
+            assert_eq!(fs::metadata(&path).expect("it stays").len(), first as u64, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_in_what_was_synced_is_put_aside_and_the_node_starts() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (mut bytes, _) = two_records();
+        bytes[14] ^= 1;
+        let path = segment(home.path(), 3, &bytes);
+        assert_eq!(mend(home.path()).expect("put aside"), 4);
+        assert!(!path.exists() && path.with_extension(DAMAGED).exists());
+    }
+
+    /// What the core loop is told next.
+    fn news(inbox: &Receiver<In>) -> Result<(), String> {
+        loop {
+            match inbox.recv_timeout(Duration::from_secs(20)).expect("the thread says something") {
+                In::Journal(news) => return news,
+                In::JournalTriesAgain => {}
+                _ => unreachable!("the journal says nothing else"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_holds_what_was_handed_over_and_the_next_life_begins_another() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (tell, _told) = crossbeam::channel::unbounded();
+        let mut writer = Writer::start(home.path(), tell.clone()).expect("a journal");
+        writer.keep(b"before the first segment".to_vec());
+        assert!(writer.wants_segment());
+        let (mut bytes, first) = two_records();
+        writer.begin(bytes[..first].to_vec());
+        writer.keep(bytes.split_off(first));
+        writer.sync();
+        drop(writer);
+        let path = home.path().join(file_name(1));
+        while fs::read(&path).map_or(0, |b| Records::new(&b).count()) < 2 {
+            std::thread::yield_now();
+        }
+        let mut writer = Writer::start(home.path(), tell).expect("a journal");
+        writer.begin(two_records().0);
+        while segments(home.path()).expect("readable").len() < 2 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_told_and_tried_again() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (tell, told) = crossbeam::channel::unbounded();
+        let mut writer = Writer::start(home.path(), tell).expect("a journal");
+        fs::remove_dir(home.path()).expect("it is empty");
+        writer.begin(two_records().0);
+        assert!(news(&told).is_err());
+        fs::create_dir(home.path()).expect("there is room again");
+        while !matches!(told.recv_timeout(Duration::from_secs(20)), Ok(In::JournalTriesAgain)) {}
+        writer.try_again();
+        assert!(writer.wants_segment());
+        writer.begin(two_records().0);
+        assert_eq!(news(&told), Ok(()));
     }
 }
