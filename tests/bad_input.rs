@@ -79,13 +79,13 @@ impl Drop for Node {
 }
 
 fn run(config: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_nines"))
-        .args(["run", "--without-gate", "--config", path(config)])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nines runs")
+    daemon(config).spawn().expect("nines runs")
+}
+
+fn daemon(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
+    command.args(["run", "--without-gate", "--config", path(config)]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 fn path(path: &Path) -> &str {
@@ -215,6 +215,74 @@ fn a_service_that_exits_at_once_is_tried_again_and_told() {
     let mut node = Node::start("  - { name: calls, command: [/bin/false] }\n");
     node.wait_until(|n| text(&n.ask(&["events", "--last", "200", "/nodes/**"])).contains("calls: dead"));
     assert!(node.is_alive());
+}
+
+#[test]
+fn a_stranger_with_a_certificate_of_another_domain_is_kept_out_with_an_alarm() {
+    let mut node = Node::start(NO_SERVICE);
+    let own = address();
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("domain.yaml");
+    // It takes our node for its own n2, and dials it.
+    let yaml = format!(
+        "domain: lab\nprofile: wan\nnodes:\n  - {{ id: 1, chassis: m, links: [\"{own}:7400\"] }}\n  - {{ id: 2, chassis: m, links: [\"{}:7400\"] }}\n  - {{ id: 3, chassis: m, witness: true, links: [\"{own}:7500\"] }}\nchassis:\n  - {{ name: m }}\n",
+        node.address
+    );
+    std::fs::write(&file, yaml).expect("it is written");
+    let lab = home.path().join("lab");
+    let made = nines(&["init", path(&lab), "--domain", path(&file)]);
+    assert!(made.status.success(), "{}", text(&made));
+    let mut stranger = run(&lab.join("n1/nines.yaml"));
+    node.wait_until(|n| text(&n.ask(&["alarms"])).contains("stranger-kept-out"));
+    stranger.kill().expect("it can be ended");
+    stranger.wait().expect("it has ended");
+    assert!(node.is_alive());
+}
+
+/// Makes `command` run where `directory` is a file system of its own, of one megabyte.
+#[expect(unsafe_code, reason = "between fork and exec")]
+fn on_a_small_disk(command: &mut Command, directory: &Path) {
+    use nix::mount::{MsFlags, mount};
+    use std::os::unix::process::CommandExt as _;
+
+    if !nix::unistd::geteuid().is_root() {
+        sixnines_drivers::netns::become_root_of_a_user_namespace(command);
+    }
+    let directory = std::ffi::CString::new(path(directory)).expect("no zero in it");
+    let enter = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&std::ffi::CStr>, c"/", None::<&std::ffi::CStr>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&std::ffi::CStr>)?;
+        mount(Some(c"tmpfs"), directory.as_c_str(), Some(c"tmpfs"), MsFlags::empty(), Some(c"size=1m"))?;
+        Ok(())
+    };
+    // SAFETY: only system calls on memory that was made before the fork.
+    unsafe { command.pre_exec(enter) };
+}
+
+#[test]
+fn a_full_disk_under_the_journal_is_an_alarm_and_serving_goes_on() {
+    let mut node = Node::start(NO_SERVICE);
+    node.daemon.kill().expect("it can be ended");
+    node.daemon.wait().expect("it has ended");
+    let journal = node.home.path().join("lab/n1/state/journal");
+    let mut command = daemon(&node.config());
+    on_a_small_disk(&mut command, &journal);
+    match command.spawn() {
+        Ok(daemon) => node.daemon = daemon,
+        Err(error) => return eprintln!("SKIPPED: no mount namespaces here: {error}"),
+    }
+    // The disk is the daemon's alone; it is seen through its root.
+    let disk = PathBuf::from(format!("/proc/{}/root{}", node.daemon.id(), journal.display()));
+    node.wait_until(|_| disk.join("0000000001.journal").exists());
+    let filler = disk.join("filler");
+    std::fs::write(&filler, vec![0; 2 << 20]).expect_err("it is full now");
+    node.wait_until(|n| text(&n.ask(&["alarms"])).contains("journal-failing"));
+    assert!(node.is_alive());
+    std::fs::remove_file(&filler).expect("there is room again");
+    node.wait_until(|n| !text(&n.ask(&["alarms"])).contains("journal-failing"));
+    node.wait_until(|_| disk.join("0000000002.journal").exists());
+    let checked = nines(&["journal", "check", path(&disk)]);
+    assert!(checked.status.success(), "what is there can be proven: {}", text(&checked));
 }
 
 #[test]

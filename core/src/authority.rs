@@ -58,20 +58,44 @@ pub struct Refused {
     pub needed: String,
 }
 
-/// Whether a principal may give a command. Deny by default: a body that is new here is for admins alone.
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// To see how things are.
+    Look,
+    /// Something of an object.
+    Command(&'a CommandBody),
+    /// A role to be moved in good order.
+    Switchover,
+    /// A service to be started although acknowledged state may be missing (protocol 1.7).
+    StartWithLoss,
+    /// Other policies, classes and objects in force.
+    ApplyPolicies,
+    /// A fault in a simulated chassis, or its end.
+    Inject,
+}
+
+/// Whether a principal may have it. Deny by default: a body that is new here is for admins alone.
 ///
 /// # Errors
 /// [`Refused`], in the words that the caller shows.
-pub fn decide(principal: &Principal, body: &CommandBody) -> Result<(), Refused> {
-    use AccessRole::{Admin, Node, Operator};
-    let (what, allowed): (&str, &[AccessRole]) = match body {
-        CommandBody::Acknowledge { .. } => ("acknowledge an alarm", &[Operator, Admin]),
-        CommandBody::Shelve { .. } | CommandBody::Unshelve { .. } => ("shelve an alarm", &[Operator, Admin]),
-        CommandBody::Claim { .. } => ("claim a control", &[Operator, Admin, Node]),
-        CommandBody::Release { .. } => ("release a control", &[Operator, Admin, Node]),
-        CommandBody::Operate { .. } => ("operate hardware", &[Operator, Admin, Node]),
-        CommandBody::Raise { .. } | CommandBody::Clear { .. } => ("raise and clear alarms", &[Node]),
-        CommandBody::Force { .. } | CommandBody::Unforce { .. } => ("force a value", &[Admin]),
+pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> {
+    use AccessRole::{Admin, Node, Operator, Viewer};
+    let (what, allowed): (&str, &[AccessRole]) = match wanted {
+        Wanted::Look => ("look", &[Viewer, Operator, Admin, Node]),
+        Wanted::Switchover => ("move a role", &[Operator, Admin, Node]),
+        Wanted::StartWithLoss => ("start a service from an incomplete copy", &[Admin]),
+        Wanted::ApplyPolicies => ("change the policies", &[Operator, Admin]),
+        Wanted::Inject => ("break anything", &[Operator, Admin]),
+        Wanted::Command(body) => match body {
+            CommandBody::Acknowledge { .. } => ("acknowledge an alarm", &[Operator, Admin]),
+            CommandBody::Shelve { .. } | CommandBody::Unshelve { .. } => ("shelve an alarm", &[Operator, Admin]),
+            CommandBody::Claim { .. } => ("claim a control", &[Operator, Admin, Node]),
+            CommandBody::Release { .. } => ("release a control", &[Operator, Admin, Node]),
+            CommandBody::Operate { .. } => ("operate hardware", &[Operator, Admin, Node]),
+            CommandBody::Raise { .. } | CommandBody::Clear { .. } => ("raise and clear alarms", &[Node]),
+            CommandBody::Force { .. } | CommandBody::Unforce { .. } => ("force a value", &[Admin]),
+        },
     };
     if allowed.contains(&principal.role) {
         return Ok(());
@@ -113,11 +137,23 @@ mod tests {
             value: Value::Int(0),
             expires: Duration::from_secs(60),
         };
-        assert!(decide(&who(AccessRole::Viewer), &claim).is_err());
-        assert!(decide(&who(AccessRole::Witness), &claim).is_err());
-        assert!(decide(&who(AccessRole::Operator), &claim).is_ok());
-        let refused = decide(&who(AccessRole::Operator), &force).expect_err("operators do not force");
+        assert!(decide(&who(AccessRole::Viewer), Wanted::Command(&claim)).is_err());
+        assert!(decide(&who(AccessRole::Witness), Wanted::Command(&claim)).is_err());
+        assert!(decide(&who(AccessRole::Operator), Wanted::Command(&claim)).is_ok());
+        let refused = decide(&who(AccessRole::Operator), Wanted::Command(&force)).expect_err("operators do not force");
         assert_eq!(refused.to_string(), "ann is operator and may not force a value; it takes admin");
-        assert!(decide(&who(AccessRole::Admin), &force).is_ok());
+        assert!(decide(&who(AccessRole::Admin), Wanted::Command(&force)).is_ok());
+    }
+
+    #[test]
+    fn a_viewer_looks_an_operator_works_and_only_an_admin_starts_with_a_loss() {
+        for wanted in [Wanted::Switchover, Wanted::ApplyPolicies, Wanted::Inject] {
+            assert!(decide(&who(AccessRole::Viewer), wanted).is_err(), "{wanted:?}");
+            assert!(decide(&who(AccessRole::Operator), wanted).is_ok(), "{wanted:?}");
+        }
+        assert!(decide(&who(AccessRole::Viewer), Wanted::Look).is_ok());
+        assert!(decide(&who(AccessRole::Witness), Wanted::Look).is_err());
+        assert!(decide(&who(AccessRole::Operator), Wanted::StartWithLoss).is_err());
+        assert!(decide(&who(AccessRole::Admin), Wanted::StartWithLoss).is_ok());
     }
 }

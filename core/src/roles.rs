@@ -446,6 +446,7 @@ impl Roles {
             Told::WantOffer { group, version } => self.on_want_offer(from, group, version),
             Told::Offer { group, offer } if offer.member.node == from => self.take_offer(&group, offer),
             Told::Offer { .. } => {}
+            Told::Wish { wish: Wish::Start { group }, .. } => self.take_start_word(now, &group),
             Told::Wish { wish, cause } => self.on_wish(now, wish, cause),
         }
     }

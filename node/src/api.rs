@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sixnines_core::authority::Wanted;
 use sixnines_core::event::{Body, Event};
 use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
 use sixnines_core::time::WallTime;
@@ -49,20 +50,28 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// Whether it changes anything: then it passes the authority.
-    pub(crate) fn changes(&self) -> bool {
-        !matches!(
-            self,
+    /// What the authority is asked about before anything else happens. Of a command to an object, whose body is made later, the
+    /// engine asks again.
+    pub(crate) fn wanted(&self) -> Wanted<'static> {
+        match self {
             Self::Status
-                | Self::List { .. }
-                | Self::Get { .. }
-                | Self::Watch { .. }
-                | Self::Events { .. }
-                | Self::Why { .. }
-                | Self::Alarms
-                | Self::InjectList { .. }
-                | Self::PolicyList
-        )
+            | Self::List { .. }
+            | Self::Get { .. }
+            | Self::Watch { .. }
+            | Self::Events { .. }
+            | Self::Why { .. }
+            | Self::Alarms
+            | Self::InjectList { .. }
+            | Self::PolicyList
+            | Self::Set { .. }
+            | Self::Unset { .. }
+            | Self::AlarmAck { .. }
+            | Self::AlarmShelve { .. } => Wanted::Look,
+            Self::Switchover { .. } => Wanted::Switchover,
+            Self::StartService { .. } => Wanted::StartWithLoss,
+            Self::Inject { .. } | Self::InjectClear { .. } => Wanted::Inject,
+            Self::PolicyApply { .. } => Wanted::ApplyPolicies,
+        }
     }
 }
 

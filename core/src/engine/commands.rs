@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::alarms::{AlarmKey, Evidence};
 use super::claims::Claim;
 use super::{ANSWERS_MAX, AlarmRef, Cause, Command, CommandBody, CommandError, CommandId, Deadline, Engine, Output};
-use crate::authority::{AccessRole, decide};
+use crate::authority::{AccessRole, Wanted, decide};
 use crate::class::Slot;
 use crate::diagnostic::suggestion;
 use crate::event::{AlarmStep, Body};
@@ -37,7 +37,7 @@ impl Engine {
     }
 
     fn decide_and_do(&mut self, command: Command) -> Answer {
-        decide(&command.principal, &command.body)?;
+        decide(&command.principal, Wanted::Command(&command.body))?;
         if let Some(expected) = command.expected_version
             && expected != self.bundle_version
         {

@@ -111,7 +111,21 @@ impl Roles {
         }
     }
 
-    pub(super) fn force_start(&mut self, now: Instant, group: &GroupName) {
+    /// The operator's word. Whoever has the best copy bids for it, so every candidate has to hear it.
+    pub(super) fn force_start(&mut self, now: Instant, group: &GroupName, cause: EventId) {
+        let Some(row) = self.domain.groups.get(group) else {
+            return self.refuse(cause, format!("there is no group {group}"));
+        };
+        if let Some(alive) = row.in_sync.iter().chain(&row.active).find(|m| self.domain.is_current(**m)) {
+            return self.refuse(cause, format!("{group} has lost nothing: {} has everything, and goes on by itself", alive.node));
+        }
+        self.take_start_word(now, group);
+        for to in self.domain.config.candidates(group).into_iter().filter(|n| *n != self.me).collect::<Vec<_>>() {
+            self.tell(to, Told::Wish { wish: Wish::Start { group: group.clone() }, cause });
+        }
+    }
+
+    pub(super) fn take_start_word(&mut self, now: Instant, group: &GroupName) {
         let Some(row) = self.domain.groups.get(group) else { return };
         let offers = self.offers.entry(group.clone()).or_insert_with(|| Offers::new(row.version, now));
         offers.forced = true;

@@ -135,7 +135,7 @@ impl Roles {
                 self.evacuate(now, inside, cause);
             }
             Wish::EvacuateNode(node) => self.evacuate(now, |n| n == node, cause),
-            Wish::Start { group } => self.force_start(now, &group),
+            Wish::Start { group } => self.force_start(now, &group, cause),
         }
     }
 

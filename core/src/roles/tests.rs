@@ -342,9 +342,7 @@ fn a_service_waits_for_an_operator_when_every_copy_is_gone() {
     }
     let waiting = world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m));
     assert!(!waiting, "nobody decides alone");
-    for id in 1..=3 {
-        world.give(n(id), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
-    }
+    world.give(n(2), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
     world.run(Duration::from_secs(10));
     assert!(world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m)));
 }
@@ -408,4 +406,12 @@ fn an_active_asks_for_another_set_until_the_row_has_moved_on() {
     assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "made for a row that this node has not seen yet");
     world.give(n(1), Input::Sync { group: calls(), version: row.version, in_sync: [me].into() });
     assert_eq!(world.in_sync(&calls()), [n(1)]);
+}
+
+#[test]
+fn a_start_with_a_loss_is_refused_where_nothing_was_lost() {
+    let mut world = World::new();
+    world.give(n(2), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
+    assert!(world.orders.iter().any(|(_, o)| matches!(o, Output::Refused { reason, .. } if reason.contains("lost nothing"))), "{:?}", world.orders);
+    assert_eq!(world.domain.groups[&calls()].epoch, Epoch(1));
 }

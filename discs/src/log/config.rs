@@ -8,7 +8,8 @@ use sixnines_core::domain::config::Profile;
 /// How fast the control log judges its leader and gives up on answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two heartbeats of the leader, in whole milliseconds. Slower than liveness: takeover does not wait for it.
+    /// Between two heartbeats of the leader, in whole milliseconds. Much slower than liveness, which tells of a dead leader
+    /// ([`super::Handle::campaign`]): these are for what liveness does not see.
     pub heartbeat: Duration,
     /// Silence of the leader before an election, drawn anew each time: at least this, more than two heartbeats.
     pub election_min: Duration,
@@ -26,8 +27,8 @@ impl Timing {
     /// The times of a profile.
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Fabric => Self::of_millis(20, 45, 60, 500),
-            Profile::Lan => Self::of_millis(40, 110, 160, 1000),
+            Profile::Fabric => Self::of_millis(50, 150, 250, 500),
+            Profile::Lan => Self::of_millis(100, 300, 500, 1000),
             Profile::Wan => Self::of_millis(250, 1000, 1500, 8000),
         }
     }
@@ -71,6 +72,7 @@ impl Timing {
             allow_log_reversion: Some(false),
             // 200 ms and doubling by default: longer than an election.
             backoff: "2ms 4ms 8ms ...20ms".into(),
+            log_stage_capacity: Some(16), // statistics that nobody reads; 700 KB by default
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             max_in_snapshot_log_to_keep: self.keep_entries,
             replication_lag_threshold: self.snapshot_every + self.keep_entries,

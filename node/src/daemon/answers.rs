@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
-use sixnines_core::authority::{AccessRole, Principal};
+use sixnines_core::authority::{self, Principal};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::{Kind, Pattern};
 use sixnines_core::domain::config::Bundle;
@@ -70,8 +70,8 @@ const WISH_MAX: Duration = Duration::from_secs(4);
 impl CoreLoop {
     pub(super) fn answer(&mut self, now: Instant, ask: Ask) {
         let Ask { call, principal, reply } = ask;
-        if call.changes() && !matches!(principal.role, AccessRole::Operator | AccessRole::Admin) {
-            return say(&reply, fail("refused", format!("{} is {} and may not change anything", principal.name, principal.role.word()), 4));
+        if let Err(refused) = authority::decide(&principal, call.wanted()) {
+            return say(&reply, fail("refused", refused.to_string(), 4));
         }
         match call {
             Call::Status => say(&reply, Reply::Status(Box::new(self.status(now)))),
@@ -234,7 +234,7 @@ impl CoreLoop {
             let object = self.engine.as_ref().map(|e| e.world().object(key.object).name.to_string()).unwrap_or_default();
             let row = AlarmRow {
                 id: alarm.id.unwrap_or_default(),
-                severity: format!("{:?}", alarm.severity).to_lowercase(),
+                severity: alarm.severity.to_string(),
                 since: clock_text(alarm.since),
                 object,
                 kind: key.kind.to_string(),

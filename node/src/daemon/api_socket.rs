@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
-use sixnines_core::authority::{AccessRole, Principal};
+use sixnines_core::authority::{self, AccessRole, Principal};
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_hwsim::chassis::client::{Client, ClientError};
 use sixnines_hwsim::chassis::{CATALOGUE, Injection};
@@ -90,8 +90,8 @@ impl Api {
     /// Faults go to the chassis' own process; the core loop has no part in them.
     async fn about_chassis(&self, call: &Call, principal: &Principal) -> Option<Reply> {
         let (Call::Inject { chassis, .. } | Call::InjectClear { chassis } | Call::InjectList { chassis }) = call else { return None };
-        if call.changes() && !matches!(principal.role, AccessRole::Operator | AccessRole::Admin) {
-            return Some(fail("refused", format!("{} may not break anything", principal.name), 4));
+        if let Err(refused) = authority::decide(principal, call.wanted()) {
+            return Some(fail("refused", refused.to_string(), 4));
         }
         let config = Arc::clone(&self.configuration.borrow());
         let Some(found) = config.chassis.iter().find(|c| c.name.as_str() == chassis) else {

@@ -75,7 +75,7 @@ impl Receiver for Bus {
     }
 
     fn fault(&self, fault: Fault) {
-        tracing::warn!(?fault, "mesh");
+        self.core(In::Mesh(fault)); // the mesh has logged it
     }
 }
 

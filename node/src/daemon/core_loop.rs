@@ -18,6 +18,7 @@ use sixnines_core::time::Instant;
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
 use sixnines_discs::liveness::shell::{News as LivenessNews, Turns};
 use sixnines_discs::liveness::{self, Part, Verdict};
+use sixnines_discs::mesh::Fault;
 use sixnines_drivers::clock;
 
 use super::answers::Ask;
@@ -46,6 +47,8 @@ pub(super) enum In {
     Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
     Forwarded { from: NodeId, command: Command },
     Ask(Ask),
+    /// Something is wrong between this node and somebody on a link.
+    Mesh(Fault),
     /// The journal is written again, or cannot be, and why.
     Journal(Result<(), String>),
     /// The journal's disk may have room again.
@@ -72,12 +75,16 @@ pub(super) struct CoreLoop {
     recorded: Option<(u64, EventId)>,
     /// The event by which a group's role last changed here.
     role_causes: BTreeMap<GroupName, EventId>,
+    /// When the last fault of the mesh is past, if nothing more comes.
+    mesh_quiet_at: Option<Instant>,
     /// Operators who wait for what becomes of a wish, by its event.
     pub(super) wishes: Vec<super::answers::WaitingWish>,
 }
 
-/// The loop turns at least so often, idle or not (protocol 5.3).
-const TURN: Duration = Duration::from_millis(10);
+/// A fault of the mesh that goes on is reported every 10 s.
+const MESH_QUIET: Duration = Duration::from_secs(30);
+/// The loop turns at least so often, idle or not: several times within the patience of whoever watches it (protocol 5.3).
+const TURN: Duration = Duration::from_millis(40);
 
 impl CoreLoop {
     pub(super) fn new(me: NodeId, life: u64, doors: Doors, turns: Arc<Turns>, inbox: Receiver<In>) -> Self {
@@ -97,6 +104,7 @@ impl CoreLoop {
             tokens: 0,
             recorded: None,
             role_causes: BTreeMap::new(),
+            mesh_quiet_at: None,
             wishes: Vec::new(),
         }
     }
@@ -134,6 +142,9 @@ impl CoreLoop {
         if self.engine.as_ref().and_then(Engine::poll_timeout).is_some_and(|at| now >= at) {
             self.feed_engine(now, engine::Input::Timeout);
         }
+        if self.mesh_quiet_at.take_if(|at| now >= *at).is_some() {
+            self.observe_mesh(now, "good", "nothing more was seen of it");
+        }
         self.settle_wishes(now);
     }
 
@@ -165,6 +176,7 @@ impl CoreLoop {
                 self.feed_engine(now, engine::Input::Command(command));
             }
             In::Ask(ask) => self.answer(now, ask),
+            In::Mesh(fault) => self.on_mesh_fault(now, &fault),
             In::Journal(news) => self.on_journal(now, news),
             In::JournalTriesAgain => self.doors.journal.try_again(),
             In::Stop => {}
@@ -206,6 +218,22 @@ impl CoreLoop {
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
         }
+    }
+
+    fn on_mesh_fault(&mut self, now: Instant, fault: &Fault) {
+        let state = match fault {
+            Fault::Untrusted { .. } => "strangers",
+            Fault::Distrusted { .. } | Fault::Refused { .. } => "refused",
+            Fault::Broken { .. } => "garbled",
+            Fault::Panicked { .. } => return, // a fault of our own, mended by the mesh itself and counted
+        };
+        self.mesh_quiet_at = Some(now + MESH_QUIET);
+        self.observe_mesh(now, state, &fault.to_string());
+    }
+
+    fn observe_mesh(&mut self, now: Instant, state: &str, why: &str) {
+        let object = format!("{}/mesh", node_object(self.me));
+        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, why, false);
     }
 
     fn on_journal(&mut self, now: Instant, news: Result<(), String>) {

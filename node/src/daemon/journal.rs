@@ -26,7 +26,7 @@ enum Line {
 }
 
 /// Records that wait for the disk; beyond that the segment ends and another begins when the disk has caught up.
-const LINES_MAX: usize = 65_536;
+const LINES_MAX: usize = 8192;
 /// A segment is closed at this size.
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// All segments together; beyond that the oldest goes.

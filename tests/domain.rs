@@ -1,0 +1,173 @@
+//! Whole domains of real processes on loopback: several services, chassis that change hands, restarts, policies, journals.
+
+#[path = "support/domain.rs"]
+mod domain;
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use domain::{Domain, nines, said, text_of};
+
+/// A client of the example application that asks every node until the active answers.
+struct Client {
+    socket: UdpSocket,
+    doors: Vec<String>,
+    sequence: u64,
+}
+
+/// An answer: its result, the epoch it was given under, how many changes the call has seen.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    result: String,
+    epoch: u64,
+    applied: u64,
+}
+
+impl Client {
+    fn new(domain: &Domain, service: &str) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        Self { socket, doors: (1..=3).map(|n| domain.door(service, n)).collect(), sequence: 0 }
+    }
+
+    /// Repeats the request, with its id, until there is an answer.
+    fn ask(&mut self, operation: &str, call: u64) -> Answer {
+        self.sequence += 1;
+        let client = self.socket.local_addr().expect("bound").port();
+        for attempt in 1..2000 {
+            for door in &self.doors {
+                let request = format!("Q {client:x} {} {attempt} {operation} {call}", self.sequence);
+                // A node that is dead refuses; the next one is asked.
+                drop(self.socket.send_to(request.as_bytes(), door));
+            }
+            let mut buffer = [0; 256];
+            while let Ok(length) = self.socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                let words: Vec<&str> = text.split(' ').collect();
+                if words.get(2).and_then(|w| w.parse().ok()) == Some(self.sequence) {
+                    return Answer { result: words[4].to_owned(), epoch: words[6].parse().expect("an epoch"), applied: words[7].parse().expect("a count") };
+                }
+            }
+        }
+        panic!("{operation} of call {call} was never answered");
+    }
+}
+
+#[test]
+fn two_services_go_on_with_all_their_calls_when_a_node_dies_and_comes_back() {
+    let mut domain = Domain::start(&["calls", "billing"]);
+    let mut clients = ["calls", "billing"].map(|service| (service, Client::new(&domain, service)));
+    for (_, client) in &mut clients {
+        for call in 1..=20 {
+            assert_eq!(client.ask("setup", call).result, "ok");
+        }
+    }
+    let victim = domain.wait("calls has an active", |d| d.active(1, "calls"));
+    let witness = if victim == 1 { 2 } else { 1 };
+    domain.kill_node(victim);
+    for (service, client) in &mut clients {
+        for call in 1..=20 {
+            let answer = client.ask("query", call);
+            assert_eq!((answer.result.as_str(), answer.applied), ("ok", 1), "{service}, call {call}");
+        }
+        assert_ne!(domain.wait("an active", |d| d.active(witness, service)), victim, "{service}");
+    }
+    domain.start_node(victim);
+    domain.wait_redundant();
+    for (service, client) in &mut clients {
+        assert_eq!(client.ask("update", 3).applied, 2, "{service}");
+    }
+}
+
+#[test]
+fn a_chassis_changes_hands_with_its_claims_and_alarms() {
+    let domain = Domain::start(&[]);
+    let owner = domain.wait("mxp1 has an owner", |d| d.active(1, "chassis:mxp1"));
+    let alarm_of = |d: &Domain, node: usize| {
+        let alarms = d.json(node, &["alarms"])?;
+        alarms["alarms"].as_array()?.iter().find(|a| a["object"] == "/mxp1/fan1" && a["kind"] == "fan-failed").map(|a| a["id"].clone())
+    };
+    let is_held = |d: &Domain, node: usize| {
+        let fan = d.json(node, &["get", "/mxp1/fan4"]);
+        fan.is_some_and(|f| f.pointer("/objects/0/attributes/duty/claimed_by").and_then(|c| c.as_str()).is_some_and(|c| c.contains("a sibling failed")))
+    };
+    assert!(domain.ask(owner, &["inject", "mxp1", "fan-failed", "fan1"]).status.success());
+    let alarm = domain.wait("the alarm of the fan", |d| alarm_of(d, owner));
+    domain.wait("the other fans are claimed", |d| is_held(d, owner));
+
+    let moved = domain.ask(owner, &["service", "switchover", "chassis:mxp1"]);
+    assert!(moved.status.success(), "{}", said(&moved));
+    let next = 3 - owner;
+    assert_eq!(domain.wait("another owner", |d| d.active(next, "chassis:mxp1").filter(|n| *n != owner)), next);
+    domain.wait("it holds the claims", |d| is_held(d, next));
+    assert_eq!(alarm_of(&domain, next), Some(alarm), "the same alarm, with the same id");
+
+    // The new owner drives: it sees the fan turn again, gives the claims up and clears the alarm.
+    assert!(domain.ask(next, &["inject", "mxp1", "--clear"]).status.success());
+    domain.wait("the claims are given up", |d| !is_held(d, next));
+    domain.wait("the alarm is cleared", |d| alarm_of(d, next).is_none());
+}
+
+#[test]
+fn when_all_nodes_die_at_once_an_operator_decides_and_every_journal_can_be_proven() {
+    let mut domain = Domain::start(&["calls"]);
+    let mut client = Client::new(&domain, "calls");
+    let before = client.ask("setup", 1);
+    assert_eq!(before.result, "ok");
+    for node in 1..=3 {
+        domain.kill_node(node);
+    }
+    // A page that did not reach the disk: half a record at the end.
+    let journal = domain.path("lab/n1/state/journal");
+    let segment = std::fs::read_dir(&journal).expect("a journal").next().expect("a segment").expect("readable").path();
+    let bytes = std::fs::read(&segment).expect("readable");
+    std::fs::write(&segment, &bytes[..bytes.len() - 3]).expect("it is cut");
+
+    for node in 1..=3 {
+        domain.start_node(node);
+    }
+    domain.wait("the chassis are owned again", |d| d.active(1, "chassis:mxp1").is_some() && d.active(1, "chassis:mxp2").is_some());
+    domain.wait("every node is back and nobody serves", |d| {
+        (1..=3).all(|n| d.group(n, "calls").is_some_and(|row| row["is_serving"] == false))
+    });
+    let started = domain.wait("the operator's word is taken", |d| {
+        let output = d.ask(2, &["service", "start", "calls"]);
+        output.status.success().then(|| said(&output))
+    });
+    assert!(started.contains("calls is active"), "{started}");
+    domain.wait_redundant();
+    let after = client.ask("query", 1);
+    assert_eq!(after.result, "unknown", "every copy was gone, and that is told, never guessed");
+    assert!(after.epoch > before.epoch);
+
+    for node in 1..=3 {
+        domain.stop_node(node);
+        let checked = nines(&["journal", "check", text_of(&domain.path(&format!("lab/n{node}/state/journal")))]);
+        assert!(checked.status.success(), "{}", said(&checked));
+        assert!(said(&checked).matches("proven").count() >= 2, "two lives: {}", said(&checked));
+    }
+    let shown = nines(&["journal", "show", text_of(&journal), "/services/calls", "--last", "500"]);
+    assert!(said(&shown).contains("/services/calls active"), "{}", said(&shown));
+}
+
+#[test]
+fn a_bad_policy_is_refused_and_a_good_one_is_law_on_every_node() {
+    let domain = Domain::start(&[]);
+    let policies = domain.path("lab/n1/policies");
+    let fan = policies.join("fan.rhai");
+    let good = std::fs::read_to_string(&fan).expect("it ships");
+    let generations = |d: &Domain| (1..=3).map(|n| d.json(n, &["policy", "list"])?.pointer("/policies/generation")?.as_u64()).collect::<Option<Vec<_>>>();
+    let before = domain.wait("every node has policies", generations);
+
+    std::fs::write(&fan, good.replace("\"running\"", "\"runing\"")).expect("it is written");
+    let refused = domain.ask(2, &["policy", "apply", text_of(&policies)]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("fan.rhai:") && said(&refused).contains("running"), "{}", said(&refused));
+    assert_eq!(generations(&domain).as_ref(), Some(&before));
+
+    std::fs::write(&fan, good + "\n// quieter at night\n").expect("it is written");
+    let applied = domain.ask(2, &["policy", "apply", text_of(&policies), "-m", "a remark"]);
+    assert!(applied.status.success(), "{}", said(&applied));
+    let after: Vec<u64> = before.iter().map(|g| g + 1).collect();
+    domain.wait("every node runs the new ones", |d| generations(d).as_ref() == Some(&after));
+}
