@@ -98,13 +98,42 @@ enum Order {
     App(Box<connection::NewApp>),
     Local(local::Hook),
     LocalInput(local::LocalInput),
+    /// Show that the task lives: the last of all tasks to do so lets the service's counter turn.
+    Turn(Sign),
     Status(oneshot::Sender<Status>),
 }
 
 /// Bytes of frames that wait for a group's task.
 const FRAME_BYTES_MAX: usize = 128 << 20;
 /// How often the service shows that it makes progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(5);
+const PROGRESS_EVERY: Duration = Duration::from_millis(20);
+
+/// Counts as given when it is dropped: by a task that has come to it, or with a task that has ended.
+struct Sign(Arc<AtomicUsize>);
+
+impl Drop for Sign {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Asks every group's task for a sign of life, again and again; the counter turns when all have given one.
+async fn turn(inner: Arc<Inner>) {
+    let mut tick = tokio::time::interval(PROGRESS_EVERY);
+    let mut missing = Arc::new(AtomicUsize::new(0));
+    loop {
+        tick.tick().await;
+        if missing.load(Ordering::Relaxed) > 0 {
+            continue; // one of them has not come to it yet
+        }
+        inner.progress.fetch_add(1, Ordering::Relaxed);
+        let groups = inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        missing = Arc::new(AtomicUsize::new(groups.orders.len()));
+        for orders in groups.orders.values() {
+            send(&orders.queue, Order::Turn(Sign(Arc::clone(&missing))));
+        }
+    }
+}
 
 impl Service {
     /// Starts the service on `runtime`; on a runtime that also runs the network, frames change hands without waking a thread.
@@ -123,14 +152,7 @@ impl Service {
             tasks: Mutex::default(),
         });
         let service = Self { inner };
-        let progress = Arc::clone(&service.inner.progress);
-        service.keep(runtime.spawn(async move {
-            let mut tick = tokio::time::interval(PROGRESS_EVERY);
-            loop {
-                tick.tick().await;
-                progress.fetch_add(1, Ordering::Relaxed);
-            }
-        }));
+        service.keep(runtime.spawn(turn(Arc::clone(&service.inner))));
         if let Some(listener) = listener {
             let _in_runtime = runtime.enter();
             let listener = accept::into_tokio(listener)?;
@@ -240,7 +262,7 @@ impl Service {
         status.await.ok()
     }
 
-    /// Turns at least every 10 ms while the service's runtime makes progress.
+    /// Turns at least every 40 ms while every group's task takes its orders.
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.inner.progress)
     }

@@ -284,11 +284,18 @@ impl Liveness {
         self.take_releases(beat);
         self.judge(now, beat.from.node);
         self.renew_lease();
-        if !beat.is_echo && self.stalled.is_none() {
-            // At once, on the way it came: the holder's lease counts from when it sent, so each millisecond here is lost.
+        if !beat.is_echo && self.stalled.is_none() && self.echoes_at_once() {
+            // On the way it came: the holder's lease counts from when it sent, so each millisecond here is lost.
             let heartbeat = self.heartbeat(now, true);
             self.outputs.push_back(Output::Send { to: beat.from.node, link: Some(link), heartbeat });
         }
+    }
+
+    /// Whether a grant has to go back at once. Where the lease lasts for several beats it rides on this node's next beat, which halves the
+    /// datagrams and the wake-ups; what is left of a lease is then never less than `L - 2 intervals` while all goes well. A lease that
+    /// a coarse gate has cut short has no beat to spare.
+    fn echoes_at_once(&self) -> bool {
+        self.times.lease < self.times.interval * BEATS_TO_SPARE
     }
 
     /// Rules 3.1, 3.3, 3.6: promises not to release the sender for P, if everything speaks for it.
@@ -508,5 +515,7 @@ impl Heartbeat {
     }
 }
 
+/// A lease of so many beats need not be renewed by each of them at once.
+const BEATS_TO_SPARE: u32 = 3;
 /// A peer that was never heard is held for dead after so many windows: nodes of a domain start one after another.
 const START_PATIENCE: u32 = 4;

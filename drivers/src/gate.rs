@@ -112,6 +112,9 @@ pub struct Plan {
     pub guards: Vec<Guard>,
 }
 
+/// Reads a gate's pulse, from any thread.
+pub type Pulse = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// A gate. Made closed. It stays in the kernel, closed, when this value or the whole process is gone.
 pub trait Gate: Send {
     /// How it is enforced.
@@ -131,8 +134,8 @@ pub trait Gate: Send {
     /// Frames that were dropped in `slot` since the gate was made; 0 if that cannot be told.
     fn dropped(&mut self, slot: GateSlot) -> u64;
 
-    /// Turns at least every 10 ms while the gate's thread makes progress (protocol 5.3); `None` if there is no thread to hang.
-    fn pulse(&self) -> Option<u64> {
+    /// A counter that turns at least every 10 ms while the gate's thread makes progress (protocol 5.3); `None` if there is no thread to hang.
+    fn pulse(&self) -> Option<Pulse> {
         None
     }
 

@@ -189,6 +189,7 @@ pub struct Setup {
 struct Host {
     node: Option<Box<dyn SimNode>>,
     starts: u32,
+    started_at: Truth,
     /// Clock: nanoseconds per 1000 ns of truth, and its reading at truth 0.
     rate: u64,
     offset: u64,
@@ -349,6 +350,7 @@ impl World {
             let host = Host {
                 node: None,
                 starts: 0,
+                started_at: 0,
                 rate: 995 + clocks.below(11), // within d = 1 % of each other
                 offset: 1_000_000 * MS + clocks.below(1_000_000_000) * 1000,
                 paused_until: 0,
@@ -464,6 +466,12 @@ impl World {
         self.held.retain(|p| p.from != node && p.to != node);
     }
 
+    /// For how long every process has been up; 0 if one is down.
+    pub fn whole_for(&self) -> Truth {
+        let newest = self.hosts.values().map(|h| if h.node.is_some() { h.started_at } else { self.now }).max();
+        self.now - newest.unwrap_or(self.now)
+    }
+
     /// The process starts again after `wait`.
     pub fn restart_after(&mut self, node: NodeId, wait: Truth) {
         self.schedule(self.now + wait, Happening::Restart(node));
@@ -537,6 +545,7 @@ impl World {
         let now = self.now;
         let host = self.hosts.get_mut(&node).expect("it exists");
         host.starts += 1;
+        host.started_at = now;
         let starts = host.starts;
         let clock = host.clock(now);
         let seed = Stream::new(self.seed, &format!("node {node} start {starts}")).draw();

@@ -26,7 +26,7 @@ use sixnines_checkpoint::service::{Service, ServiceConfig as CheckpointConfig};
 use sixnines_core::domain::config::{DomainConfig, Times};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Instant;
-use sixnines_discs::liveness;
+use sixnines_discs::liveness::{self, Part};
 use sixnines_discs::liveness::shell::{Handle as Liveness, Order as LivenessOrder, Turns, Wiring, Word};
 use sixnines_discs::log::shell as log_shell;
 use sixnines_discs::log::{FirstStart, Options as LogOptions, Timing};
@@ -42,7 +42,7 @@ use crate::api::RightRow;
 use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
 use bus::{Bus, LogPort};
 use checkpoints::{Checkpoints, ServiceHost};
-use core_loop::{CoreLoop, In};
+use core_loop::{CoreLoop, GateState, In};
 use doors::Doors;
 use drivers::Drivers;
 use keeper::{Keeper, Keepers, Order};
@@ -100,7 +100,8 @@ struct Node {
     log: log_shell::Running,
     mesh: Mesh,
     service: Service,
-    _gate: Option<Box<dyn Gate>>,
+    /// Ends with the node; it owns the gate.
+    gate_watch: Option<crossbeam::channel::Sender<()>>,
     _liveness: Arc<Liveness>,
 }
 
@@ -113,6 +114,8 @@ impl Word for GuardWord {
     }
 }
 
+/// A part of the daemon that stands still for so long makes the node look dead (protocol 5.3).
+const PATIENCE: Duration = Duration::from_millis(250);
 /// The sink of the guard page: applications' guards follow the lease as long as the node runs.
 const GUARD_SINK: u64 = 0;
 
@@ -128,10 +131,15 @@ impl Node {
         let mut rights = vec![RightRow { name: "gate".into(), asked: "kernel".into(), got: form != GateForm::None, means: form.means().into() }];
         let gate = make_gate(form, me, config)?;
         let words = gate.as_ref().map(|g| g.words().to_vec()).unwrap_or_default();
+        let pulse = gate.as_ref().and_then(|g| g.pulse());
+        let patience = [Some(PATIENCE), Some(PATIENCE), Some(PATIENCE), pulse.is_some().then_some(PATIENCE)];
+        if let Some(pulse) = pulse {
+            turns.count_by(Part::Gate, pulse);
+        }
 
         let bus = Arc::new(Bus { inbox: inbox.clone(), liveness: OnceLock::new(), log: OnceLock::new(), service: OnceLock::new() });
         let peers: BTreeMap<NodeId, Vec<SocketAddr>> = config.nodes.iter().filter(|n| n.id != me).map(|n| (n.id, n.links.clone())).collect();
-        let (liveness, got) = start_liveness(me, life, config, form, links, &peers, &inbox, &turns)?;
+        let (liveness, got) = start_liveness(me, life, config, form, links, &peers, &inbox, &turns, patience)?;
         rights.extend(got);
         bus.liveness.set(Arc::clone(&liveness)).unwrap_or_else(|_| unreachable!("set once"));
 
@@ -149,6 +157,8 @@ impl Node {
         let host = ServiceHost { mesh: mesh.handle(), inbox: inbox.clone(), keepers: keepers.clone() };
         let checkpoint = CheckpointConfig { socket: Some(app_socket.clone()), ..CheckpointConfig::default() };
         let service = Service::start(checkpoint, runtime, Arc::new(host), guard).context("the checkpoint service cannot start")?;
+        let progress = service.progress();
+        turns.count_by(Part::Checkpoint, Box::new(move || progress.load(std::sync::atomic::Ordering::Relaxed)));
         bus.service.set(service.clone()).unwrap_or_else(|_| unreachable!("set once"));
 
         let checkpoints = Checkpoints::new(service.clone(), me, config, &inbox);
@@ -209,10 +219,11 @@ impl Node {
             };
             runtime.spawn(keeper.run());
         }
+        let gate_watch = gate.map(|gate| watch_gate(gate, inbox.clone())).transpose().context("no thread")?;
         let _in_runtime = runtime.enter();
         let listener = api_socket::listen(&file.run.join(API_SOCKET)).context("the API's socket cannot be made")?;
         runtime.spawn(api_socket::Api { inbox: inbox.clone(), configuration: configured }.run(listener));
-        Ok(Self { keepers, inbox, core, log, mesh, service, _gate: gate, _liveness: liveness })
+        Ok(Self { keepers, inbox, core, log, mesh, service, gate_watch, _liveness: liveness })
     }
 
     /// Addresses and units first, so that nothing here speaks any more; the others notice at once that the log's and the mesh's ends are gone.
@@ -229,11 +240,12 @@ impl Node {
         self.service.stop();
         drop(self.log);
         self.mesh.stop();
+        drop(self.gate_watch);
     }
 }
 
 #[expect(clippy::too_many_arguments, reason = "wiring")]
-fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, links: &[SocketAddr], peers: &BTreeMap<NodeId, Vec<SocketAddr>>, inbox: &crossbeam::channel::Sender<In>, turns: &Arc<Turns>) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
+fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, links: &[SocketAddr], peers: &BTreeMap<NodeId, Vec<SocketAddr>>, inbox: &crossbeam::channel::Sender<In>, turns: &Arc<Turns>, patience: [Option<Duration>; 4]) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
     let sockets = links.iter().map(|address| {
         let address = beside(*address);
         UdpSocket::bind(address).with_context(|| format!("cannot listen for heartbeats on {address}"))
@@ -243,7 +255,7 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
         sockets: sockets.collect::<anyhow::Result<_>>()?,
         peers: peers.iter().map(|(node, links)| (*node, links.iter().copied().map(beside).collect())).collect(),
         turns: Arc::clone(turns),
-        patience: [Some(Duration::from_millis(250)), Some(Duration::from_millis(250)), None, None],
+        patience,
         news,
     };
     let setup = liveness::Setup {
@@ -321,6 +333,29 @@ fn prepare(config: &sixnines_core::domain::config::ServiceConfig, ledger: &Arc<L
     });
     addresses.collect()
 }
+
+/// Puts back what somebody takes away of the gate, and tells. The gate ends with the sender that is returned.
+fn watch_gate(mut gate: Box<dyn Gate>, inbox: crossbeam::channel::Sender<In>) -> std::io::Result<crossbeam::channel::Sender<()>> {
+    let (end, ended) = crossbeam::channel::bounded::<()>(0);
+    std::thread::Builder::new().name("gate-watch".into()).spawn(move || {
+        let mut was = GateState::Whole;
+        while ended.recv_timeout(GATE_LOOK) == Err(crossbeam::channel::RecvTimeoutError::Timeout) {
+            let is = match gate.restore() {
+                Ok(0) => GateState::Whole,
+                Ok(pieces) => GateState::Restored(pieces),
+                Err(error) => GateState::Broken(error.to_string()),
+            };
+            if is != was && inbox.send(In::Gate(is.clone())).is_err() {
+                return;
+            }
+            was = is;
+        }
+    })?;
+    Ok(end)
+}
+
+/// How often the gate is looked at.
+const GATE_LOOK: Duration = Duration::from_secs(3);
 
 /// One daemon per state directory.
 fn lock(state: &Path) -> anyhow::Result<File> {

@@ -165,6 +165,7 @@ impl GroupTask {
             Order::App(app) => self.connect(*app),
             Order::Local(hook) => self.connect_local(hook),
             Order::LocalInput(input) => self.local(input),
+            Order::Turn(sign) => drop(sign),
             Order::Status(answer) => {
                 if let Some(copy) = &self.copy
                     && answer.send(copy.status()).is_err()

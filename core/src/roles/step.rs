@@ -244,7 +244,8 @@ impl Roles {
     /// A takeover needs a commit, and a commit a leader. A leader that a majority has released is one that nobody hears: its successor
     /// need not wait until Raft finds that out. The voter with the least to do asks first.
     pub(super) fn consider_campaign(&mut self, now: Instant, me: Member) {
-        let leader = self.leader.and_then(|l| self.domain.member(l)).filter(|l| *l != me);
+        // A leader that is back may still be released, until it has led its own `Confirm` into the log: nobody may stand in its way.
+        let leader = self.leader.filter(|l| self.lost.contains_key(l)).and_then(|l| self.domain.member(l)).filter(|l| *l != me);
         let Some(released) = leader.and_then(|l| self.released_by_majority(l)).and_then(|r| r.first().copied()) else {
             self.leaderless = None;
             return;

@@ -415,3 +415,18 @@ fn a_start_with_a_loss_is_refused_where_nothing_was_lost() {
     assert!(world.orders.iter().any(|(_, o)| matches!(o, Output::Refused { reason, .. } if reason.contains("lost nothing"))), "{:?}", world.orders);
     assert_eq!(world.domain.groups[&calls()].epoch, Epoch(1));
 }
+
+#[test]
+fn a_released_leader_that_is_back_is_left_to_lead() {
+    let mut world = World::new();
+    world.down.push(n(1));
+    let target = world.domain.member(n(1)).expect("joined");
+    let since = world.domain.nodes[&n(1)].since;
+    for voter in [2, 3] {
+        let voter = world.domain.member(n(voter)).expect("joined");
+        world.give(n(2), Input::Release(Release { voter, target, since }));
+    }
+    world.give(n(2), Input::Leader(Some(n(1))));
+    world.run(Duration::from_secs(1));
+    assert!(!world.orders.iter().any(|(_, o)| matches!(o, Output::Campaign { .. })), "it is heard: {:?}", world.orders);
+}

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
@@ -60,18 +60,37 @@ pub enum News {
     Suspended(bool),
 }
 
-/// Counters of the daemon's parts: each turns its own at least every 10 ms (protocol 5.3).
-#[derive(Debug, Default)]
-pub struct Turns([AtomicU64; 4]);
+/// Counters of the daemon's parts: each turns its own several times within the patience that it is given (protocol 5.3).
+#[derive(Default)]
+pub struct Turns {
+    own: [AtomicU64; 4],
+    others: [OnceLock<TurnCounter>; 4],
+}
+
+/// Reads a counter that a part keeps by itself. Must not wait for anyone.
+pub type TurnCounter = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl Turns {
     /// The part makes progress.
     pub fn turn(&self, part: Part) {
-        self.0[part as usize - 1].fetch_add(1, Ordering::Relaxed);
+        self.own[part as usize - 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The part counts by itself. Only the first counter of a part counts.
+    pub fn count_by(&self, part: Part, counter: TurnCounter) {
+        if self.others[part as usize - 1].set(counter).is_err() {
+            tracing::error!(?part, "has a counter already");
+        }
     }
 
     fn read(&self) -> [u64; 4] {
-        std::array::from_fn(|i| self.0[i].load(Ordering::Relaxed))
+        std::array::from_fn(|i| self.own[i].load(Ordering::Relaxed) + self.others[i].get().map_or(0, |count| count()))
+    }
+}
+
+impl std::fmt::Debug for Turns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Turns({:?})", self.read())
     }
 }
 
@@ -211,15 +230,18 @@ struct Shell {
 impl Shell {
     fn run(&mut self) {
         self.seen = [(0, boot_now()); 4];
-        let mut ready = ALL_LINKS;
+        let mut ready = 0;
         loop {
             if !self.take_orders() {
                 return self.close_all();
             }
-            self.receive(ready);
+            self.receive(ready, 1); // what is left is told by the next look
             let now = boot_now();
-            if now >= self.machine.poll_timeout() {
-                self.receive(ALL_LINKS); // nobody is judged by what lies unread in a socket (5.1)
+            let due = self.machine.poll_timeout();
+            if now >= due {
+                if now.since(due) > LATE {
+                    self.receive(ALL_LINKS, CATCH_UP); // nobody is judged by what has come meanwhile and lies unread (5.1)
+                }
                 let now = boot_now();
                 let stalled = self.stalled(now);
                 self.machine.handle(now, Input::Progress(stalled));
@@ -273,13 +295,14 @@ impl Shell {
         }
     }
 
-    /// Reads the sockets that something has come on.
-    fn receive(&mut self, ready: u32) {
+    /// Reads from the sockets that something has come on, so much of each at most: beats go out on time whoever floods the door.
+    fn receive(&mut self, ready: u32, datagrams_max: usize) {
         let mut buffer = [0; DATAGRAM_MAX];
         for (index, socket) in self.wiring.sockets.iter().enumerate().filter(|(index, _)| ready & 1 << index != 0) {
             let link = LinkId(u8::try_from(index).expect("at most 4 links"));
-            // Errors (nothing there, a peer's port closed) end the round; the next one comes in a moment.
-            while let Ok(length) = socket.recv(&mut buffer) {
+            for _ in 0..datagrams_max {
+                // Errors (nothing there, a peer's port closed) end the round; the next one comes in a moment.
+                let Ok(length) = socket.recv(&mut buffer) else { break };
                 match self.seals.open(&buffer[..length]) {
                     Ok(heartbeat) => self.machine.handle(boot_now(), Input::Heard { link, heartbeat: &heartbeat }),
                     Err(_) => {
@@ -373,6 +396,10 @@ impl Shell {
     }
 }
 
+/// Later than this the sockets are looked at once more before anything is judged.
+const LATE: Duration = Duration::from_micros(500);
+/// Datagrams of a socket that are read at once after a pause: more than all peers send while a pause is excused.
+const CATCH_UP: usize = 256;
 /// Bits of every socket.
 const ALL_LINKS: u32 = u32::MAX;
 

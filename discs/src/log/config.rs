@@ -27,8 +27,8 @@ impl Timing {
     /// The times of a profile.
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Fabric => Self::of_millis(50, 150, 250, 500),
-            Profile::Lan => Self::of_millis(100, 300, 500, 1000),
+            Profile::Fabric => Self::of_millis(100, 300, 450, 500),
+            Profile::Lan => Self::of_millis(150, 450, 700, 1000),
             Profile::Wan => Self::of_millis(250, 1000, 1500, 8000),
         }
     }

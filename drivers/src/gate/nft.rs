@@ -21,7 +21,7 @@ use sixnines_core::time::Instant;
 use self::plan::{Slot, Step};
 use self::wire::Table;
 use super::word::Bell;
-use super::{DeadlineWord, Gate, GateError, GateForm, GateSlot, Guard, Plan, device_index};
+use super::{DeadlineWord, Gate, GateError, GateForm, GateSlot, Guard, Plan, Pulse, device_index};
 use crate::clock::boot_now;
 use crate::netlink::route::Route;
 use crate::netlink::{Netlink, NetlinkError, Protocol, Refusal};
@@ -125,8 +125,9 @@ impl Gate for NftGate {
         self.table.dropped(&mut self.netlink, slot).unwrap_or(0)
     }
 
-    fn pulse(&self) -> Option<u64> {
-        Some(self.shared.passes.load(Ordering::Relaxed))
+    fn pulse(&self) -> Option<Pulse> {
+        let shared = Arc::clone(&self.shared);
+        Some(Box::new(move || shared.passes.load(Ordering::Relaxed)))
     }
 
     fn restore(&mut self) -> Result<usize, GateError> {

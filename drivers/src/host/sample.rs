@@ -105,7 +105,12 @@ impl Sampler {
             return;
         };
         for link in links.iter().take(INTERFACES_MAX) {
-            let state = if link.is_up && link.is_running { "up" } else { "down" };
+            // Switched off by an operator is no fault (X.731: locked, not disabled).
+            let state = match (link.is_up, link.is_running) {
+                (false, _) => "off",
+                (true, false) => "down",
+                (true, true) => "up",
+            };
             readings.put(
                 &format!("net/{}", link.name),
                 [

@@ -47,6 +47,8 @@ pub(super) enum In {
     Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
     Forwarded { from: NodeId, command: Command },
     Ask(Ask),
+    /// The gate is whole again, or was not.
+    Gate(GateState),
     /// Something is wrong between this node and somebody on a link.
     Mesh(Fault),
     /// The journal is written again, or cannot be, and why.
@@ -54,6 +56,17 @@ pub(super) enum In {
     /// The journal's disk may have room again.
     JournalTriesAgain,
     Stop,
+}
+
+/// What was found when the gate was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum GateState {
+    /// All is in its place.
+    Whole,
+    /// Somebody had taken so many pieces away; they were put back.
+    Restored(usize),
+    /// It cannot be put back, and why.
+    Broken(String),
 }
 
 /// The loop's state.
@@ -176,6 +189,7 @@ impl CoreLoop {
                 self.feed_engine(now, engine::Input::Command(command));
             }
             In::Ask(ask) => self.answer(now, ask),
+            In::Gate(state) => self.on_gate(now, state),
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
             In::Journal(news) => self.on_journal(now, news),
             In::JournalTriesAgain => self.doors.journal.try_again(),
@@ -218,6 +232,16 @@ impl CoreLoop {
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
         }
+    }
+
+    fn on_gate(&mut self, now: Instant, state: GateState) {
+        let (word, why) = match state {
+            GateState::Whole => ("whole", String::new()),
+            GateState::Restored(pieces) => ("tampered", format!("{pieces} pieces had been taken away and were put back")),
+            GateState::Broken(why) => ("broken", why),
+        };
+        let object = format!("{}/gate", node_object(self.me));
+        self.observe(now, &object, "state", Some(self::word(word)), Quality::Good, None, &why, false);
     }
 
     fn on_mesh_fault(&mut self, now: Instant, fault: &Fault) {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::Context as _;
+use sixnines_core::domain::config::Profile;
+use sixnines_drivers::realtime;
 
 use super::Protection;
 use super::client::Client;
@@ -25,8 +27,12 @@ pub(crate) const WITHOUT: &str = "SIXNINES_DEMO_WITHOUT";
 /// # Errors
 /// If something does not start; the lab's logs tell more.
 pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], mut progress: Progress) -> anyhow::Result<Stage> {
+    let profile = profile();
+    if profile == Profile::Lan {
+        progress.tell("no real-time scheduling is allowed here: profile lan (dead after 125 ms) instead of fabric (25 ms)");
+    }
     progress.now("making the domain: authority, certificates, one configuration per node");
-    init(&lab)?;
+    init(&lab, profile)?;
     progress.now("starting the chassis and the nodes");
     for chassis in CHASSIS {
         start_chassis(&lab, chassis, without)?;
@@ -53,9 +59,15 @@ fn program() -> anyhow::Result<OsString> {
     std::env::current_exe().context("finding this program").map(Into::into)
 }
 
-fn init(lab: &Lab) -> anyhow::Result<()> {
+/// Without real-time scheduling a busy machine is late by more than a lease of `fabric` lasts: nodes would be suspended all the time.
+fn profile() -> Profile {
+    let probe = std::thread::spawn(|| realtime::schedule_fifo(realtime::LIVENESS_PRIORITY).got);
+    if probe.join().unwrap_or(false) { Profile::Fabric } else { Profile::Lan }
+}
+
+fn init(lab: &Lab, profile: Profile) -> anyhow::Result<()> {
     let file = lab.path("domain.yaml");
-    std::fs::write(&file, domain_yaml(lab)?).context("writing the domain's file")?;
+    std::fs::write(&file, domain_yaml(lab, profile)?).context("writing the domain's file")?;
     let output = std::process::Command::new(program()?)
         .arg("init")
         .arg(lab.path("domain"))
@@ -69,9 +81,9 @@ fn init(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// The domain as an operator would write it.
-fn domain_yaml(lab: &Lab) -> anyhow::Result<String> {
+fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
     let quoted = |text: &str| serde_json::to_string(text).context("quoting a text"); // JSON's quoting is YAML's, too
-    let mut text = String::from("domain: demo\nprofile: fabric\nnodes:\n");
+    let mut text = format!("domain: demo\nprofile: {}\nnodes:\n", if profile == Profile::Fabric { "fabric" } else { "lan" });
     for seat in SEATS {
         let links: Vec<String> = lab.links(seat).iter().map(|l| format!("\"{l}\"")).collect();
         let number = seat.node.trim_start_matches('n');

@@ -257,7 +257,11 @@ impl Node {
                 self.on_applied(now, *domain);
             }
             News::Failed(ticket) => self.roles.handle(now, roles::Input::Failed { ticket }),
-            News::Leader(leader) => self.roles.handle(now, roles::Input::Leader(leader)),
+            News::Leader(leader) => {
+                let term = self.log.handle().metrics().term;
+                self.out.push(SimOutput::Note(format!("{} finds {} leading in term {term}", self.me, leader.map_or_else(|| "nobody".to_owned(), |l| l.to_string()))));
+                self.roles.handle(now, roles::Input::Leader(leader));
+            }
             News::Logged(about) => {
                 for (node, index) in about {
                     self.liveness.handle(now, liveness::Input::Logged { node, index });
@@ -372,7 +376,10 @@ impl Node {
             }
             roles::Output::Tell { to, told } => self.mesh(to, &Frame::Told(told)),
             roles::Output::TransferLeader { to } => self.log.handle().transfer_leader(to),
-            roles::Output::Campaign { against } => self.log.handle().campaign(against),
+            roles::Output::Campaign { against } => {
+                self.out.push(SimOutput::Note(format!("{} campaigns against {against}", self.me)));
+                self.log.handle().campaign(against);
+            }
             roles::Output::Refused { reason, .. } => self.out.push(SimOutput::Note(reason)),
         }
     }

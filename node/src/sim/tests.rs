@@ -30,7 +30,7 @@ fn seeds() {
         losses += u64::from(report.losses > 0);
     }
     let seeds = number("NINES_SEEDS").unwrap_or(SEEDS);
-    assert!(losses * 2 <= seeds, "in {losses} of {seeds} runs all copies died: too few runs say anything about lost writes");
+    assert!(losses * 5 <= seeds, "in {losses} of {seeds} runs all copies died: too few runs say anything about lost writes");
     assert!(answers > 1000, "clients got {answers} answers: that is no service");
 }
 
@@ -51,4 +51,4 @@ fn every_broken_rule_is_found() {
 }
 
 const FAULTS: u64 = 12;
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 200;

@@ -77,15 +77,17 @@ fn both_on_one_node(stage: &mut Stage) -> anyhow::Result<String> {
     let status = stage.wait_redundant()?;
     let active_of = |name: &str| status.service(name).and_then(|s| s.active.clone());
     let owner = active_of(&format!("chassis:{CHASSIS}")).with_context(|| format!("nobody owns {CHASSIS}"))?;
-    if active_of(SERVICE).as_ref() != Some(&owner) {
+    let active = active_of(SERVICE).with_context(|| format!("nobody serves {SERVICE}"))?;
+    if active != owner {
         let standbys = status.service(SERVICE).map(|s| s.standbys.clone()).unwrap_or_default();
         if standbys.contains(&owner) {
             stage.domain.switchover(SERVICE, Some(&owner))?;
         } else {
-            // The other node of that chassis holds the copy: it gets the chassis instead.
-            let to = standbys.iter().find(|n| seat(n).is_ok_and(|s| s.chassis == CHASSIS)).context("no copy of the calls in mxp1")?.clone();
+            // The owner holds no copy: the chassis goes to its other node, which does.
+            let is_inside = |n: &&String| seat(n).is_ok_and(|s| s.chassis == CHASSIS);
+            let to = std::iter::once(&active).chain(&standbys).find(is_inside).with_context(|| format!("no copy of {SERVICE} in {CHASSIS}"))?.clone();
             stage.domain.switchover(&format!("chassis:{CHASSIS}"), Some(&to))?;
-            if active_of(SERVICE).as_ref() != Some(&to) {
+            if active != to {
                 stage.domain.switchover(SERVICE, Some(&to))?;
             }
         }
