@@ -2,12 +2,16 @@
 //!
 //! One at a time: a domain at profile `fabric` wants the machine for itself.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
 static MACHINE: Mutex<()> = Mutex::new(());
+
+/// A user without rights.
+const NOBODY: u32 = 65534;
 
 const STEPS: [&str; 8] = [
     "fans-failed",
@@ -28,9 +32,17 @@ struct Run {
 
 /// Runs the demo.
 fn demo(arguments: &[&str]) -> Run {
+    demo_as(None, arguments)
+}
+
+/// Runs the demo as another user.
+fn demo_as(user: Option<u32>, arguments: &[&str]) -> Run {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
     command.args(["demo", "--json", "-"]).args(arguments).stdin(Stdio::null());
+    if let Some(id) = user {
+        command.uid(id).gid(id).current_dir("/");
+    }
     let output = command.output().expect("the demo runs");
     let story = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no report ({e}):\n{story}"));
@@ -65,6 +77,35 @@ impl Run {
 #[test]
 fn every_fault_keeps_every_promise() {
     demo(&[]).assert_kept(&STEPS);
+}
+
+#[test]
+fn the_same_holds_without_any_rights() {
+    let user = nix::unistd::geteuid().is_root().then_some(NOBODY);
+    let steps = ["process-killed", "node-killed", "node-hung", "links-cut"];
+    let run = demo_as(user, &["--steps", &steps.join(",")]);
+    if run.report["mode"] == "loopback" {
+        eprintln!("SKIPPED: no user namespaces on this machine");
+        return;
+    }
+    assert_eq!(run.report["mode"], "userns", "{}", run.story);
+    run.assert_kept(&steps);
+}
+
+#[test]
+fn the_same_holds_on_loopback_as_far_as_it_goes() {
+    let run = demo(&["--loopback"]);
+    assert_eq!(run.report["mode"], "loopback");
+    let steps: Vec<_> = STEPS.into_iter().filter(|s| !s.contains("cut")).collect();
+    run.assert_kept(&steps);
+    assert!(run.story.contains("links-cut and one-link-cut are left out"), "it says what is missing: {}", run.story);
+}
+
+#[test]
+fn without_the_epoch_check_a_dead_owners_late_order_is_seen_to_be_obeyed() {
+    let run = demo(&["--steps", "node-killed", "--without", "epoch-check"]);
+    assert_eq!((run.code, &run.report["ok"]), (Some(1), &false.into()), "{}", run.story);
+    assert!(run.step("node-killed")["two_actives_ms"].as_f64().unwrap() > 0.0, "{}", run.story);
 }
 
 #[test]

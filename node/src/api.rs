@@ -236,6 +236,7 @@ impl EventRow {
     pub(crate) fn of(event: &Event) -> Self {
         let value = |v: &Option<Value>| v.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
         let text = match &event.body {
+            Body::Log if event.old.is_none() => value(&event.new),
             Body::Change | Body::Log => format!("{} -> {}", value(&event.old), value(&event.new)),
             Body::Alarm { kind, step, .. } => format!("alarm {kind} {}", step.word()),
             Body::Claimed { by, .. } => format!("claimed at {} by {by}", value(&event.new)),

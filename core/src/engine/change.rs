@@ -318,7 +318,7 @@ impl Engine {
             cause: Cause { id: fact.cause, root: None },
             why: fact.why,
             policy: None,
-            body: Body::Change,
+            body: Body::Log,
         };
         Some(self.emit(draft).id)
     }

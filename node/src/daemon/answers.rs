@@ -262,7 +262,7 @@ impl CoreLoop {
         };
         let epoch = row.epoch;
         let text = format!("{} asks to move {service}", principal.name);
-        let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(text.as_str().into())), Quality::Good, None, &text, false);
+        let cause = self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
         let waits_for = WaitsFor::Role { group, epoch, cause };
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for });
         self.feed_roles(now, roles::Input::Move { wish, cause });
@@ -278,7 +278,7 @@ impl CoreLoop {
             return say(&reply, Reply::Done { text: format!("generation {} is the same: nothing to do", self.domain.bundle_version) });
         }
         let text = format!("{} applies policies: {message}", principal.name);
-        let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(text.as_str().into())), Quality::Good, None, &text, false);
+        let cause = self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
         let expected = self.domain.bundle_version;
         let ticket = ASK_TICKETS + now.as_nanos();
         let done = format!("generation {} -> {}. Back: nines policy apply with the former files", expected, expected.0 + 1);

@@ -228,7 +228,7 @@ impl CoreLoop {
             LivenessNews::Output(liveness::Output::Send { .. } | liveness::Output::Lease(_)) => {}
             LivenessNews::Suspended(suspended) => {
                 let why = if suspended { "the lease is over" } else { "the lease runs" };
-                let cause = self.observe(now, &node_object(self.me), "role", Some(Value::Text(why.into())), Quality::Good, None, why, false);
+                let cause = self.observe(now, &node_object(self.me), "lease", Some(Value::Text(why.into())), Quality::Good, None, "", false);
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
         }
@@ -390,7 +390,7 @@ impl CoreLoop {
         // What every node sees of its own unit is that node's observation; the object's own attribute is the active's.
         let is_active = matches!(self.roles.role(&group), Some(Role::Active(_)));
         let object = if is_active { format!("/services/{group}") } else { node_object(self.me) };
-        let attribute = if is_active { "process" } else { "role" };
+        let attribute = if is_active { "process" } else { "unit" };
         let value = if is_active { word(state) } else { Value::Text(format!("{group}: {state}").as_str().into()) };
         let cause = self.observe(now, &object, attribute, Some(value), Quality::Good, None, why, false);
         self.feed_roles(now, roles::Input::Unit { group, unit, cause });
