@@ -171,3 +171,29 @@ fn a_bad_policy_is_refused_and_a_good_one_is_law_on_every_node() {
     let after: Vec<u64> = before.iter().map(|g| g + 1).collect();
     domain.wait("every node runs the new ones", |d| generations(d).as_ref() == Some(&after));
 }
+
+#[test]
+fn four_failed_fans_move_the_service_to_the_other_chassis_and_every_node_knows_why() {
+    let domain = Domain::start(&["calls"]);
+    assert_eq!(domain.wait("calls is active", |d| d.active(1, "calls")), 1, "the first candidate, in mxp1");
+    for fan in 1..=4 {
+        assert!(domain.ask(1, &["inject", "mxp1", "fan-failed", &format!("fan{fan}")]).status.success());
+    }
+    domain.wait("calls leaves the shelf", |d| d.active(3, "calls").filter(|n| *n == 3));
+    for node in 1..=3 {
+        let why = domain.wait("the chain has arrived", |d| Some(said(&d.ask(node, &["why", "calls"]))).filter(|w| w.contains("n3") && w.contains("missing       nothing")));
+        assert!(why.contains("/mxp1/fan") && why.contains(".rhai:"), "from the sensor through the policy's line, on n{node}: {why}");
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_learns_how_things_are_from_those_who_own_them() {
+    let mut domain = Domain::start(&[]);
+    let owner = domain.wait("mxp1 has an owner", |d| d.active(3, "chassis:mxp1"));
+    domain.kill_node(3);
+    assert!(domain.ask(owner, &["inject", "mxp1", "fan-failed", "fan2"]).status.success());
+    domain.wait("the alarm of the fan", |d| said(&d.ask(owner, &["alarms"])).contains("/mxp1/fan2"));
+    domain.start_node(3);
+    domain.wait("the late node knows the alarm", |d| said(&d.ask(3, &["alarms"])).contains("/mxp1/fan2"));
+    domain.wait("the late node knows the values", |d| said(&d.ask(3, &["get", "/mxp1/fan5"])).contains("running"));
+}

@@ -11,6 +11,7 @@ mod claims;
 mod commands;
 mod deadlines;
 mod input;
+mod levels;
 mod owner;
 mod recorded;
 mod run;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use sixnines_core::class::Pattern;
 use sixnines_core::domain::config::{Bundle, DomainConfig};
 use sixnines_core::ids::NodeId;
 
@@ -28,6 +29,10 @@ pub(crate) struct NodeFile {
     /// Control log, journal and ledgers.
     #[serde(default = "state_dir")]
     pub(crate) state: PathBuf,
+    /// Objects of other nodes that this one wants to hear of: names, with `*` for one part and `**` for any number of them. Policies here
+    /// see, and `why` here explains, nothing else.
+    #[serde(default = "everything")]
+    pub(crate) subscribe: Vec<Pattern>,
     /// The sockets that the CLI and applications talk to.
     #[serde(default = "run_dir")]
     pub(crate) run: PathBuf,
@@ -44,6 +49,9 @@ fn here() -> PathBuf {
 }
 fn state_dir() -> PathBuf {
     "state".into()
+}
+fn everything() -> Vec<Pattern> {
+    vec![Pattern::new("/**")]
 }
 fn run_dir() -> PathBuf {
     "run".into()

@@ -191,6 +191,8 @@ impl Node {
             journal: journal::Writer::start(&file.state.join("journal"), inbox.clone()).context("the journal cannot be opened")?,
             inbox: inbox.clone(),
             peers: peers.keys().copied().collect(),
+            subscription: file.subscribe.clone(),
+            wanted: BTreeMap::new(),
             watchers: Vec::new(),
             configuration,
             rights,

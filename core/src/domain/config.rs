@@ -132,6 +132,15 @@ pub struct Times {
 pub const DRIFT_PER_MILLE: u32 = 10;
 
 impl Profile {
+    /// As files name it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fabric => "fabric",
+            Self::Lan => "lan",
+            Self::Wan => "wan",
+        }
+    }
+
     /// The profile's times. They keep protocol 3.2; a test says so.
     pub const fn times(self) -> Times {
         match self {

@@ -141,7 +141,12 @@ impl Engine {
     }
 
     /// An event of another node: remembered, mirrored, and heard by policies here.
+    ///
+    /// Once: a node that begins to listen is told how things are by events that it may have heard before.
     pub(super) fn on_remote(&mut self, event: Arc<Event>) {
+        if self.history.get(event.id).is_some() {
+            return;
+        }
         if let Some(group) = &event.group {
             let seen = self.seen.entry(group.clone()).or_default();
             if event.epoch < *seen {

@@ -2,5 +2,6 @@
 
 mod alarms;
 mod claims;
+mod levels;
 mod seed;
 pub(crate) mod shelf;

@@ -131,13 +131,13 @@ impl CoreLoop {
         });
         let mut alarms = BTreeMap::new();
         for alarm in self.engine.iter().flat_map(Engine::alarms).map(|(_, a)| a).filter(|a| a.is_active()) {
-            *alarms.entry(format!("{:?}", alarm.severity).to_lowercase()).or_default() += 1;
+            *alarms.entry(alarm.severity.to_string()).or_default() += 1;
         }
         Status {
             domain: domain.config.domain.clone(),
             node: self.me,
             at: clock_text(clock::wall_now()),
-            profile: format!("{:?}", domain.config.profile).to_lowercase(),
+            profile: domain.config.profile.word().to_owned(),
             is_serving: services.iter().all(|r| r.is_serving) && domain.config_version.0 > 0,
             is_redundant: is_redundant && domain.config_version.0 > 0,
             services,

@@ -130,7 +130,10 @@ async fn inject(manager: &str, call: &Call, principal: &Principal) -> Result<Rep
             let active = client.faults().await?;
             let mut rows: Vec<serde_json::Value> = active
                 .iter()
-                .map(|f| serde_json::json!({"name": f.injection.fault, "target": format!("{:?}", f.injection.parameters), "help": "in force"}))
+                .map(|f| {
+                    let target: Vec<String> = f.injection.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    serde_json::json!({"name": f.injection.fault, "target": target.join(" "), "help": format!("in force, by {}", f.injection.by)})
+                })
                 .collect();
             rows.extend(CATALOGUE.iter().map(|e| serde_json::json!({"name": e.name, "target": "", "help": e.help})));
             Ok(Reply::Faults(serde_json::Value::Array(rows)))

@@ -52,6 +52,10 @@ impl Receiver for Bus {
                 Ok(event) => self.core(In::Remote(Box::new(event))),
                 Err(_) => tracing::debug!(%from, "an event cannot be read: skipped"),
             },
+            Kind::SUBSCRIBE => match postcard::from_bytes(&payload) {
+                Ok(patterns) => self.core(In::Subscribed { from, patterns }),
+                Err(_) => tracing::warn!(%from, "a subscription cannot be read"),
+            },
             Kind::LEASE => match postcard::from_bytes(&payload) {
                 Ok(told) => self.core(In::Told { from, told }),
                 Err(_) => tracing::warn!(%from, "a word about roles cannot be read"),
@@ -66,6 +70,7 @@ impl Receiver for Bus {
 
     fn peer(&self, peer: NodeId, state: PeerState) {
         tracing::debug!(%peer, ?state, "mesh");
+        self.core(In::Peer { node: peer, life: state.life });
     }
 
     fn liveness_key(&self, peer: NodeId, _link: LinkId, key_id: u32, key: [u8; 32]) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use sixnines_core::bundle::{Compiled, compile_bundle};
+use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
 use sixnines_core::engine::{self, Barrier, Command, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
@@ -32,6 +33,10 @@ pub(super) enum In {
     /// A proposal did nothing, or may have.
     Failed { ticket: u64, why: String },
     Told { from: NodeId, told: Told },
+    /// The mesh reaches a peer, in this life of it.
+    Peer { node: NodeId, life: u64 },
+    /// What a peer wants to hear of.
+    Subscribed { from: NodeId, patterns: Vec<Pattern> },
     Remote(Box<Event>),
     Update(Update),
     Outcome { request: EventId, outcome: Outcome },
@@ -78,6 +83,8 @@ pub(super) struct CoreLoop {
     pub(super) engine: Option<Engine>,
     pub(super) doors: Doors,
     pub(super) leader: Option<NodeId>,
+    /// The life in which each peer was last reached.
+    lives: BTreeMap<NodeId, u64>,
     pub(super) verdicts: BTreeMap<NodeId, Verdict>,
     pub(super) links: BTreeMap<NodeId, Vec<bool>>,
     pub(super) units: BTreeMap<GroupName, Unit>,
@@ -108,6 +115,7 @@ impl CoreLoop {
             engine: None,
             doors,
             leader: None,
+            lives: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             links: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -175,6 +183,16 @@ impl CoreLoop {
                 self.settle_proposal(ticket, &why);
             }
             In::Told { from, told } => self.feed_roles(now, roles::Input::Told { from, told }),
+            In::Peer { node, life } => {
+                let is_new = self.lives.insert(node, life) != Some(life);
+                if is_new && self.engine.is_some() {
+                    self.doors.subscribe(node);
+                }
+            }
+            In::Subscribed { from, patterns } => {
+                let levels = self.engine.as_ref().map(|e| e.levels(&patterns)).unwrap_or_default();
+                self.doors.subscribed(from, patterns, &levels);
+            }
             In::Remote(event) => self.feed_engine(now, engine::Input::Remote(Arc::from(event))),
             In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
             In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
@@ -316,6 +334,9 @@ impl CoreLoop {
         if self.engine.is_none() {
             self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }));
             tracing::info!(member = %me, "joined");
+            for peer in self.lives.keys().copied().collect::<Vec<_>>() {
+                self.doors.subscribe(peer); // not before: what they tell has to find its objects
+            }
             self.give_objects(clock::boot_now());
             let domain = Arc::clone(&self.domain);
             for (name, row) in &domain.groups {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use sixnines_core::alarms::Severity;
+use sixnines_core::class::Pattern;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::Command;
 use sixnines_core::event::{Body, Event};
@@ -35,6 +36,10 @@ pub(super) struct Doors {
     pub(super) journal: super::journal::Writer,
     pub(super) inbox: Sender<In>,
     pub(super) peers: Vec<NodeId>,
+    /// What this node wants to hear of the others.
+    pub(super) subscription: Vec<Pattern>,
+    /// What each of them wants to hear; who has not said it yet hears everything.
+    pub(super) wanted: BTreeMap<NodeId, Vec<Pattern>>,
     pub(super) watchers: Vec<Watcher>,
     pub(super) configuration: watch::Sender<Arc<DomainConfig>>,
     pub(super) rights: Vec<crate::api::RightRow>,
@@ -47,11 +52,34 @@ impl Doors {
         if event.id.node != me {
             return; // what came from elsewhere went to everybody from there
         }
-        let class = class_of(event);
+        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
         let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
-        for peer in &self.peers {
-            if let Err(error) = self.mesh.send(*peer, class, Kind::EVENT, bytes.clone()) {
-                tracing::debug!(%peer, %error, id = %event.id, "an event was not taken");
+        for peer in self.peers.iter().filter(is_wanted) {
+            self.send_event(*peer, event, bytes.clone());
+        }
+    }
+
+    fn send_event(&self, peer: NodeId, event: &Event, bytes: Vec<u8>) {
+        if let Err(error) = self.mesh.send(peer, class_of(event), Kind::EVENT, bytes) {
+            tracing::debug!(%peer, %error, id = %event.id, "an event was not taken");
+        }
+    }
+
+    /// Tells a peer that has begun a life what this node wants to hear of. Until its own wishes come it gets everything.
+    pub(super) fn subscribe(&mut self, peer: NodeId) {
+        self.wanted.remove(&peer);
+        let Ok(bytes) = postcard::to_allocvec(&self.subscription) else { return };
+        if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, bytes) {
+            tracing::warn!(%peer, %error, "a subscription was not taken");
+        }
+    }
+
+    /// From now on a peer hears of these objects, beginning with how they are.
+    pub(super) fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
+        self.wanted.insert(peer, patterns);
+        for event in levels {
+            if let Ok(bytes) = postcard::to_allocvec(&**event) {
+                self.send_event(peer, event, bytes);
             }
         }
     }

@@ -135,7 +135,7 @@ pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchR
         }
     }
     let rows = all.into_iter().map(|(step, runs)| runs.row(step.name())).collect();
-    Ok(BenchReport { bench: "failover".to_owned(), profile: "fabric".to_owned(), machine: machine(), rows })
+    Ok(BenchReport { bench: "failover".to_owned(), profile: stage.profile.word().to_owned(), machine: machine(), rows })
 }
 
 /// The longest gap in a window of that length in which nothing is done.

@@ -43,7 +43,7 @@ pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], mut progress: 
     let shelves = CHASSIS.into_iter().map(|chassis| watch(&lab, chassis)).collect::<anyhow::Result<_>>()?;
     let domain = Box::new(Local::new(SEATS.map(|seat| (seat.node.to_owned(), socket(&lab, seat))).to_vec()));
     let client = Client::start(&lab, calls)?;
-    let mut stage = Stage { lab, client, domain, shelves, without: without.to_vec(), progress };
+    let mut stage = Stage { lab, client, domain, shelves, profile, without: without.to_vec(), progress };
     stage.wait_redundant()?;
     stage.progress.now("setting up calls");
     stage.wait("all calls are up", |stage| Ok((stage.client.report()?.calls_up == u64::from(calls)).then_some(())))?;
@@ -83,7 +83,7 @@ fn init(lab: &Lab, profile: Profile) -> anyhow::Result<()> {
 /// The domain as an operator would write it.
 fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
     let quoted = |text: &str| serde_json::to_string(text).context("quoting a text"); // JSON's quoting is YAML's, too
-    let mut text = format!("domain: demo\nprofile: {}\nnodes:\n", if profile == Profile::Fabric { "fabric" } else { "lan" });
+    let mut text = format!("domain: demo\nprofile: {}\nnodes:\n", profile.word());
     for seat in SEATS {
         let links: Vec<String> = lab.links(seat).iter().map(|l| format!("\"{l}\"")).collect();
         let number = seat.node.trim_start_matches('n');

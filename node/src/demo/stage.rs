@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use sixnines_core::domain::config::Profile;
 
 use super::client::{Client, Seen};
 
@@ -33,6 +34,8 @@ pub(crate) struct Stage {
     pub(crate) domain: Box<dyn Domain>,
     /// The chassis, in the order of their names.
     pub(crate) shelves: Vec<Shelf>,
+    /// The domain's time profile.
+    pub(crate) profile: Profile,
     /// What was taken out, to see that the demo notices.
     pub(crate) without: Vec<Protection>,
     /// What the user sees.
