@@ -7,16 +7,19 @@
 pub mod chaos;
 pub mod invariants;
 pub mod seeds;
+mod shelves;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
+use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
+use sixnines_core::value::{Outcome, Request, Update, Value};
 
 use invariants::Judge;
 use seeds::Stream;
+use shelves::Shelves;
 
 /// Nanoseconds of the world's own time, which no node can read.
 pub type Truth = u64;
@@ -30,6 +33,13 @@ pub trait SimNode {
     fn step(&mut self, now: Instant, input: SimInput<'_>) -> Vec<SimOutput>;
     /// When it wants to be woken, on its own clock.
     fn next_wake(&self, now: Instant) -> Instant;
+    /// Whether its journal replays to what it is now.
+    ///
+    /// # Errors
+    /// Where the replay went another way.
+    fn prove_journal(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What can happen to a node.
@@ -57,6 +67,15 @@ pub enum SimInput<'a> {
     KillUnit(GroupName),
     /// An operator asks for a switchover.
     Switchover(GroupName),
+    /// What the sensors of a chassis show, to the node that drives it.
+    Readings(&'a [Update]),
+    /// What became of a request to a chassis.
+    Outcome {
+        /// The request.
+        request: EventId,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// The instant asked for has come.
     Wake,
 }
@@ -91,6 +110,15 @@ pub enum SimOutput {
         /// Until when.
         until: Instant,
     },
+    /// From now on the node drives a chassis, or not: it gets its readings.
+    Drive {
+        /// The ownership of which chassis.
+        group: GroupName,
+        /// Whether it does.
+        drives: bool,
+    },
+    /// An order for a chassis; answered by [`SimInput::Outcome`].
+    Act(Request),
     /// Something that invariants judge.
     Observe(Observation),
     /// A line for the trace.
@@ -182,6 +210,10 @@ pub struct Setup {
     pub links: u8,
     /// The services that clients call.
     pub services: Vec<GroupName>,
+    /// The shelves; they outlive the nodes, as hardware does.
+    pub chassis: Vec<ChassisName>,
+    /// Whether the shelves refuse orders of older epochs, as they should.
+    pub chassis_check_epochs: bool,
     /// Makes a node.
     pub maker: Maker,
 }
@@ -232,6 +264,9 @@ enum Happening {
     Wake(NodeId),
     Restart(NodeId),
     CallAgain { client: usize, turn: u64 },
+    Shelves,
+    Order { node: NodeId, start: u32, request: Request },
+    Outcome { node: NodeId, start: u32, request: EventId, outcome: Outcome },
 }
 
 struct Entry {
@@ -302,6 +337,7 @@ pub struct World {
     mesh_until: BTreeMap<(NodeId, NodeId), Truth>,
     held: Vec<Parcel>,
     clients: Vec<Client>,
+    shelves: Shelves,
     judge: Judge,
     trace: Trace,
 }
@@ -381,12 +417,14 @@ impl World {
             mesh_until: BTreeMap::new(),
             held: Vec::new(),
             clients,
+            shelves: Shelves::new(&setup.chassis, setup.chassis_check_epochs),
             judge: Judge::default(),
             trace: Trace::default(),
         };
         for node in setup.nodes {
             world.start(node);
         }
+        world.schedule(SHELVES_EVERY, Happening::Shelves);
         for client in 0..world.clients.len() {
             world.plan_call(client, MS * (1 + client as u64));
         }
@@ -463,6 +501,7 @@ impl World {
             *until = Instant::ZERO; // its kernel may live on, but the processes that could speak are gone
         }
         self.judge.node_stopped(now, node);
+        self.shelves.node_stopped(node);
         self.held.retain(|p| p.from != node && p.to != node);
     }
 
@@ -525,6 +564,14 @@ impl World {
         }
     }
 
+    /// Every node's journal replays to what the node is.
+    ///
+    /// # Errors
+    /// Whose does not, and where.
+    pub fn prove_journals(&self) -> Result<(), String> {
+        self.hosts.values().filter_map(|h| h.node.as_ref()).try_for_each(|node| node.prove_journal())
+    }
+
     /// Gives an input from outside to a node.
     pub fn give(&mut self, node: NodeId, input: SimInput<'_>) {
         self.note(format!("{node} is given {input:?}"));
@@ -568,7 +615,74 @@ impl World {
             Happening::Restart(_) => {}
             Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
             Happening::CallAgain { .. } => {}
+            Happening::Shelves => self.look_at_shelves(),
+            Happening::Order { node, start, request } => self.obey(node, start, &request),
+            Happening::Outcome { node, start, request, outcome } => self.hand_back(node, start, request, outcome),
         }
+    }
+
+    /// The shelves go on, and who drives one gets what has changed.
+    fn look_at_shelves(&mut self) {
+        for (node, updates) in self.shelves.step(self.now) {
+            let host = &self.hosts[&node];
+            if host.node.is_some() && host.paused_until <= self.now {
+                self.shelves.told(node, &updates);
+                self.step(node, SimInput::Readings(&updates.list));
+            }
+        }
+        self.schedule(self.now + SHELVES_EVERY, Happening::Shelves);
+    }
+
+    /// An order is on its way to a shelf; once in a while it is held up for long, and its sender may be dead by then.
+    fn order(&mut self, node: NodeId, request: Request) {
+        let held_up = if self.wire.below(4) == 0 { self.wire.below(ORDER_HELD_UP) } else { 0 };
+        let at = self.now + DELAY_MIN + self.wire.below(self.manners.delay_max) + held_up;
+        let start = self.hosts[&node].starts;
+        self.schedule(at, Happening::Order { node, start, request });
+    }
+
+    fn obey(&mut self, node: NodeId, start: u32, request: &Request) {
+        let outcome = self.shelves.request(self.now, request);
+        self.note(format!("{node} orders {} {} {:?} under {}: {outcome:?}", request.object, request.control, request.value, request.epoch));
+        if outcome == Outcome::Done {
+            let acted = Observation::Acted { object: request.object.to_string(), epoch: request.epoch, cause: request.id };
+            self.judge.observe(self.now, node, &acted);
+        }
+        self.schedule(self.now + MS, Happening::Outcome { node, start, request: request.id, outcome });
+    }
+
+    fn hand_back(&mut self, node: NodeId, start: u32, request: EventId, outcome: Outcome) {
+        let host = &self.hosts[&node];
+        if host.starts != start || host.node.is_none() {
+            return;
+        }
+        if host.paused_until > self.now {
+            let at = host.paused_until + 1;
+            return self.schedule(at, Happening::Outcome { node, start, request, outcome });
+        }
+        self.step(node, SimInput::Outcome { request, outcome });
+    }
+
+    /// Breaks a fan of a shelf; it stays broken until [`Self::mend`].
+    pub fn break_fan(&mut self, chassis: &ChassisName, fan: u32) {
+        self.note(format!("fan{fan} of {chassis} fails"));
+        self.shelves.break_fan(self.now, chassis, fan);
+    }
+
+    /// Ends every fault of a shelf.
+    pub fn mend(&mut self, chassis: &ChassisName) {
+        self.note(format!("{chassis} is mended"));
+        self.shelves.mend(chassis);
+    }
+
+    /// What a shelf's sensor shows.
+    pub fn reading(&self, chassis: &ChassisName, object: &str, attribute: &str) -> Option<Value> {
+        self.shelves.reading(chassis, object, attribute)
+    }
+
+    /// The shelves.
+    pub fn chassis(&self) -> Vec<ChassisName> {
+        self.shelves.names()
     }
 
     fn deliver(&mut self, parcel: Parcel) {
@@ -629,6 +743,12 @@ impl World {
             SimOutput::Send { to, link, door, bytes } => self.send(node, to, link, door, &bytes),
             SimOutput::Answer { group, epoch, answer } => self.answer(node, &group, epoch, &answer),
             SimOutput::Gate { group, until } => self.arm(node, group, until),
+            SimOutput::Drive { group, drives } => self.shelves.drive(node, &group, drives),
+            SimOutput::Act(request) => self.order(node, request),
+            SimOutput::Observe(Observation::Event { id, cause }) => {
+                self.trace.count(&format!("{node} event {id} {cause:?}"));
+                self.judge.observe(self.now, node, &Observation::Event { id, cause });
+            }
             SimOutput::Observe(observation) => {
                 self.note(format!("{node} {observation:?}"));
                 self.judge.observe(self.now, node, &observation);
@@ -756,6 +876,10 @@ impl Client {
     }
 }
 
+/// The longest that an order is held up on its way.
+const ORDER_HELD_UP: Truth = 300 * MS;
+/// Between two looks at the shelves, as a shelf manager's own period.
+const SHELVES_EVERY: Truth = 100 * MS;
 /// Clients per service.
 const CLIENTS: u64 = 3;
 

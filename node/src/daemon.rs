@@ -3,11 +3,10 @@
 //! Order of the start (protocol 4.5): the state directory's lock, then clean (addresses that an earlier life left are taken away, the
 //! gate is made closed), then the threads, then the domain.
 
-mod answers;
 mod api_socket;
 mod bus;
 mod checkpoints;
-mod core_loop;
+mod core_thread;
 mod doors;
 mod drivers;
 pub(crate) mod journal;
@@ -39,10 +38,10 @@ use sixnines_drivers::realtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::RightRow;
+use crate::core_loop::{CoreLoop, GateState, In};
 use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
 use bus::{Bus, LogPort};
 use checkpoints::{Checkpoints, ServiceHost};
-use core_loop::{CoreLoop, GateState, In};
 use doors::Doors;
 use drivers::Drivers;
 use keeper::{Keeper, Keepers, Order};
@@ -197,8 +196,8 @@ impl Node {
             configuration,
             rights,
         };
-        let core = CoreLoop::new(me, life, doors, Arc::clone(&turns), core_inbox);
-        let core = std::thread::Builder::new().name("core".into()).spawn(move || core.run()).context("no thread")?;
+        let core = CoreLoop::new(me, life, doors);
+        let core = std::thread::Builder::new().name("core".into()).spawn(move || core_thread::run(core, &turns, &core_inbox)).context("no thread")?;
 
         for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
             let addresses = prepare(&config, &ledger)?;

@@ -7,6 +7,7 @@ mod callserver;
 mod chassis;
 mod cli;
 mod config;
+mod core_loop;
 mod daemon;
 mod demo;
 mod init;

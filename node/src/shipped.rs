@@ -1,23 +1,28 @@
 //! What ships: classes, alarms and policies, built into the binary so that an appliance needs nothing else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::config::{Bundle, DomainConfig};
 
 include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 
-/// Writes the shipped files, and the objects of every chassis that the domain names.
-pub(crate) fn write(target: &Path, config: &DomainConfig) -> anyhow::Result<()> {
-    for (name, text) in FILES.iter().filter(|(name, _)| !name.starts_with("objects/")) {
-        put(target, name, text)?;
-    }
-    let shelf = FILES.iter().find(|(name, _)| *name == "objects/mxp1.yaml").map(|(_, text)| *text).context("no shelf ships")?;
+/// The shipped files, and the objects of every chassis that the domain names.
+pub(crate) fn bundle(config: &DomainConfig) -> Bundle {
+    let is_shelf = |name: &str| name.starts_with("objects/");
+    let mut files: BTreeMap<String, String> = FILES.iter().filter(|(name, _)| !is_shelf(name)).map(|(name, text)| ((*name).into(), (*text).into())).collect();
+    let shelf = FILES.iter().find(|(name, _)| *name == "objects/mxp1.yaml").map(|(_, text)| *text).unwrap_or_default();
     for chassis in &config.chassis {
-        put(target, &format!("objects/{}.yaml", chassis.name), &shelf.replace("/mxp1", &format!("/{}", chassis.name)))?;
+        files.insert(format!("objects/{}.yaml", chassis.name), shelf.replace("/mxp1", &format!("/{}", chassis.name)));
     }
-    Ok(())
+    Bundle { files }
+}
+
+/// Writes them to a directory.
+pub(crate) fn write(target: &Path, config: &DomainConfig) -> anyhow::Result<()> {
+    bundle(config).files.iter().try_for_each(|(name, text)| put(target, name, text))
 }
 
 fn put(target: &Path, name: &str, text: &str) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ mod app;
 mod node;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,8 @@ pub(crate) enum Mutation {
     OldEpochAnswers,
     /// The active acknowledges before anybody else has the write.
     AcknowledgesAlone,
+    /// Shelves obey orders of any epoch.
+    ShelvesObeyAnybody,
 }
 
 /// What one seed is run with.
@@ -47,7 +50,9 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
     let config = three_nodes();
     let nodes: Vec<NodeId> = config.nodes.iter().map(|n| n.id).collect();
     let services: Vec<GroupName> = config.services.iter().map(|s| s.name.clone()).collect();
-    let setup = Setup { seed, nodes, links: 2, services, maker: maker(config, seed, plan.mutation) };
+    let chassis = config.chassis.iter().map(|c| c.name.clone()).collect();
+    let chassis_check_epochs = plan.mutation != Mutation::ShelvesObeyAnybody;
+    let setup = Setup { seed, nodes, links: 2, services, chassis, chassis_check_epochs, maker: maker(config, seed, plan.mutation) };
     chaos::run(setup, plan.faults)
 }
 
@@ -55,12 +60,13 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
 fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
     let mut disks: BTreeMap<NodeId, SimDisk> = BTreeMap::new();
     let mut power = Stream::new(seed, "power cuts");
+    let bundle = crate::shipped::bundle(&config);
     Box::new(move |me, restarts, life, now| {
         let disk = disks.entry(me).or_default().clone();
         if restarts > 0 {
             disk.crash(power.draw());
         }
-        Box::new(Node::start(me, life, now, &config, disk, restarts == 0, mutation))
+        Box::new(Node::start(me, life, now, &config, &bundle, disk, restarts == 0, mutation))
     })
 }
 

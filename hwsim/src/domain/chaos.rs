@@ -1,6 +1,7 @@
 //! One run from one seed: chaos first, in which only safety counts; then everything heals, and it must serve again.
 
 use sixnines_core::ids::{GroupName, LinkId};
+use sixnines_core::value::Value;
 
 use super::seeds::Stream;
 use super::{MS, Manners, Setup, SimInput, Truth, World};
@@ -48,6 +49,9 @@ pub fn run(setup: Setup, faults: u64) -> Report {
 fn play(world: &mut World, seed: u64, services: &[GroupName], faults: u64) -> Result<(), String> {
     let mut random = Stream::new(seed, "chaos");
     serve(world, services, "the domain forms and serves")?;
+    if random.below(2) == 0 {
+        heat_up(world, &mut random)?;
+    }
     world.manners = Manners { loss: random.below(60), doubled: random.below(30), delay_max: MS / 10 + random.below(3 * MS) };
     for _ in 0..faults {
         one_fault(world, &mut random, services);
@@ -59,7 +63,9 @@ fn play(world: &mut World, seed: u64, services: &[GroupName], faults: u64) -> Re
     }
     world.heal();
     world.restart_all();
-    serve(world, services, "everything is whole, and it serves again")
+    serve(world, services, "everything is whole, and it serves again")?;
+    cool(world)?;
+    world.prove_journals()
 }
 
 /// Every service answers, and goes on answering for a while.
@@ -76,7 +82,7 @@ fn one_fault(world: &mut World, random: &mut Stream, services: &[GroupName]) {
     let node = random.choose(&nodes);
     let other = random.choose(&nodes);
     let group = services[usize::try_from(random.below(services.len() as u64)).expect("few")].clone();
-    match random.below(10) {
+    match random.below(12) {
         // Mostly one node at a time: once every complete copy is gone, a run says nothing more about what was acknowledged before.
         0 | 1 if world.whole_for() > CRASH_AGAIN || random.below(8) == 0 => {
             world.crash(node);
@@ -97,12 +103,52 @@ fn one_fault(world: &mut World, random: &mut Stream, services: &[GroupName]) {
             }
         }
         8 => world.give(node, SimInput::Switchover(group)),
+        9 | 10 => break_or_mend(world, random),
         _ => {
             world.manners = Manners { loss: random.below(300), doubled: random.below(100), delay_max: MS / 10 + random.below(20 * MS) };
         }
     }
 }
 
+/// Fans fail one by one, and come back together.
+fn break_or_mend(world: &mut World, random: &mut Stream) {
+    let shelves = world.chassis();
+    if shelves.is_empty() {
+        return;
+    }
+    let chassis = shelves[usize::try_from(random.below(shelves.len() as u64)).expect("few")].clone();
+    if random.below(3) == 0 {
+        return world.mend(&chassis);
+    }
+    for fan in 1..=1 + random.below(3) {
+        world.break_fan(&chassis, u32::try_from(fan).expect("few"));
+    }
+}
+
+/// Some fans have failed before anything else does: every owner that follows then has claims to go on with, and orders to give.
+fn heat_up(world: &mut World, random: &mut Stream) -> Result<(), String> {
+    for chassis in world.chassis() {
+        for fan in 1..=1 + random.below(3) {
+            world.break_fan(&chassis, u32::try_from(fan).expect("few"));
+        }
+    }
+    world.run(1_500 * MS)
+}
+
+/// Whoever owns a shelf now drives its fans as the policy says: three fail, the others go to full speed.
+fn cool(world: &mut World) -> Result<(), String> {
+    for chassis in world.chassis() {
+        for fan in 1..=3 {
+            world.break_fan(&chassis, fan);
+        }
+        let is_full = |w: &World, fan: u32| w.reading(&chassis, &format!("/{chassis}/fan{fan}"), "duty") == Some(Value::Int(100));
+        world.run_until(COOLED_MAX, &format!("the fans of {chassis} that are left run at full speed"), |w| (4..=5).all(|fan| is_full(w, fan)))?;
+    }
+    Ok(())
+}
+
+/// A fan counts as failed after a second; a claim that failed is made again after another.
+const COOLED_MAX: Truth = 8_000 * MS;
 /// After healing it must serve within so long: two elections, a resynchronisation, restarts of the applications.
 const HEALED_MAX: Truth = 5_000 * MS;
 /// A node that came back needs so long to hold complete copies again.

@@ -3,6 +3,7 @@
 pub mod causes;
 pub mod epochs;
 pub mod one_active;
+pub mod sinks;
 pub mod writes;
 
 use sixnines_core::ids::{Epoch, GroupName, NodeId};
@@ -16,6 +17,7 @@ pub struct Judge {
     epochs: epochs::Epochs,
     writes: writes::Writes,
     causes: causes::Causes,
+    sinks: sinks::Sinks,
     broken: Option<String>,
 }
 
@@ -76,7 +78,9 @@ impl Judge {
                 self.writes.declared_lost(group, *epoch);
                 Ok(())
             }
-            Observation::Acted { cause, epoch, object } => self.causes.acted(object, *epoch, *cause),
+            Observation::Acted { cause, epoch, object } => {
+                self.causes.acted(object, *epoch, *cause).and_then(|()| self.sinks.acted(node, object, *epoch))
+            }
             Observation::Event { id, cause } => self.causes.event(*id, *cause),
         };
         self.keep(now, outcome);

@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::answers::{Ask, fail};
-use super::core_loop::In;
+use crate::core_loop::answers::{Ask, fail};
+use crate::core_loop::In;
 use crate::api::{Call, Reply, Request, VERSION};
 
 /// A longer request is refused: it holds a bundle of policies at most.

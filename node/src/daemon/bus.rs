@@ -14,7 +14,7 @@ use sixnines_discs::mesh::{Fault, MeshHandle, PeerState, Receiver};
 use sixnines_discs::wire::{Class, Kind};
 
 use super::checkpoints::GroupFrame;
-use super::core_loop::In;
+use crate::core_loop::In;
 use super::keeper::sink;
 use crate::standing::standing;
 

@@ -15,7 +15,7 @@ use sixnines_discs::mesh::MeshHandle;
 use sixnines_discs::wire::{Class, Kind};
 use tokio::sync::mpsc;
 
-use super::core_loop::In;
+use crate::core_loop::In;
 use super::keeper;
 
 /// A checkpoint's frame on the mesh.

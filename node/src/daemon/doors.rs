@@ -1,29 +1,32 @@
-//! The ways out of the core loop: to the control log, the peers, the units, the drivers, the journal, whoever watches.
-//!
-//! No call here waits for anyone. What has to wait is done by a task or thread at the other end.
+//! The core loop's [`Ways`] in the daemon. No call here waits for anyone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Sender;
 use sixnines_core::alarms::Severity;
 use sixnines_core::class::Pattern;
+use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::Command;
 use sixnines_core::event::{Body, Event};
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::{Outcome, Request, Value};
 use sixnines_discs::log;
 use sixnines_discs::mesh::MeshHandle;
 use sixnines_discs::wire::{Class, Kind};
+use sixnines_drivers::clock;
 use tokio::sync::{mpsc, watch};
 
-use super::answers::Watcher;
 use super::checkpoints::Checkpoints;
-use super::core_loop::In;
 use super::drivers::Drivers;
-use super::keeper;
+use super::{journal, keeper};
+use crate::api::RightRow;
+use crate::core_loop::In;
+use crate::core_loop::answers::Watcher;
+use crate::core_loop::ways::Ways;
 
 /// Everything that the core loop can give orders to.
 pub(super) struct Doors {
@@ -33,7 +36,7 @@ pub(super) struct Doors {
     pub(super) checkpoints: Checkpoints,
     pub(super) keepers: BTreeMap<GroupName, mpsc::UnboundedSender<keeper::Order>>,
     pub(super) drivers: Drivers,
-    pub(super) journal: super::journal::Writer,
+    pub(super) journal: journal::Writer,
     pub(super) inbox: Sender<In>,
     pub(super) peers: Vec<NodeId>,
     /// What this node wants to hear of the others.
@@ -42,75 +45,44 @@ pub(super) struct Doors {
     pub(super) wanted: BTreeMap<NodeId, Vec<Pattern>>,
     pub(super) watchers: Vec<Watcher>,
     pub(super) configuration: watch::Sender<Arc<DomainConfig>>,
-    pub(super) rights: Vec<crate::api::RightRow>,
+    pub(super) rights: Vec<RightRow>,
 }
 
 impl Doors {
-    /// An event goes to the other nodes and to whoever watches.
-    pub(super) fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
-        self.watchers.retain(|w| w.tell(event));
-        if event.id.node != me {
-            return; // what came from elsewhere went to everybody from there
-        }
-        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
-        let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
-        for peer in self.peers.iter().filter(is_wanted) {
-            self.send_event(*peer, event, bytes.clone());
-        }
-    }
-
     fn send_event(&self, peer: NodeId, event: &Event, bytes: Vec<u8>) {
         if let Err(error) = self.mesh.send(peer, class_of(event), Kind::EVENT, bytes) {
             tracing::debug!(%peer, %error, id = %event.id, "an event was not taken");
         }
     }
 
-    /// Tells a peer that has begun a life what this node wants to hear of. Until its own wishes come it gets everything.
-    pub(super) fn subscribe(&mut self, peer: NodeId) {
-        self.wanted.remove(&peer);
-        let Ok(bytes) = postcard::to_allocvec(&self.subscription) else { return };
-        if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, bytes) {
-            tracing::warn!(%peer, %error, "a subscription was not taken");
+    fn outcome(&self, request: EventId, outcome: Outcome) {
+        if self.inbox.send(In::Outcome { request, outcome }).is_err() {
+            tracing::debug!("the core loop has ended");
         }
     }
+}
 
-    /// From now on a peer hears of these objects, beginning with how they are.
-    pub(super) fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
-        self.wanted.insert(peer, patterns);
-        for event in levels {
-            if let Ok(bytes) = postcard::to_allocvec(&**event) {
-                self.send_event(peer, event, bytes);
-            }
-        }
+impl Ways for Doors {
+    fn propose(&mut self, proposal: Proposal) {
+        self.log.propose(proposal);
     }
 
-    pub(super) fn tell(&self, to: NodeId, told: &Told) {
-        let Ok(bytes) = postcard::to_allocvec(told) else { return };
-        if let Err(error) = self.mesh.send(to, Class::Control, Kind::LEASE, bytes) {
-            tracing::debug!(%to, %error, "a word about roles was not taken; it is repeated");
-        }
+    fn transfer_leader(&mut self, to: NodeId) {
+        self.log.transfer_leader(to);
     }
 
-    /// A policy here wants something of an object that is owned there.
-    pub(super) fn forward(&self, to: NodeId, command: &Command) {
-        let Ok(bytes) = postcard::to_allocvec(command) else { return };
-        if let Err(error) = self.mesh.send(to, Class::Control, Kind::COMMAND, bytes) {
-            tracing::warn!(%to, %error, "a command was not taken");
-        }
+    fn campaign(&mut self, against: NodeId) {
+        self.log.campaign(against);
     }
 
-    pub(super) fn link(&self, node: NodeId, link: LinkId, up: bool) {
-        if up { self.mesh.link_up(node, link) } else { self.mesh.link_down(node, link) }
-    }
-
-    pub(super) fn role(&self, group: &GroupName, role: Role) {
+    fn role(&mut self, group: &GroupName, role: Role) {
         if let Some(keeper) = self.keepers.get(group) {
             order(keeper, keeper::Order::Role(role));
         }
     }
 
     /// Services fall silent by their keeper; the ownership of a chassis by leaving its driver alone.
-    pub(super) fn relinquish(&mut self, group: &GroupName, epoch: Epoch) {
+    fn relinquish(&mut self, group: &GroupName, epoch: Epoch) {
         match self.keepers.get(group) {
             Some(keeper) => order(keeper, keeper::Order::Relinquish(epoch)),
             None => {
@@ -120,18 +92,15 @@ impl Doors {
         }
     }
 
-    /// This node owns a chassis under this epoch, or does not.
-    pub(super) fn drive(&mut self, group: &GroupName, epoch: Option<Epoch>) {
+    fn drive(&mut self, group: &GroupName, epoch: Option<Epoch>) {
         self.drivers.own(group, epoch);
     }
 
-    pub(super) fn configured(&mut self, config: &DomainConfig) {
-        self.drivers.configured(config);
-        self.configuration.send_replace(Arc::new(config.clone()));
-    }
-
-    /// Requests go to the driver of their object; its answer comes back as an input.
-    pub(super) fn act(&self, request: Request) {
+    /// Only under a lease (protocol 4.4): what is refused is asked for again when it runs again, if it is still wanted.
+    fn act(&mut self, request: Request) {
+        if self.liveness.lease() <= clock::boot_now() {
+            return self.outcome(request.id, Outcome::Refused("this node is suspended: its lease is over".into()));
+        }
         if let Some(service) = request.object.as_str().strip_prefix("/services/")
             && let Some(keeper) = self.keepers.get(&GroupName::new(service))
         {
@@ -146,10 +115,101 @@ impl Doors {
         self.drivers.act(request);
     }
 
-    fn outcome(&self, request: EventId, outcome: Outcome) {
-        if self.inbox.send(In::Outcome { request, outcome }).is_err() {
-            tracing::debug!("the core loop has ended");
+    fn reach(&mut self, member: Member, is_reachable: bool) {
+        self.checkpoints.reach(member, is_reachable);
+    }
+
+    fn prefer(&mut self, group: &GroupName, nodes: Vec<NodeId>) {
+        self.checkpoints.prefer(group, nodes);
+    }
+
+    fn quiesce(&mut self, group: &GroupName, epoch: Epoch, to: Member) {
+        self.checkpoints.quiesce(group, epoch, to);
+    }
+
+    fn resume(&mut self, group: &GroupName, epoch: Epoch) {
+        self.checkpoints.resume(group, epoch);
+    }
+
+    fn offer(&mut self, group: &GroupName) {
+        self.checkpoints.offer(group);
+    }
+
+    fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>) {
+        self.checkpoints.save(group, key, bytes);
+    }
+
+    fn tell(&mut self, to: NodeId, told: &Told) {
+        let Ok(bytes) = postcard::to_allocvec(told) else { return };
+        if let Err(error) = self.mesh.send(to, Class::Control, Kind::LEASE, bytes) {
+            tracing::debug!(%to, %error, "a word about roles was not taken; it is repeated");
         }
+    }
+
+    fn forward(&mut self, to: NodeId, command: &Command) {
+        let Ok(bytes) = postcard::to_allocvec(command) else { return };
+        if let Err(error) = self.mesh.send(to, Class::Control, Kind::COMMAND, bytes) {
+            tracing::warn!(%to, %error, "a command was not taken");
+        }
+    }
+
+    fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
+        self.watchers.retain(|w| w.tell(event));
+        if event.id.node != me {
+            return; // what came from elsewhere went to everybody from there
+        }
+        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
+        let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
+        for peer in self.peers.iter().filter(is_wanted) {
+            self.send_event(*peer, event, bytes.clone());
+        }
+    }
+
+    /// Until its own wishes come, the peer gets everything.
+    fn subscribe(&mut self, peer: NodeId) {
+        self.wanted.remove(&peer);
+        let Ok(bytes) = postcard::to_allocvec(&self.subscription) else { return };
+        if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, bytes) {
+            tracing::warn!(%peer, %error, "a subscription was not taken");
+        }
+    }
+
+    fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
+        self.wanted.insert(peer, patterns);
+        for event in levels {
+            if let Ok(bytes) = postcard::to_allocvec(&**event) {
+                self.send_event(peer, event, bytes);
+            }
+        }
+    }
+
+    fn link(&mut self, node: NodeId, link: LinkId, is_up: bool) {
+        if is_up { self.mesh.link_up(node, link) } else { self.mesh.link_down(node, link) }
+    }
+
+    fn configured(&mut self, config: &DomainConfig) {
+        self.drivers.configured(config);
+        self.configuration.send_replace(Arc::new(config.clone()));
+    }
+
+    fn journal(&mut self, record: Vec<u8>) {
+        self.journal.keep(record);
+    }
+
+    fn sync_journal(&mut self) {
+        self.journal.sync();
+    }
+
+    fn journal_again(&mut self) {
+        self.journal.try_again();
+    }
+
+    fn watch(&mut self, watcher: Watcher) {
+        self.watchers.push(watcher);
+    }
+
+    fn standing(&self) -> (Vec<RightRow>, u64) {
+        (self.rights.clone(), self.liveness.counters().suspensions.load(Ordering::Relaxed))
     }
 }
 

@@ -12,7 +12,7 @@ use sixnines_hwsim::chassis::driver::ChassisDriver;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::core_loop::In;
+use crate::core_loop::In;
 
 /// Readings that wait for the core loop, per driver; a full channel slows the driver.
 const UPDATES_MAX: usize = 1024;

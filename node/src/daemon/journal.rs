@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use sixnines_core::journal::record::{Records, Tail};
 
-use super::core_loop::In;
+use crate::core_loop::In;
 
 /// What the thread is handed.
 enum Line {

@@ -20,7 +20,7 @@ use sixnines_drivers::process::{Backoff, ExitInfo, Unit, UnitSpec};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::core_loop::In;
+use crate::core_loop::In;
 
 /// What a keeper is told.
 pub(super) enum Order {

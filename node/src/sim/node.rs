@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use sixnines_checkpoint::{CopyConfig, GroupCopy, Ticket};
-use sixnines_core::domain::config::DomainConfig;
+use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
+use sixnines_core::class::Pattern;
+use sixnines_core::domain::config::{Bundle, DomainConfig};
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
-use sixnines_core::ids::{EventId, GroupName, LogIndex, NodeId};
-use sixnines_core::roles::{self, Role, Roles, Told, Unit};
-use sixnines_core::time::Instant;
+use sixnines_core::engine::Command;
+use sixnines_core::event::Event;
+use sixnines_core::ids::{Epoch, GroupName, LogIndex, NodeId};
+use sixnines_core::journal::replay::replay;
+use sixnines_core::roles::{Role, Told, Unit};
+use sixnines_core::time::{Instant, WallTime};
+use sixnines_core::value::Outcome;
+use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
@@ -18,6 +24,8 @@ use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutp
 
 use super::Mutation;
 use super::app::App;
+use super::ways::{SimWays, Way};
+use crate::core_loop::{CoreLoop, In};
 use crate::standing::standing;
 
 /// What goes over the mesh.
@@ -26,13 +34,16 @@ enum Frame {
     Log(Vec<u8>),
     Copy { group: GroupName, bytes: Vec<u8> },
     Told(Told),
+    Event(Box<Event>),
+    Command(Command),
+    Subscribe(Vec<Pattern>),
 }
 
 /// What the control log says; it speaks from within a step.
 enum News {
     Send(NodeId, Vec<u8>),
-    Applied(Box<Domain>, Option<Entry>),
-    Failed(u64),
+    Applied(LogIndex, Option<Proposal>, Result<Vec<Change>, Void>, Box<Domain>),
+    Failed(u64, String),
     Leader(Option<NodeId>),
     Logged(Vec<(NodeId, LogIndex)>),
     Broken(String),
@@ -55,13 +66,12 @@ impl Port for Mailbox {
     fn send(&self, to: NodeId, frame: Vec<u8>) {
         self.put(News::Send(to, frame));
     }
-    fn applied(&self, _: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
-        let entry = proposal.filter(|_| outcome.is_ok()).map(|p| p.entry.clone());
-        self.put(News::Applied(Box::new(domain.clone()), entry));
+    fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
+        self.put(News::Applied(index, proposal.cloned(), outcome.clone(), Box::new(domain.clone())));
     }
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
-        if outcome.is_err() {
-            self.put(News::Failed(ticket));
+        if let Err(error) = outcome {
+            self.put(News::Failed(ticket, error.to_string()));
         }
     }
     fn leader(&self, leader: Option<NodeId>) {
@@ -76,12 +86,15 @@ impl Port for Mailbox {
     }
 }
 
-/// A service or chassis group on this node.
+/// A service or the ownership of a chassis on this node.
 struct Group {
     copy: GroupCopy,
-    app: App,
+    /// The application; the owner of a chassis is the core loop itself.
+    app: Option<App>,
     /// The gate follows the lease.
     is_open: bool,
+    /// The epoch that the owner of a chassis writes under.
+    epoch: Epoch,
 }
 
 /// The node.
@@ -89,104 +102,135 @@ pub(super) struct Node {
     me: NodeId,
     life: u64,
     liveness: Liveness,
-    roles: Roles,
+    core: CoreLoop<SimWays>,
     log: SimLog,
     mailbox: Arc<Mailbox>,
     domain: Arc<Domain>,
     groups: BTreeMap<GroupName, Group>,
     lease: Instant,
     has_lease: bool,
-    lost: BTreeMap<NodeId, bool>,
-    events: u64,
+    /// The life in which each peer was last heard.
+    lives: BTreeMap<NodeId, u64>,
+    /// The journal has its first snapshot.
+    is_journalling: bool,
     tickets: u64,
     mutation: Mutation,
     out: Vec<SimOutput>,
 }
 
 impl Node {
-    pub(super) fn start(me: NodeId, life: u64, now: Instant, config: &DomainConfig, disk: SimDisk, is_first: bool, mutation: Mutation) -> Self {
+    pub(super) fn start(me: NodeId, life: u64, now: Instant, config: &DomainConfig, bundle: &Bundle, disk: SimDisk, is_first: bool, mutation: Mutation) -> Self {
         let mailbox = Arc::new(Mailbox::default());
         let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
         let log = SimLog::start(options, disk, port, now, life).expect("a simulated disk that only loses what was not synced can be opened");
         if is_first {
-            log.handle().initialize(FirstStart { config: config.clone(), ..FirstStart::default() });
+            log.handle().initialize(FirstStart { config: config.clone(), bundle: bundle.clone() });
         }
-        let peers = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
-        let setup = liveness::Setup { me, life, peers, links: 2, times: config.profile.times(), seed: life };
+        let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
+        let setup = liveness::Setup { me, life, peers: peers.clone(), links: 2, times: config.profile.times(), seed: life };
         Self {
             me,
             life,
             liveness: Liveness::new(now, setup),
-            roles: Roles::new(me, life),
+            core: CoreLoop::new(me, life, SimWays::new(peers)),
             log,
             mailbox,
             domain: Arc::default(),
             groups: BTreeMap::new(),
             lease: Instant::ZERO,
             has_lease: false,
-            lost: BTreeMap::new(),
-            events: 0,
+            lives: BTreeMap::new(),
+            is_journalling: false,
             tickets: 1 << 32,
             mutation,
             out: Vec::new(),
         }
     }
 
+    fn core(&mut self, now: Instant, input: Option<In>) {
+        self.core.handle(now, wall(now), input);
+        if !self.is_journalling
+            && let Some(engine) = &self.core.engine
+        {
+            self.is_journalling = true;
+            self.core.ways.journal = engine.begin_segment();
+        }
+    }
+
     fn take(&mut self, now: Instant, input: SimInput<'_>) {
         match input {
             SimInput::Frame { from, link, door: Door::Liveness, bytes } => {
-                if let Some(heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) {
-                    self.liveness.handle(now, liveness::Input::Heard { link, heartbeat: &heartbeat });
+                let Some(heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) else { return };
+                if self.lives.insert(from, heartbeat.life) != Some(heartbeat.life) {
+                    self.core(now, Some(In::Peer { node: from, life: heartbeat.life }));
                 }
+                self.liveness.handle(now, liveness::Input::Heard { link, heartbeat: &heartbeat });
             }
             SimInput::Frame { from, door: Door::Mesh, bytes, .. } => self.on_mesh(now, from, bytes),
             SimInput::Call { group, call } => self.on_call(now, &group, call),
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
-            SimInput::Switchover(group) => {
-                let cause = self.event(None);
-                self.roles.handle(now, roles::Input::Move { wish: roles::Wish::Switchover { group, to: None }, cause });
+            SimInput::Switchover(group) => self.ask_for_switchover(now, &group),
+            SimInput::Readings(list) => {
+                for update in list {
+                    self.core(now, Some(In::Update(update.clone())));
+                }
             }
+            SimInput::Outcome { request, outcome } => self.core(now, Some(In::Outcome { request, outcome })),
             SimInput::Wake => {}
         }
     }
 
+    /// As an operator's command line does it; who asked does not wait for the answer.
+    fn ask_for_switchover(&mut self, now: Instant, group: &GroupName) {
+        let call = crate::api::Call::Switchover { service: group.to_string(), to: None };
+        let principal = sixnines_core::authority::Principal { name: "ann".into(), role: sixnines_core::authority::AccessRole::Operator };
+        let (reply, _) = crossbeam::channel::bounded(1);
+        self.core(now, Some(In::Ask(crate::core_loop::answers::Ask { call, principal, reply })));
+    }
+
     fn on_mesh(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
-        match postcard::from_bytes(bytes) {
-            Ok(Frame::Log(frame)) => self.log.handle().frame(from, frame),
-            Ok(Frame::Told(told)) => self.roles.handle(now, roles::Input::Told { from, told }),
-            Ok(Frame::Copy { group, bytes }) => {
+        let Ok(frame) = postcard::from_bytes(bytes) else { return };
+        let input = match frame {
+            Frame::Log(frame) => return self.log.handle().frame(from, frame),
+            Frame::Copy { group, bytes } => {
                 if let Some(group) = self.groups.get_mut(&group)
                     && let Err(fault) = group.copy.handle(now, sixnines_checkpoint::Input::Frame { from, bytes: &bytes })
                 {
                     self.out.push(SimOutput::Note(format!("a frame of {from} is refused: {fault}")));
                 }
+                return;
             }
-            Err(_) => {}
-        }
+            Frame::Told(told) => In::Told { from, told },
+            Frame::Event(event) => In::Remote(event),
+            Frame::Command(command) => In::Forwarded { from, command },
+            Frame::Subscribe(patterns) => In::Subscribed { from, patterns },
+        };
+        self.core(now, Some(input));
     }
 
     fn on_call(&mut self, now: Instant, name: &GroupName, call: Call) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(app) = &mut group.app else { return };
         if self.mutation == Mutation::AcknowledgesAlone
-            && let (Some(epoch), Some(value)) = (group.app.epoch(), call.value)
+            && let (Some(epoch), Some(value)) = (app.epoch(), call.value)
         {
             let answer = sixnines_hwsim::domain::Answer { request: call.request, is_write: true, key: call.key, value: Some(value) };
             self.out.push(SimOutput::Answer { group: name.clone(), epoch, answer });
         }
-        if let Some(input) = group.app.take(ticket, call) {
+        if let Some(input) = app.take(ticket, call) {
             feed(&mut group.copy, now, input);
         }
     }
 
     fn on_unit_death(&mut self, now: Instant, name: &GroupName) {
-        let cause = self.event(None);
         let Some(group) = self.groups.get_mut(name) else { return };
-        group.app.die(now);
+        let Some(app) = &mut group.app else { return };
+        app.die(now);
         feed(&mut group.copy, now, sixnines_checkpoint::Input::Detach);
-        self.roles.handle(now, roles::Input::Unit { group: name.clone(), unit: Unit::Gone, cause });
+        self.core(now, Some(In::Unit { group: name.clone(), unit: Unit::Gone, why: "killed".to_owned() }));
     }
 
     /// Timers of all machines that are due.
@@ -194,15 +238,14 @@ impl Node {
         if now >= self.liveness.poll_timeout() {
             self.liveness.handle(now, liveness::Input::Timeout);
         }
-        if self.roles.poll_timeout().is_some_and(|at| now >= at) {
-            self.roles.handle(now, roles::Input::Timeout);
+        if self.core.poll_timeout().is_some_and(|at| now >= at) {
+            self.core(now, None);
         }
         let has_lease = now < self.lease;
         let changed = has_lease != self.has_lease;
         self.has_lease = has_lease;
         if changed {
-            let cause = (!has_lease).then(|| self.event(None));
-            self.roles.handle(now, roles::Input::Suspended(cause));
+            self.core(now, Some(In::Liveness(LivenessNews::Suspended(!has_lease))));
         }
         for name in self.groups.keys().cloned().collect::<Vec<_>>() {
             let group = self.groups.get_mut(&name).expect("just listed");
@@ -212,17 +255,22 @@ impl Node {
             if group.copy.poll_timeout().is_some_and(|at| now >= at) {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Timeout);
             }
-            if group.app.back_at.is_some_and(|at| now >= at) {
-                group.app.back_at = None;
-                if let Some(Role::Active(epoch)) = self.roles.role(&name).filter(|_| group.is_open) {
-                    group.app.become_active(epoch); // it is told its role when it connects again
-                }
-                feed(&mut group.copy, now, sixnines_checkpoint::Input::Attach);
-                let cause = self.event(None);
-                self.roles.handle(now, roles::Input::Unit { group: name.clone(), unit: Unit::Ready, cause });
-            }
+            self.bring_back(now, &name);
         }
         self.log.step_until(now);
+    }
+
+    /// An application that had died is there again; it is told its role when it connects.
+    fn bring_back(&mut self, now: Instant, name: &GroupName) {
+        let role = self.core.roles.role(name);
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(app) = group.app.as_mut().filter(|app| app.back_at.is_some_and(|at| now >= at)) else { return };
+        app.back_at = None;
+        if let Some(Role::Active(epoch)) = role.filter(|_| group.is_open) {
+            app.become_active(epoch);
+        }
+        feed(&mut group.copy, now, sixnines_checkpoint::Input::Attach);
+        self.core(now, Some(In::Unit { group: name.clone(), unit: Unit::Ready, why: "connected".to_owned() }));
     }
 
     /// Carries everything out until nothing is left; true if anything was.
@@ -236,8 +284,8 @@ impl Node {
             self.on_liveness(now, output);
             did = true;
         }
-        while let Some(output) = self.roles.poll_output() {
-            self.on_roles(now, output);
+        while let Some(way) = self.core.ways.queue.pop_front() {
+            self.on_way(now, way);
             did = true;
         }
         for name in self.groups.keys().cloned().collect::<Vec<_>>() {
@@ -252,15 +300,12 @@ impl Node {
     fn on_news(&mut self, now: Instant, news: News) {
         match news {
             News::Send(to, frame) => self.mesh(to, &Frame::Log(frame)),
-            News::Applied(domain, entry) => {
-                self.note_loss(&domain, entry);
-                self.on_applied(now, *domain);
-            }
-            News::Failed(ticket) => self.roles.handle(now, roles::Input::Failed { ticket }),
+            News::Applied(index, proposal, outcome, domain) => self.on_applied(now, index, proposal, outcome, *domain),
+            News::Failed(ticket, why) => self.core(now, Some(In::Failed { ticket, why })),
             News::Leader(leader) => {
                 let term = self.log.handle().metrics().term;
-                self.out.push(SimOutput::Note(format!("{} finds {} leading in term {term}", self.me, leader.map_or_else(|| "nobody".to_owned(), |l| l.to_string()))));
-                self.roles.handle(now, roles::Input::Leader(leader));
+                self.out.push(SimOutput::Note(format!("finds {} leading in term {term}", leader.map_or_else(|| "nobody".to_owned(), |l| l.to_string()))));
+                self.core(now, Some(In::Leader(leader)));
             }
             News::Logged(about) => {
                 for (node, index) in about {
@@ -272,26 +317,31 @@ impl Node {
     }
 
     /// Every complete copy of a group was gone, and the domain says so by starting it again.
-    fn note_loss(&mut self, domain: &Domain, entry: Option<Entry>) {
-        let Some(Entry::Start { group, .. }) = entry else { return };
-        let Some(epoch) = domain.groups.get(&group).map(|r| r.epoch).filter(|e| e.0 > 1) else { return };
-        self.out.push(SimOutput::Observe(Observation::Lost { group, epoch }));
+    fn note_loss(&mut self, domain: &Domain, entry: &Entry) {
+        let Entry::Start { group, .. } = entry else { return };
+        let Some(epoch) = domain.groups.get(group).map(|r| r.epoch).filter(|e| e.0 > 1) else { return };
+        self.out.push(SimOutput::Observe(Observation::Lost { group: group.clone(), epoch }));
     }
 
-    fn on_applied(&mut self, now: Instant, domain: Domain) {
-        self.domain = Arc::new(domain);
-        let rows = standing(&self.domain, self.me, self.life);
-        self.liveness.handle(now, liveness::Input::Applied { index: self.domain.applied, standing: &rows });
-        self.roles.handle(now, roles::Input::Applied(Arc::clone(&self.domain)));
-        let Some(me) = self.roles.member() else { return };
-        let domain = Arc::clone(&self.domain);
+    fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Domain) {
+        if let Some(proposal) = proposal.as_ref().filter(|_| outcome.is_ok()) {
+            self.note_loss(&domain, &proposal.entry);
+        }
+        let domain = Arc::new(domain);
+        self.domain = Arc::clone(&domain);
+        let rows = standing(&domain, self.me, self.life);
+        self.liveness.handle(now, liveness::Input::Applied { index: domain.applied, standing: &rows });
+        self.core(now, Some(In::Applied { index, proposal, outcome, domain: Arc::clone(&domain) }));
+        let Some(me) = self.core.roles.member() else { return };
         let me_node = self.me;
         for config in domain.config.groups().filter(|g| g.candidates.contains(&me_node)) {
+            let is_service = domain.config.service(&config.name).is_some();
             let is_new = !self.groups.contains_key(&config.name);
             let group = self.groups.entry(config.name.clone()).or_insert_with(|| Group {
                 copy: GroupCopy::new(me, CopyConfig::from(&config)),
-                app: App::default(),
+                app: is_service.then(App::default),
                 is_open: false,
+                epoch: Epoch(0),
             });
             if is_new {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Lease(self.has_lease));
@@ -300,21 +350,8 @@ impl Node {
             if let Some(row) = domain.groups.get(&config.name) {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Row(row));
             }
-            if is_new {
-                let cause = self.event(None);
-                self.roles.handle(now, roles::Input::Unit { group: config.name.clone(), unit: Unit::Ready, cause });
-            }
-        }
-        self.tell_reach(now);
-    }
-
-    /// The copies hear who can be reached.
-    fn tell_reach(&mut self, now: Instant) {
-        for (node, lost) in &self.lost {
-            let Some(member) = self.domain.member(*node) else { continue };
-            for group in self.groups.values_mut() {
-                let input = if *lost { sixnines_checkpoint::Input::Unreachable(member) } else { sixnines_checkpoint::Input::Reachable(member) };
-                feed(&mut group.copy, now, input);
+            if is_new && is_service {
+                self.core(now, Some(In::Unit { group: config.name.clone(), unit: Unit::Ready, why: "connected".to_owned() }));
             }
         }
     }
@@ -332,56 +369,94 @@ impl Node {
                     self.out.push(SimOutput::Gate { group: name.clone(), until });
                 }
             }
-            liveness::Output::Verdict { node, was, now: verdict, .. } => {
-                self.out.push(SimOutput::Note(format!("holds {node} for {}, no longer {}", verdict.as_str(), was.as_str())));
-                let cause = self.event(None);
-                self.lost.insert(node, verdict.is_lost());
-                self.roles.handle(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
-                self.tell_reach(now);
+            other => {
+                if let liveness::Output::Verdict { node, was, now: verdict, .. } = &other {
+                    self.out.push(SimOutput::Note(format!("holds {node} for {}, no longer {}", verdict.as_str(), was.as_str())));
+                }
+                self.core(now, Some(In::Liveness(LivenessNews::Output(other))));
             }
-            liveness::Output::Release(release) => self.roles.handle(now, roles::Input::Release(release)),
-            liveness::Output::Link { .. } | liveness::Output::Paused(_) => {}
         }
     }
 
-    fn on_roles(&mut self, now: Instant, output: roles::Output) {
-        match output {
-            roles::Output::Propose { ticket, entry, cause } => {
-                self.out.push(SimOutput::Note(format!("proposes {entry:?}")));
-                self.log.handle().propose(Proposal { by: self.me, ticket, cause, entry });
+    fn on_way(&mut self, now: Instant, way: Way) {
+        use sixnines_checkpoint::Input;
+        match way {
+            Way::Propose(proposal) => {
+                self.out.push(SimOutput::Note(format!("proposes {:?}", proposal.entry)));
+                self.log.handle().propose(proposal);
             }
-            roles::Output::Role { group, role } => self.on_role(&group, role),
-            roles::Output::Replicas { group, nodes } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    feed(&mut group.copy, now, sixnines_checkpoint::Input::Prefer(nodes));
-                }
-            }
-            roles::Output::Quiesce { group, to, .. } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    feed(&mut group.copy, now, sixnines_checkpoint::Input::Quiesce(to));
-                }
-            }
-            roles::Output::Resume { group, .. } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    feed(&mut group.copy, now, sixnines_checkpoint::Input::Unquiesce);
-                }
-            }
-            roles::Output::Relinquish { group, epoch } => {
+            Way::Role(group, role) => self.on_role(&group, role),
+            Way::Relinquish(group, epoch) => {
                 self.close(&group);
-                self.roles.handle(now, roles::Input::Silenced { group, epoch });
+                self.core(now, Some(In::Silenced { group, epoch }));
             }
-            roles::Output::Offer { group } => {
+            Way::Drive(group, drives) => self.out.push(SimOutput::Drive { group, drives }),
+            // Only under a lease (protocol 4.4), as the daemon's doors do it.
+            Way::Act(request) if now >= self.lease => {
+                let outcome = Outcome::Refused("suspended".to_owned());
+                self.core(now, Some(In::Outcome { request: request.id, outcome }));
+            }
+            Way::Act(request) => self.out.push(SimOutput::Act(request)),
+            Way::Reach(member, is_reachable) => {
+                for group in self.groups.values_mut() {
+                    feed(&mut group.copy, now, if is_reachable { Input::Reachable(member) } else { Input::Unreachable(member) });
+                }
+            }
+            Way::Prefer(group, nodes) => self.copy(now, &group, Input::Prefer(nodes)),
+            Way::Quiesce(group, to) => self.copy(now, &group, Input::Quiesce(to)),
+            Way::Resume(group) => {
+                self.copy(now, &group, Input::Unquiesce);
+                self.own_again(now, &group);
+            }
+            Way::Offer(group) => {
                 let Some(offer) = self.groups.get_mut(&group).and_then(|g| g.copy.offer()) else { return };
-                self.roles.handle(now, roles::Input::Offered { group, offer });
+                self.core(now, Some(In::Offered { group, offer }));
             }
-            roles::Output::Tell { to, told } => self.mesh(to, &Frame::Told(told)),
-            roles::Output::TransferLeader { to } => self.log.handle().transfer_leader(to),
-            roles::Output::Campaign { against } => {
-                self.out.push(SimOutput::Note(format!("{} campaigns against {against}", self.me)));
+            Way::Save(group, key, bytes) => self.save(now, &group, &key, bytes),
+            Way::Tell(to, told) => self.mesh(to, &Frame::Told(told)),
+            Way::Forward(to, command) => self.mesh(to, &Frame::Command(command)),
+            Way::Publish(event, to) => {
+                if event.id.node == self.me {
+                    self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
+                }
+                to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
+            }
+            Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
+            Way::TransferLeader(to) => self.log.handle().transfer_leader(to),
+            Way::Campaign(against) => {
+                self.out.push(SimOutput::Note(format!("campaigns against {against}")));
                 self.log.handle().campaign(against);
             }
-            roles::Output::Refused { reason, .. } => self.out.push(SimOutput::Note(reason)),
         }
+    }
+
+    fn copy(&mut self, now: Instant, group: &GroupName, input: sixnines_checkpoint::Input<'_>) {
+        if let Some(group) = self.groups.get_mut(group) {
+            feed(&mut group.copy, now, input);
+        }
+    }
+
+    /// What the owner of a chassis keeps for its successor.
+    fn save(&mut self, now: Instant, name: &GroupName, key: &str, bytes: Option<Vec<u8>>) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_none()) else { return };
+        let op = match bytes {
+            Some(bytes) => Op::Put { key: key.into(), bytes: bytes.into() },
+            None => Op::Delete { key: key.into() },
+        };
+        let write = Write { ticket, epoch: group.epoch, request: None, ops: vec![op], level: Level::default() };
+        feed(&mut group.copy, now, sixnines_checkpoint::Input::Write(write));
+    }
+
+    /// A chassis' copy is the active's: its owner begins, or goes on, with what it holds.
+    fn own_again(&mut self, now: Instant, name: &GroupName) {
+        let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_none()) else { return };
+        let sixnines_checkpoint::Role::Active { epoch, .. } = group.copy.role() else { return };
+        group.epoch = epoch;
+        let text = |key: &sixnines_checkpoint::Bytes| String::from_utf8_lossy(key.as_slice()).into_owned();
+        let saved = group.copy.state().iter().map(|(key, section)| (text(key), section.bytes.as_slice().to_vec())).collect();
+        self.core(now, Some(In::Saved { group: name.clone(), epoch, saved }));
     }
 
     fn on_role(&mut self, name: &GroupName, role: Role) {
@@ -390,16 +465,16 @@ impl Node {
             Role::Standby(epoch) => (epoch, false),
         };
         self.out.push(SimOutput::Observe(Observation::Role { group: name.clone(), epoch, is_active }));
+        let until = self.lease;
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(app) = &mut group.app else { return }; // the owner of a chassis has no address; its sinks see epochs
         if is_active {
-            let until = self.lease;
-            if let Some(group) = self.groups.get_mut(name) {
-                group.is_open = true;
-                group.app.become_active(epoch);
-                self.out.push(SimOutput::Gate { group: name.clone(), until });
-            }
+            group.is_open = true;
+            app.become_active(epoch);
+            self.out.push(SimOutput::Gate { group: name.clone(), until });
         } else {
-            if let Some(group) = self.groups.get_mut(name).filter(|_| self.mutation != Mutation::OldEpochAnswers) {
-                group.app.stop_serving();
+            if self.mutation != Mutation::OldEpochAnswers {
+                app.stop_serving();
             }
             self.close(name);
         }
@@ -409,7 +484,7 @@ impl Node {
         if matches!(self.mutation, Mutation::GateNeverCloses | Mutation::OldEpochAnswers) {
             return;
         }
-        if let Some(group) = self.groups.get_mut(name) {
+        if let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_some()) {
             group.is_open = false;
             self.out.push(SimOutput::Gate { group: name.clone(), until: Instant::ZERO });
         }
@@ -422,25 +497,28 @@ impl Node {
                 self.mesh(to.node, &Frame::Copy { group: name.clone(), bytes });
             }
             Output::Acknowledged { ticket, outcome } => {
-                let answer = self.groups.get_mut(name).and_then(|g| g.app.acknowledged(ticket, outcome));
+                let answer = self.app(name).and_then(|app| app.acknowledged(ticket, outcome));
                 self.answer(name, answer);
             }
             Output::Answered { ticket, answer } => {
-                let answer = self.groups.get_mut(name).and_then(|g| g.app.answered(ticket, &answer));
+                let answer = self.app(name).and_then(|app| app.answered(ticket, &answer));
                 self.answer(name, answer);
             }
-            Output::Propose { version, in_sync } => {
-                self.roles.handle(now, roles::Input::Sync { group: name.clone(), version, in_sync });
-            }
+            Output::Propose { version, in_sync } => self.core(now, Some(In::Sync { group: name.clone(), version, in_sync })),
             Output::Quiesced { .. } => {
-                let Some(Role::Active(epoch)) = self.roles.role(name) else { return };
-                self.roles.handle(now, roles::Input::Quiesced { group: name.clone(), epoch });
+                let Some(Role::Active(epoch)) = self.core.roles.role(name) else { return };
+                self.core(now, Some(In::Quiesced { group: name.clone(), epoch }));
             }
-            Output::Role(_) | Output::QuiesceFailed { .. } | Output::Follow(_) | Output::LossWindow(_) => {}
+            Output::Role(sixnines_checkpoint::Role::Active { .. }) | Output::QuiesceFailed { .. } => self.own_again(now, name),
+            Output::Role(_) | Output::Follow(_) | Output::LossWindow(_) => {}
         }
     }
 
-    fn answer(&mut self, name: &GroupName, answer: Option<(sixnines_core::ids::Epoch, sixnines_hwsim::domain::Answer)>) {
+    fn app(&mut self, name: &GroupName) -> Option<&mut App> {
+        self.groups.get_mut(name)?.app.as_mut()
+    }
+
+    fn answer(&mut self, name: &GroupName, answer: Option<(Epoch, sixnines_hwsim::domain::Answer)>) {
         if let Some((epoch, answer)) = answer {
             self.out.push(SimOutput::Answer { group: name.clone(), epoch, answer });
         }
@@ -450,17 +528,11 @@ impl Node {
         let bytes = postcard::to_allocvec(frame).expect("a frame in memory has an encoding");
         self.out.push(SimOutput::Send { to, link: None, door: Door::Mesh, bytes });
     }
+}
 
-    /// Numbers an event of this node.
-    fn event(&mut self, cause: Option<EventId>) -> EventId {
-        self.events += 1;
-        let incarnation = self.roles.member().map(|m| m.incarnation).unwrap_or_default();
-        // Before it has joined a node's events bear its life's number, which nobody else has drawn.
-        let sequence = if incarnation.0 == 0 { self.life ^ self.events } else { self.events };
-        let id = EventId { node: self.me, incarnation, sequence };
-        self.out.push(SimOutput::Observe(Observation::Event { id, cause }));
-        id
-    }
+/// All nodes share the world's wall time, as NTP would have it: here, whatever their clocks show.
+fn wall(now: Instant) -> WallTime {
+    WallTime(1_700_000_000_000_000_000 + now.as_nanos())
 }
 
 /// One input leads to so many rounds of outputs at most; more are two machines that keep each other busy.
@@ -488,9 +560,20 @@ impl SimNode for Node {
 
     fn next_wake(&self, now: Instant) -> Instant {
         let copies = self.groups.values().filter_map(|g| g.copy.poll_timeout());
-        let apps = self.groups.values().filter_map(|g| g.app.back_at);
+        let apps = self.groups.values().filter_map(|g| g.app.as_ref()?.back_at);
         let lease = (now < self.lease).then_some(self.lease);
-        let machines = [Some(self.liveness.poll_timeout()), self.roles.poll_timeout(), self.log.next_wake(), lease];
+        let machines = [Some(self.liveness.poll_timeout()), self.core.poll_timeout(), self.log.next_wake(), lease];
         copies.chain(apps).chain(machines.into_iter().flatten()).min().expect("liveness always has a deadline")
+    }
+
+    /// What this life has journalled comes to the same decisions again.
+    fn prove_journal(&self) -> Result<(), String> {
+        let Some(engine) = &self.core.engine else { return Ok(()) };
+        let report = replay(&self.core.ways.journal, None).map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
+        match report.diverged {
+            Some(d) => Err(format!("a replay of the journal of {} comes to something else at input {}", self.me, d.input)),
+            None if report.engine.hash() != engine.hash() => Err(format!("a replay of the journal of {} ends elsewhere", self.me)),
+            None => Ok(()),
+        }
     }
 }

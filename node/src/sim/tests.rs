@@ -44,7 +44,7 @@ fn the_same_seed_gives_the_same_trace() {
 /// Each rule taken out must be noticed, or the seeds above prove nothing.
 #[test]
 fn every_broken_rule_is_found() {
-    for mutation in [Mutation::GateNeverCloses, Mutation::OldEpochAnswers, Mutation::AcknowledgesAlone] {
+    for mutation in [Mutation::GateNeverCloses, Mutation::OldEpochAnswers, Mutation::AcknowledgesAlone, Mutation::ShelvesObeyAnybody] {
         let found = (1..=40).find(|seed| run(*seed, &Plan { mutation, faults: FAULTS }).failure.is_some());
         assert!(found.is_some(), "{mutation:?} goes unnoticed in 40 seeds");
     }

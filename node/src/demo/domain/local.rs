@@ -115,8 +115,21 @@ fn status(reply: Reply) -> anyhow::Result<Status> {
 }
 
 impl Domain for Local {
+    /// From a node that is in touch with a majority, if there is one: who is cut off knows only what was.
     fn status(&mut self) -> anyhow::Result<Status> {
-        status(self.ask(&Call::Status)?)
+        let mut last = Err(anyhow::anyhow!("there is no node to ask"));
+        for turn in 0..self.nodes.len() {
+            let index = (self.preferred.get() + turn) % self.nodes.len();
+            let answer = self.ask_one(index, &Call::Status);
+            if let Ok(Reply::Status(seen)) = &answer
+                && seen.nodes.iter().filter(|n| n.state == "up").count() * 2 > seen.nodes.len()
+            {
+                self.preferred.set(index);
+                return status(answer?);
+            }
+            last = answer.and_then(status);
+        }
+        last
     }
 
     fn status_of(&mut self, node: &str) -> anyhow::Result<Status> {

@@ -1,13 +1,16 @@
-//! The core loop: one thread that owns the objects, the policies and the role machine of this node.
+//! The core loop: it owns the objects, the policies and the role machine of this node.
 //!
-//! It takes one input at a time, in order, and gives orders to the other parts; it never waits for any of them, nor for a disk. What liveness
-//! and the control log say becomes a fact of an object first, so that every step of a takeover is an event with a cause.
+//! A machine of machines: it takes one input at a time, in order, with the time, and gives orders by its [`Ways`]; it never waits for any of
+//! them, nor for a disk, and reads no clock. What liveness and the control log say becomes a fact of an object first, so that every step of a
+//! takeover is an event with a cause. The daemon runs it on a thread of its own (`daemon/core_thread.rs`), the simulator in virtual time.
+
+pub(crate) mod answers;
+pub(crate) mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
 use sixnines_core::bundle::{Compiled, compile_bundle};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
@@ -15,18 +18,17 @@ use sixnines_core::engine::{self, Barrier, Command, Control, ControlAction, Engi
 use sixnines_core::event::Event;
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
-use sixnines_core::time::Instant;
+use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
-use sixnines_discs::liveness::shell::{News as LivenessNews, Turns};
-use sixnines_discs::liveness::{self, Part, Verdict};
+use sixnines_discs::liveness::shell::News as LivenessNews;
+use sixnines_discs::liveness::{self, Verdict};
 use sixnines_discs::mesh::Fault;
-use sixnines_drivers::clock;
 
-use super::answers::Ask;
-use super::doors::Doors;
+use answers::Ask;
+use ways::Ways;
 
 /// What the core loop is told.
-pub(super) enum In {
+pub(crate) enum In {
     Liveness(LivenessNews),
     Applied { index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Arc<Domain> },
     Leader(Option<NodeId>),
@@ -65,7 +67,7 @@ pub(super) enum In {
 
 /// What was found when the gate was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum GateState {
+pub(crate) enum GateState {
     /// All is in its place.
     Whole,
     /// Somebody had taken so many pieces away; they were put back.
@@ -75,22 +77,24 @@ pub(super) enum GateState {
 }
 
 /// The loop's state.
-pub(super) struct CoreLoop {
-    pub(super) me: NodeId,
-    pub(super) roles: Roles,
-    pub(super) domain: Arc<Domain>,
+pub(crate) struct CoreLoop<W> {
+    pub(crate) me: NodeId,
+    pub(crate) roles: Roles,
+    pub(crate) domain: Arc<Domain>,
     /// None until this node's `Joined` has been applied: before, nothing it says has a number.
-    pub(super) engine: Option<Engine>,
-    pub(super) doors: Doors,
-    pub(super) leader: Option<NodeId>,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) ways: W,
+    /// Of the last input; it goes into stamps.
+    pub(crate) wall: WallTime,
+    pub(crate) leader: Option<NodeId>,
     /// The life in which each peer was last reached.
     lives: BTreeMap<NodeId, u64>,
-    pub(super) verdicts: BTreeMap<NodeId, Verdict>,
-    pub(super) links: BTreeMap<NodeId, Vec<bool>>,
-    pub(super) units: BTreeMap<GroupName, Unit>,
+    /// The lease is over: whatever is active here says nothing.
+    pub(crate) is_suspended: bool,
+    pub(crate) verdicts: BTreeMap<NodeId, Verdict>,
+    pub(crate) links: BTreeMap<NodeId, Vec<bool>>,
+    pub(crate) units: BTreeMap<GroupName, Unit>,
     compiled: Option<(Version, Arc<Compiled>)>,
-    turns: Arc<Turns>,
-    inbox: Receiver<In>,
     tokens: u64,
     recorded: Option<(u64, EventId)>,
     /// The event by which a group's role last changed here.
@@ -98,30 +102,28 @@ pub(super) struct CoreLoop {
     /// When the last fault of the mesh is past, if nothing more comes.
     mesh_quiet_at: Option<Instant>,
     /// Operators who wait for what becomes of a wish, by its event.
-    pub(super) wishes: Vec<super::answers::WaitingWish>,
+    pub(crate) wishes: Vec<answers::WaitingWish>,
 }
 
 /// A fault of the mesh that goes on is reported every 10 s.
 const MESH_QUIET: Duration = Duration::from_secs(30);
-/// The loop turns at least so often, idle or not: several times within the patience of whoever watches it (protocol 5.3).
-const TURN: Duration = Duration::from_millis(40);
 
-impl CoreLoop {
-    pub(super) fn new(me: NodeId, life: u64, doors: Doors, turns: Arc<Turns>, inbox: Receiver<In>) -> Self {
+impl<W: Ways> CoreLoop<W> {
+    pub(crate) fn new(me: NodeId, life: u64, ways: W) -> Self {
         Self {
             me,
             roles: Roles::new(me, life),
             domain: Arc::default(),
             engine: None,
-            doors,
+            ways,
+            wall: WallTime::default(),
             leader: None,
             lives: BTreeMap::new(),
+            is_suspended: true,
             verdicts: BTreeMap::new(),
             links: BTreeMap::new(),
             units: BTreeMap::new(),
             compiled: None,
-            turns,
-            inbox,
             tokens: 0,
             recorded: None,
             role_causes: BTreeMap::new(),
@@ -130,30 +132,19 @@ impl CoreLoop {
         }
     }
 
-    /// Runs until [`In::Stop`], or until everybody who could say so is gone.
-    pub(super) fn run(mut self) {
-        loop {
-            self.turns.turn(Part::CoreLoop);
-            let now = clock::boot_now();
-            let due = [self.roles.poll_timeout(), self.engine.as_ref().and_then(Engine::poll_timeout)].into_iter().flatten().min();
-            let wait = due.map_or(TURN, |at| at.since(now).min(TURN));
-            match self.inbox.recv_timeout(wait) {
-                Ok(In::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(input) => self.take(clock::boot_now(), input),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            self.fire_timers(clock::boot_now());
-            self.begin_segment();
+    /// Takes one input, and whatever is due by then.
+    pub(crate) fn handle(&mut self, now: Instant, wall: WallTime, input: Option<In>) {
+        self.wall = wall;
+        if let Some(input) = input {
+            self.take(now, input);
         }
+        self.fire_timers(now);
     }
 
-    /// Here, between two inputs, a snapshot holds all that was journalled before and nothing of what comes after.
-    fn begin_segment(&mut self) {
-        if self.doors.journal.wants_segment()
-            && let Some(engine) = &self.engine
-        {
-            self.doors.journal.begin(engine.begin_segment());
-        }
+    /// When something is due although nothing comes in.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let engine = self.engine.as_ref().and_then(Engine::poll_timeout);
+        [self.roles.poll_timeout(), engine, self.mesh_quiet_at].into_iter().flatten().min()
     }
 
     fn fire_timers(&mut self, now: Instant) {
@@ -186,12 +177,12 @@ impl CoreLoop {
             In::Peer { node, life } => {
                 let is_new = self.lives.insert(node, life) != Some(life);
                 if is_new && self.engine.is_some() {
-                    self.doors.subscribe(node);
+                    self.ways.subscribe(node);
                 }
             }
             In::Subscribed { from, patterns } => {
                 let levels = self.engine.as_ref().map(|e| e.levels(&patterns)).unwrap_or_default();
-                self.doors.subscribed(from, patterns, &levels);
+                self.ways.subscribed(from, patterns, &levels);
             }
             In::Remote(event) => self.feed_engine(now, engine::Input::Remote(Arc::from(event))),
             In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
@@ -210,7 +201,7 @@ impl CoreLoop {
             In::Gate(state) => self.on_gate(now, state),
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
             In::Journal(news) => self.on_journal(now, news),
-            In::JournalTriesAgain => self.doors.journal.try_again(),
+            In::JournalTriesAgain => self.ways.journal_again(),
             In::Stop => {}
         }
     }
@@ -228,7 +219,7 @@ impl CoreLoop {
                 let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
                 if let Some(member) = self.domain.member(node) {
-                    self.doors.checkpoints.reach(member, !verdict.is_lost());
+                    self.ways.reach(member, !verdict.is_lost());
                 }
             }
             LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),
@@ -239,12 +230,13 @@ impl CoreLoop {
                     links.resize(index + 1, false);
                 }
                 links[index] = up;
-                self.doors.link(node, link, up);
+                self.ways.link(node, link, up);
                 tracing::info!(%node, %link, up, "link");
             }
             LivenessNews::Output(liveness::Output::Paused(late)) => tracing::debug!(?late, "this node was not scheduled"),
             LivenessNews::Output(liveness::Output::Send { .. } | liveness::Output::Lease(_)) => {}
             LivenessNews::Suspended(suspended) => {
+                self.is_suspended = suspended;
                 let why = if suspended { "the lease is over" } else { "the lease runs" };
                 let cause = self.observe(now, &node_object(self.me), "lease", Some(Value::Text(why.into())), Quality::Good, None, "", false);
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
@@ -290,7 +282,7 @@ impl CoreLoop {
         let before = std::mem::replace(&mut self.domain, Arc::clone(&domain));
         self.follow_configuration(now, &before);
         self.feed_roles(now, roles::Input::Applied(Arc::clone(&domain)));
-        self.follow_membership();
+        self.follow_membership(now);
         let cause = proposal.and_then(|p| p.cause);
         for (name, row) in &domain.groups {
             if before.groups.get(name) != Some(row) {
@@ -304,7 +296,7 @@ impl CoreLoop {
 
     fn follow_configuration(&mut self, now: Instant, before: &Domain) {
         if before.config_version != self.domain.config_version {
-            self.doors.configured(&self.domain.config);
+            self.ways.configured(&self.domain.config);
         }
         if before.bundle_version != self.domain.bundle_version || self.compiled.is_none() {
             match compile_bundle(&self.domain.bundle) {
@@ -329,18 +321,18 @@ impl CoreLoop {
     }
 
     /// Called once this node's own life has begun.
-    fn follow_membership(&mut self) {
+    fn follow_membership(&mut self, now: Instant) {
         let Some(me) = self.roles.member() else { return };
         if self.engine.is_none() {
             self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }));
             tracing::info!(member = %me, "joined");
             for peer in self.lives.keys().copied().collect::<Vec<_>>() {
-                self.doors.subscribe(peer); // not before: what they tell has to find its objects
+                self.ways.subscribe(peer); // not before: what they tell has to find its objects
             }
-            self.give_objects(clock::boot_now());
+            self.give_objects(now);
             let domain = Arc::clone(&self.domain);
             for (name, row) in &domain.groups {
-                self.tell_group(clock::boot_now(), name, row, None, None, "the control log, as this node found it");
+                self.tell_group(now, name, row, None, None, "the control log, as this node found it");
             }
         }
     }
@@ -378,7 +370,7 @@ impl CoreLoop {
         let is_mine = active.is_some() && active == self.roles.member();
         if !is_mine {
             self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active });
-            self.doors.drive(name, None);
+            self.ways.drive(name, None);
         } else if self.domain.config.service(name).is_some() {
             self.feed_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
         }
@@ -389,7 +381,7 @@ impl CoreLoop {
     fn stop_owning(&mut self, now: Instant, name: &GroupName, epoch: Epoch) {
         if self.domain.config.service(name).is_none() {
             self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active: None });
-            self.doors.drive(name, None);
+            self.ways.drive(name, None);
         }
     }
 
@@ -398,7 +390,7 @@ impl CoreLoop {
             return;
         }
         self.feed_engine(now, engine::Input::Owner { group: group.clone(), epoch, saved });
-        self.doors.drive(&group, Some(epoch));
+        self.ways.drive(&group, Some(epoch));
     }
 
     fn on_unit(&mut self, now: Instant, group: GroupName, unit: Unit, why: &str) {
@@ -421,7 +413,7 @@ impl CoreLoop {
 
     /// Makes a fact of something seen, and gives the event that it became.
     #[expect(clippy::too_many_arguments, reason = "the fields of one fact, in the order in which people say them")]
-    pub(super) fn observe(&mut self, now: Instant, object: &str, attribute: &str, value: Option<Value>, quality: Quality, cause: Option<EventId>, why: &str, shared: bool) -> EventId {
+    pub(crate) fn observe(&mut self, now: Instant, object: &str, attribute: &str, value: Option<Value>, quality: Quality, cause: Option<EventId>, why: &str, shared: bool) -> EventId {
         self.tokens += 1;
         let token = self.tokens;
         self.recorded = None;
@@ -433,9 +425,10 @@ impl CoreLoop {
         }
     }
 
-    pub(super) fn feed_engine(&mut self, now: Instant, input: engine::Input) {
+    pub(crate) fn feed_engine(&mut self, now: Instant, input: engine::Input) {
+        let wall = self.wall;
         let Some(engine) = &mut self.engine else { return };
-        engine.handle(now, clock::wall_now(), input);
+        engine.handle(now, wall, input);
         while let Some(output) = self.engine.as_mut().and_then(Engine::poll_output) {
             self.carry_out(now, output);
         }
@@ -443,11 +436,11 @@ impl CoreLoop {
 
     fn carry_out(&mut self, now: Instant, output: engine::Output) {
         match output {
-            engine::Output::Event(event) => self.doors.publish(self.me, &event),
-            engine::Output::Journal(record) => self.doors.journal.keep(record),
+            engine::Output::Event(event) => self.ways.publish(self.me, &event),
+            engine::Output::Journal(record) => self.ways.journal(record),
             engine::Output::Act { request, after } => self.act(request, after),
             engine::Output::Control(action) => self.on_control(now, action),
-            engine::Output::Save { group, key, bytes } => self.doors.checkpoints.save(&group, &key, bytes),
+            engine::Output::Save { group, key, bytes } => self.ways.save(&group, &key, bytes),
             engine::Output::Reply { id, result } => self.reply(id, result),
             engine::Output::Forward { group, command } => self.forward(now, group.as_ref(), command),
             engine::Output::Recorded { token, event } => self.recorded = Some((token, event)),
@@ -456,9 +449,9 @@ impl CoreLoop {
 
     fn act(&mut self, request: Request, after: Barrier) {
         if after == Barrier::Replicated {
-            self.doors.journal.sync();
+            self.ways.sync_journal();
         }
-        self.doors.act(request);
+        self.ways.act(request);
     }
 
     fn on_control(&mut self, now: Instant, action: ControlAction) {
@@ -474,13 +467,13 @@ impl CoreLoop {
         let owner = group.and_then(|g| self.domain.groups.get(g)).and_then(|r| r.active).map(|m| m.node);
         let owner = owner.or_else(|| self.engine.as_ref()?.owner_of(command.body.object().as_str()));
         match owner {
-            Some(node) if node != self.me => self.doors.forward(node, &command),
+            Some(node) if node != self.me => self.ways.forward(node, &command),
             Some(_) => self.feed_engine(now, engine::Input::Command(command)),
             None => tracing::warn!(object = %command.body.object(), "nobody owns what a policy wants to change"),
         }
     }
 
-    pub(super) fn feed_roles(&mut self, now: Instant, input: roles::Input) {
+    pub(crate) fn feed_roles(&mut self, now: Instant, input: roles::Input) {
         self.roles.handle(now, input);
         while let Some(output) = self.roles.poll_output() {
             self.on_role_output(now, output);
@@ -492,32 +485,32 @@ impl CoreLoop {
             roles::Output::Propose { ticket, entry, cause } => {
                 tracing::debug!(ticket, ?entry, "propose");
                 let cause = cause.filter(|c| c.sequence != 0);
-                self.doors.log.propose(Proposal { by: self.me, ticket, cause, entry });
+                self.ways.propose(Proposal { by: self.me, ticket, cause, entry });
             }
             roles::Output::Role { group, role } => {
                 tracing::info!(%group, ?role, "role");
-                self.doors.role(&group, role);
+                self.ways.role(&group, role);
             }
-            roles::Output::Replicas { group, nodes } => self.doors.checkpoints.prefer(&group, nodes),
+            roles::Output::Replicas { group, nodes } => self.ways.prefer(&group, nodes),
             roles::Output::Quiesce { group, epoch, to } => {
                 self.stop_owning(now, &group, epoch);
-                self.doors.checkpoints.quiesce(&group, epoch, to);
+                self.ways.quiesce(&group, epoch, to);
             }
-            roles::Output::Resume { group, epoch } => self.doors.checkpoints.resume(&group, epoch),
+            roles::Output::Resume { group, epoch } => self.ways.resume(&group, epoch),
             roles::Output::Relinquish { group, epoch } => {
                 tracing::info!(%group, %epoch, "relinquishes");
                 self.stop_owning(now, &group, epoch);
-                self.doors.relinquish(&group, epoch);
+                self.ways.relinquish(&group, epoch);
             }
-            roles::Output::Offer { group } => self.doors.checkpoints.offer(&group),
-            roles::Output::Tell { to, told } => self.doors.tell(to, &told),
+            roles::Output::Offer { group } => self.ways.offer(&group),
+            roles::Output::Tell { to, told } => self.ways.tell(to, &told),
             roles::Output::TransferLeader { to } => {
                 tracing::info!(%to, "hands the control log's leadership over");
-                self.doors.log.transfer_leader(to);
+                self.ways.transfer_leader(to);
             }
             roles::Output::Campaign { against } => {
                 tracing::info!(%against, "campaigns for the control log's leadership");
-                self.doors.log.campaign(against);
+                self.ways.campaign(against);
             }
             roles::Output::Refused { cause, reason } => self.refused(now, cause, &reason),
         }
@@ -527,11 +520,11 @@ impl CoreLoop {
 /// The last so many events can be asked about.
 const HISTORY_MAX: usize = 20_000;
 
-pub(super) fn node_object(node: NodeId) -> String {
+pub(crate) fn node_object(node: NodeId) -> String {
     format!("/nodes/{node}")
 }
 
-pub(super) fn word(text: &str) -> Value {
+pub(crate) fn word(text: &str) -> Value {
     Value::Enum(text.into())
 }
 

@@ -18,27 +18,27 @@ use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Quality, Value};
 use sixnines_core::world::Object;
 use sixnines_discs::liveness::Verdict;
-use sixnines_drivers::clock;
 
-use super::core_loop::{CoreLoop, node_object};
+use super::ways::Ways;
+use super::{CoreLoop, node_object};
 use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
 
 /// A question on its way to the core loop.
-pub(super) struct Ask {
-    pub(super) call: Call,
-    pub(super) principal: Principal,
-    pub(super) reply: Sender<Reply>,
+pub(crate) struct Ask {
+    pub(crate) call: Call,
+    pub(crate) principal: Principal,
+    pub(crate) reply: Sender<Reply>,
 }
 
 /// Somebody who follows events.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     pattern: Pattern,
     reply: Sender<Reply>,
 }
 
 impl Watcher {
     /// False when nobody reads any more.
-    pub(super) fn tell(&self, event: &Arc<Event>) -> bool {
+    pub(crate) fn tell(&self, event: &Arc<Event>) -> bool {
         if !self.pattern.matches(event.object.as_str()) {
             return true;
         }
@@ -50,7 +50,7 @@ impl Watcher {
 }
 
 /// An operator who waits for a role to move, or for an entry to be applied.
-pub(super) struct WaitingWish {
+pub(crate) struct WaitingWish {
     until: Instant,
     reply: Sender<Reply>,
     waits_for: WaitsFor,
@@ -67,18 +67,18 @@ const ASK_TICKETS: u64 = 1 << 56;
 /// An operator's wish is answered within so long, one way or the other.
 const WISH_MAX: Duration = Duration::from_secs(4);
 
-impl CoreLoop {
-    pub(super) fn answer(&mut self, now: Instant, ask: Ask) {
+impl<W: Ways> CoreLoop<W> {
+    pub(crate) fn answer(&mut self, now: Instant, ask: Ask) {
         let Ask { call, principal, reply } = ask;
         if let Err(refused) = authority::decide(&principal, call.wanted()) {
             return say(&reply, fail("refused", refused.to_string(), 4));
         }
         match call {
-            Call::Status => say(&reply, Reply::Status(Box::new(self.status(now)))),
+            Call::Status => say(&reply, Reply::Status(Box::new(self.status()))),
             Call::List { pattern } => self.list(now, &pattern, &reply),
             Call::Get { name } => self.get(now, &name, &reply),
             Call::Watch { pattern } => match parse(&pattern) {
-                Ok(pattern) => self.doors.watchers.push(Watcher { pattern, reply }),
+                Ok(pattern) => self.ways.watch(Watcher { pattern, reply }),
                 Err(failure) => say(&reply, *failure),
             },
             Call::Events { last, pattern } => self.events(last, &pattern, &reply),
@@ -107,13 +107,14 @@ impl CoreLoop {
         }
     }
 
-    fn status(&self, _now: Instant) -> Status {
+    fn status(&self) -> Status {
+        let (rights, suspensions) = self.ways.standing();
         let domain = &self.domain;
         let is_alive = |node| node == self.me || self.verdicts.get(&node) == Some(&Verdict::Alive);
         let rows = |is_service: bool| -> Vec<ServiceRow> {
             domain.groups.iter().filter(|(name, _)| domain.config.service(name).is_some() == is_service).map(|(name, row)| {
                 let active = row.active.filter(|m| domain.is_current(*m));
-                let is_serving = active.is_some_and(|m| is_alive(m.node));
+                let is_serving = active.is_some_and(|m| is_alive(m.node) && !(m.node == self.me && self.is_suspended));
                 let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && is_alive(m.node)).map(|m| m.node).collect();
                 let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over, 0 acknowledged writes lost", standby[0]) };
                 let wants_standby = domain.config.candidates(name).len() > 1;
@@ -136,7 +137,7 @@ impl CoreLoop {
         Status {
             domain: domain.config.domain.clone(),
             node: self.me,
-            at: clock_text(clock::wall_now()),
+            at: clock_text(self.wall),
             profile: domain.config.profile.word().to_owned(),
             is_serving: services.iter().all(|r| r.is_serving) && domain.config_version.0 > 0,
             is_redundant: is_redundant && domain.config_version.0 > 0,
@@ -146,8 +147,8 @@ impl CoreLoop {
             alarms,
             log: LogRow { leader: self.leader, applied: domain.applied.0 },
             policies: domain.bundle_version.0,
-            rights: self.doors.rights.clone(),
-            suspensions: self.doors.liveness.counters().suspensions.load(std::sync::atomic::Ordering::Relaxed),
+            rights,
+            suspensions,
         }
     }
 
@@ -283,7 +284,7 @@ impl CoreLoop {
         let ticket = ASK_TICKETS + now.as_nanos();
         let done = format!("generation {} -> {}. Back: nines policy apply with the former files", expected, expected.0 + 1);
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { ticket, done } });
-        self.doors.log.propose(Proposal { by: self.me, ticket, cause: Some(cause), entry: Entry::Bundle { expected, bundle } });
+        self.ways.propose(Proposal { by: self.me, ticket, cause: Some(cause), entry: Entry::Bundle { expected, bundle } });
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one call")]
@@ -328,7 +329,7 @@ impl CoreLoop {
         self.feed_engine(now, engine::Input::Command(command));
     }
 
-    pub(super) fn reply(&mut self, id: CommandId, result: Result<EventId, CommandError>) {
+    pub(crate) fn reply(&mut self, id: CommandId, result: Result<EventId, CommandError>) {
         let answer = |done: &str| match &result {
             Ok(event) => Reply::Done { text: format!("{done}  ({event})") },
             Err(CommandError::Refused(why)) => fail("refused", why.to_string(), 4),
@@ -352,7 +353,7 @@ impl CoreLoop {
         });
     }
 
-    pub(super) fn settle_wishes(&mut self, now: Instant) {
+    pub(crate) fn settle_wishes(&mut self, now: Instant) {
         if self.wishes.is_empty() {
             return;
         }
@@ -374,7 +375,7 @@ impl CoreLoop {
         });
     }
 
-    pub(super) fn refused(&mut self, _now: Instant, cause: EventId, reason: &str) {
+    pub(crate) fn refused(&mut self, _now: Instant, cause: EventId, reason: &str) {
         tracing::info!(%cause, reason, "refused");
         self.settle(|w| match w {
             WaitsFor::Role { cause: waiting, .. } if *waiting == cause => Some(fail_help("not-possible", reason.to_owned(), "nines status", 4)),
@@ -382,7 +383,7 @@ impl CoreLoop {
         });
     }
 
-    pub(super) fn settle_applied(&mut self, ticket: u64, outcome: &Result<Vec<Change>, Void>) {
+    pub(crate) fn settle_applied(&mut self, ticket: u64, outcome: &Result<Vec<Change>, Void>) {
         self.settle(|w| match w {
             WaitsFor::Entry { ticket: waiting, done } if *waiting == ticket => Some(match outcome {
                 Ok(_) => Reply::Done { text: done.clone() },
@@ -392,7 +393,7 @@ impl CoreLoop {
         });
     }
 
-    pub(super) fn settle_proposal(&mut self, ticket: u64, why: &str) {
+    pub(crate) fn settle_proposal(&mut self, ticket: u64, why: &str) {
         self.settle(|w| match w {
             WaitsFor::Entry { ticket: waiting, .. } if *waiting == ticket => Some(fail("no-quorum", why.to_owned(), 4)),
             _ => None,
@@ -406,7 +407,7 @@ fn say(reply: &Sender<Reply>, what: Reply) {
     }
 }
 
-pub(super) fn fail(code: &str, message: String, exit: u8) -> Reply {
+pub(crate) fn fail(code: &str, message: String, exit: u8) -> Reply {
     Reply::Failed(Failure { code: code.into(), message, help: None, exit })
 }
 

@@ -1,0 +1,86 @@
+//! The ways out of the core loop: to the control log, the peers, the units, the drivers, the journal, whoever watches.
+//!
+//! No call may wait for anyone: what has to wait is done by a task or thread at the other end. In the daemon that is
+//! [`crate::daemon`], in virtual time the simulator's node.
+
+use std::sync::Arc;
+
+use sixnines_core::class::Pattern;
+use sixnines_core::domain::Proposal;
+use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::engine::Command;
+use sixnines_core::event::Event;
+use sixnines_core::ids::{Epoch, GroupName, LinkId, Member, NodeId};
+use sixnines_core::roles::{Role, Told};
+use sixnines_core::value::Request;
+
+use super::answers::Watcher;
+use crate::api::RightRow;
+
+/// See the module.
+pub(crate) trait Ways {
+    // ---- the control log
+
+    /// Asks for an entry; answered by [`super::In::Applied`] or [`super::In::Failed`].
+    fn propose(&mut self, proposal: Proposal);
+    /// Hands its leadership over, if this node has it.
+    fn transfer_leader(&mut self, to: NodeId);
+    /// Campaigns for its leadership: the leader is dead.
+    fn campaign(&mut self, against: NodeId);
+
+    // ---- roles here
+
+    /// What this node is for a service from now on.
+    fn role(&mut self, group: &GroupName, role: Role);
+    /// Nothing of this group leaves the node under this epoch any more; answered by [`super::In::Silenced`].
+    fn relinquish(&mut self, group: &GroupName, epoch: Epoch);
+    /// This node drives a chassis under this epoch, or does not.
+    fn drive(&mut self, group: &GroupName, epoch: Option<Epoch>);
+    /// A request for a driver or a unit; answered by [`super::In::Outcome`].
+    fn act(&mut self, request: Request);
+
+    // ---- checkpoints
+
+    /// A member can be reached, or cannot.
+    fn reach(&mut self, member: Member, is_reachable: bool);
+    /// The nodes that shall hold copies.
+    fn prefer(&mut self, group: &GroupName, nodes: Vec<NodeId>);
+    /// Hand over; answered by [`super::In::Quiesced`].
+    fn quiesce(&mut self, group: &GroupName, epoch: Epoch, to: Member);
+    /// Never mind.
+    fn resume(&mut self, group: &GroupName, epoch: Epoch);
+    /// Say what the copy has; answered by [`super::In::Offered`].
+    fn offer(&mut self, group: &GroupName);
+    /// Keeps something for the successor of a chassis' owner; `None` deletes it.
+    fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>);
+
+    // ---- peers
+
+    /// A word about roles.
+    fn tell(&mut self, to: NodeId, told: &Told);
+    /// A policy here wants something of an object that is owned there.
+    fn forward(&mut self, to: NodeId, command: &Command);
+    /// An event, for whoever wants to hear of it.
+    fn publish(&mut self, me: NodeId, event: &Arc<Event>);
+    /// A peer has begun a life: it is told what this node wants to hear of.
+    fn subscribe(&mut self, peer: NodeId);
+    /// From now on a peer hears of these objects, beginning with how they are.
+    fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]);
+    /// Liveness finds a link good or bad.
+    fn link(&mut self, node: NodeId, link: LinkId, is_up: bool);
+
+    // ---- this node
+
+    /// Another configuration is in force.
+    fn configured(&mut self, config: &DomainConfig);
+    /// A record for the journal.
+    fn journal(&mut self, record: Vec<u8>);
+    /// What was journalled so far shall be on disk soon.
+    fn sync_journal(&mut self);
+    /// The journal's disk may have room again.
+    fn journal_again(&mut self);
+    /// Somebody follows events from now on.
+    fn watch(&mut self, watcher: Watcher);
+    /// The rights that were asked of the operating system, and how often the lease has run out.
+    fn standing(&self) -> (Vec<RightRow>, u64);
+}
