@@ -123,6 +123,7 @@ fn mistakes_in_yaml_are_named_with_their_line() {
     let cases = [
         ("class: fan\nattributes:\n  speed: { type: int, unit: rpm }\n  speed: { type: int }\n", "fan.yaml:4"),
         ("class: fan\nattributes:\n  speed: { typ: int }\n", "fan.yaml:3"),
+        ("class: fan\nattributes:\n  speed: { type: int, unit: furlongs }\n", "unknown-unit"),
         (bomb, "fan.yaml"),
     ];
     for (class, wanted) in cases {
@@ -133,6 +134,31 @@ fn mistakes_in_yaml_are_named_with_their_line() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(wanted), "{said}");
     }
+}
+
+#[test]
+fn an_object_that_is_there_twice_is_named() {
+    let home = tempfile::tempdir().expect("a directory");
+    write(home.path(), "classes/fan.yaml", "class: fan\nattributes:\n  speed: { type: int, unit: rpm }\n");
+    write(home.path(), "objects/shelf.yaml", "objects:\n  /mxp1/fan1: { class: fan }\n");
+    write(home.path(), "objects/another.yaml", "objects:\n  /mxp1/fan1: { class: fan }\n");
+    let output = nines(&["policy", "check", path(home.path())]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("/mxp1/fan1") && said.contains("objects/"), "{said}");
+}
+
+#[test]
+fn a_policy_that_never_ends_is_stopped_told_and_replaced_by_what_the_class_says() {
+    let mut node = Node::start(NO_SERVICE);
+    let policies = node.home.path().join("lab/n1/policies");
+    std::fs::write(policies.join("os.rhai"), "fn on_load(os, change) { loop { } }\nfn on_state(os, change) { }\n").expect("it is written");
+    let applied = node.ask(&["policy", "apply", path(&policies)]);
+    assert!(applied.status.success(), "{}", text(&applied));
+    node.wait_until(|n| text(&n.ask(&["alarms"])).contains("/nodes/n1/os"));
+    let alarms = text(&node.ask(&["alarms"]));
+    assert!(alarms.contains("policy"), "{alarms}");
+    assert!(node.is_alive());
 }
 
 #[test]

@@ -151,6 +151,31 @@ struct Draft {
     body: Body,
 }
 
+impl Draft {
+    fn into_event(self, id: EventId, root: EventId, time: HybridTime) -> Event {
+        Event {
+            id,
+            object: self.object,
+            class: self.class,
+            attribute: self.attribute,
+            old: self.old,
+            new: self.new,
+            quality: self.quality,
+            severity: self.severity,
+            cause: self.cause.id,
+            root,
+            time,
+            received: None,
+            group: self.group,
+            epoch: self.epoch,
+            identity: self.identity,
+            why: self.why,
+            policy: self.policy,
+            body: self.body,
+        }
+    }
+}
+
 impl Engine {
     /// An engine without objects; it gets them with [`Input::Bundle`] and [`Input::Domain`].
     pub fn new(config: Config) -> Self {
@@ -320,30 +345,12 @@ impl Engine {
         self.clock = self.clock.tick(self.wall);
         let id = EventId { node: self.me.node, incarnation: self.me.incarnation, sequence: self.sequence };
         let root = draft.cause.root.or_else(|| self.root_of(draft.cause.id)).unwrap_or(id);
-        let event = Arc::new(Event {
-            id,
-            object: draft.object,
-            class: draft.class,
-            attribute: draft.attribute,
-            old: draft.old,
-            new: draft.new,
-            quality: draft.quality,
-            severity: draft.severity,
-            cause: draft.cause.id,
-            root,
-            time: self.clock,
-            received: None,
-            group: draft.group,
-            epoch: draft.epoch,
-            identity: draft.identity,
-            why: draft.why,
-            policy: draft.policy,
-            body: draft.body,
-        });
+        let (ix, time) = (draft.ix, self.clock);
+        let event = Arc::new(draft.into_event(id, root, time));
         self.absorb(&event);
         self.history.push(event.clone());
-        if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.is_wanted(draft.ix, &event) {
-            self.pending.push_back((draft.ix, event.clone()));
+        if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.is_wanted(ix, &event) {
+            self.pending.push_back((ix, event.clone()));
         }
         self.outputs.push_back(Output::Event(event.clone()));
         event

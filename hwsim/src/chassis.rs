@@ -35,7 +35,7 @@ use std::collections::VecDeque;
 
 use sixnines_core::ids::{AttributeName, ChassisName, ClassName, EventId, GroupName, Identity, ObjectName};
 use sixnines_core::time::{Duration, Instant};
-use sixnines_core::value::{Outcome, Request};
+use sixnines_core::value::{Outcome, Request, Update};
 
 pub use ageing::Ageing;
 pub use board::MState;
@@ -93,6 +93,20 @@ pub struct Named<'a> {
     pub reading: &'a Reading,
     /// The chassis' revision with which the reading changed last.
     pub revision: u64,
+}
+
+impl Named<'_> {
+    /// As a driver reads it.
+    pub fn update(self) -> Update {
+        Update {
+            object: self.object.clone(),
+            attribute: self.attribute.clone(),
+            value: self.reading.value.clone(),
+            quality: self.reading.quality,
+            identity: self.identity.cloned(),
+            cause: self.reading.cause,
+        }
+    }
 }
 
 impl Chassis {

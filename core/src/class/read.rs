@@ -156,7 +156,7 @@ fn read_attribute(
     let mut attribute = Attribute {
         name: AttributeName::new(&key.text),
         kind: Kind::Text,
-        unit: fields.text("unit", out),
+        unit: read_unit(source, &mut fields, out),
         range,
         stale_after: fields.duration("stale_after", out),
         control: fields.flag("control", out),
@@ -202,6 +202,23 @@ fn read_attribute(
     fields.elsewhere(&[("policy", "one level up, beside `class`"), ("operations", "one level up, beside `class`")]);
     fields.finish(out);
     attribute
+}
+
+/// SI units and what telecom equipment counts in, each spelled in one way, so that the readings of two drivers can be compared.
+const UNITS: [&str; 22] =
+    ["%", "°C", "K", "rpm", "W", "Wh", "V", "A", "Hz", "MHz", "bytes", "bytes/s", "packets/s", "ns", "us", "ms", "s", "Pa", "m/s", "m3/s", "dB", "dBm"];
+
+fn read_unit(source: Source<'_>, fields: &mut Fields<'_>, out: &mut Diagnostics) -> Option<String> {
+    let node = fields.take("unit")?;
+    let word = node.scalar().unwrap_or_default();
+    if !UNITS.contains(&word.as_str()) {
+        out.push(
+            Diagnostic::error("unknown-unit", format!("{} is no unit", node.describe()))
+                .at(source, Spot { length: u32::try_from(word.chars().count()).unwrap_or(1), ..node.at })
+                .help(suggestion(&word, UNITS).unwrap_or_else(|| format!("one of {}", UNITS.join(", ")))),
+        );
+    }
+    Some(word)
 }
 
 fn read_kind(source: Source<'_>, key: &Key, fields: &mut Fields<'_>, out: &mut Diagnostics) -> Kind {

@@ -130,3 +130,11 @@ proptest! {
         prop_assert!(class.is_some() || !wrong.is_empty());
     }
 }
+
+#[test]
+fn a_unit_that_nobody_knows_is_refused_with_the_nearest() {
+    let (_, wrong) = read("class: fan\nattributes:\n  speed: { type: int, unit: rmp }\n");
+    let found: Vec<_> = wrong.iter().map(|d| (d.code.as_str(), d.place.as_ref().map_or(0, |p| p.line))).collect();
+    assert_eq!(found, [("unknown-unit", 3)]);
+    assert!(wrong[0].to_string().contains("rpm"), "{}", wrong[0]);
+}

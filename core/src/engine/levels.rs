@@ -53,26 +53,6 @@ impl Engine {
             event.epoch = self.world.object(ix).owned.unwrap_or_default();
             return event;
         }
-        let draft = self.draft(ix, attribute, Cause::NONE, body);
-        Event {
-            id,
-            object: draft.object,
-            class: draft.class,
-            attribute: draft.attribute,
-            old: draft.old,
-            new: draft.new,
-            quality: draft.quality,
-            severity: draft.severity,
-            cause: None,
-            root: id,
-            time: self.clock,
-            received: None,
-            group: draft.group,
-            epoch: draft.epoch,
-            identity: draft.identity,
-            why: draft.why,
-            policy: None,
-            body: draft.body,
-        }
+        self.draft(ix, attribute, Cause::NONE, body).into_event(id, id, self.clock)
     }
 }

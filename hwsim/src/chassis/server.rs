@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sixnines_core::time::Instant;
-use sixnines_core::value::Update;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
@@ -201,15 +200,7 @@ impl Server {
 /// What has changed since a revision; since 0, everything.
 fn news(chassis: &Chassis, at: Instant, since: u64) -> FromChassis {
     let full = since == 0;
-    let update = |named: Named<'_>| Update {
-        object: named.object.clone(),
-        attribute: named.attribute.clone(),
-        value: named.reading.value.clone(),
-        quality: named.reading.quality,
-        identity: named.identity.cloned(),
-        cause: named.reading.cause,
-    };
-    let list = chassis.readings().filter(|named| full || named.revision > since).map(update).collect();
+    let list = chassis.readings().filter(|named| full || named.revision > since).map(Named::update).collect();
     FromChassis::Readings { full, at, list }
 }
 

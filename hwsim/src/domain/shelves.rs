@@ -7,7 +7,7 @@ use sixnines_core::time::Instant;
 use sixnines_core::value::{Outcome, Request, Update, Value};
 
 use super::Truth;
-use crate::chassis::{Chassis, Injection, Plan};
+use crate::chassis::{Chassis, Injection, Named, Plan};
 
 /// All shelves, and who drives which.
 pub(super) struct Shelves {
@@ -64,15 +64,7 @@ impl Shelves {
             let revision = shelf.chassis.revision();
             for (node, told) in shelf.drivers.iter().filter(|(_, told)| **told < revision) {
                 let changed = shelf.chassis.readings().filter(|r| *told == 0 || r.revision > *told);
-                let update = |named: crate::chassis::Named<'_>| Update {
-                    object: named.object.clone(),
-                    attribute: named.attribute.clone(),
-                    value: named.reading.value.clone(),
-                    quality: named.reading.quality,
-                    identity: named.identity.cloned(),
-                    cause: named.reading.cause,
-                };
-                news.push((*node, Readings { chassis: name.clone(), revision, list: changed.map(update).collect() }));
+                news.push((*node, Readings { chassis: name.clone(), revision, list: changed.map(Named::update).collect() }));
             }
         }
         news

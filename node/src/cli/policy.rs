@@ -36,7 +36,7 @@ pub(crate) fn check(dir: &Path, json: bool) -> ExitCode {
         for diagnostic in &diagnostics {
             println!("{diagnostic}");
         }
-        println!("{count} files, {} remarks: {}", diagnostics.len(), if is_good { "good" } else { "nothing would be loaded" });
+        println!("{count} files, {} {}: {}", diagnostics.len(), if diagnostics.len() == 1 { "remark" } else { "remarks" }, if is_good { "good" } else { "nothing would be loaded" });
     }
     if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
