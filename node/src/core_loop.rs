@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sixnines_core::authority::AccessRole;
 use sixnines_core::bundle::{Compiled, compile_bundle};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
-use sixnines_core::engine::{self, Barrier, Command, Control, ControlAction, Engine, Fact};
+use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
@@ -53,6 +54,8 @@ pub(crate) enum In {
     /// The set that the active lists has to change.
     Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
     Forwarded { from: NodeId, command: Command },
+    /// What became of a command that was forwarded to its object's owner.
+    Answered { id: CommandId, result: Result<EventId, CommandError> },
     Ask(Ask),
     /// The gate is whole again, or was not.
     Gate(GateState),
@@ -101,10 +104,14 @@ pub(crate) struct CoreLoop<W> {
     role_causes: BTreeMap<GroupName, EventId>,
     /// When the last fault of the mesh is past, if nothing more comes.
     mesh_quiet_at: Option<Instant>,
+    /// The nodes that forwarded commands which are not answered yet.
+    asked_by: BTreeMap<CommandId, NodeId>,
     /// Operators who wait for what becomes of a wish, by its event.
     pub(crate) wishes: Vec<answers::WaitingWish>,
 }
 
+/// Forwarded commands that wait for their answer; at the bound the oldest one's asker finds out by its own time-out.
+const ASKED_MAX: usize = 1024;
 /// A fault of the mesh that goes on is reported every 10 s.
 const MESH_QUIET: Duration = Duration::from_secs(30);
 
@@ -128,6 +135,7 @@ impl<W: Ways> CoreLoop<W> {
             recorded: None,
             role_causes: BTreeMap::new(),
             mesh_quiet_at: None,
+            asked_by: BTreeMap::new(),
             wishes: Vec::new(),
         }
     }
@@ -193,10 +201,8 @@ impl<W: Ways> CoreLoop<W> {
             In::Offered { group, offer } => self.feed_roles(now, roles::Input::Offered { group, offer }),
             In::Saved { group, epoch, saved } => self.on_saved(now, group, epoch, saved),
             In::Sync { group, version, in_sync } => self.feed_roles(now, roles::Input::Sync { group, version, in_sync }),
-            In::Forwarded { from, command } => {
-                tracing::debug!(%from, ?command, "a policy elsewhere asks");
-                self.feed_engine(now, engine::Input::Command(command));
-            }
+            In::Forwarded { from, command } => self.on_forwarded(now, from, command),
+            In::Answered { id, result } => self.settle_command(id, &result),
             In::Ask(ask) => self.answer(now, ask),
             In::Gate(state) => self.on_gate(now, state),
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
@@ -441,7 +447,10 @@ impl<W: Ways> CoreLoop<W> {
             engine::Output::Act { request, after } => self.act(request, after),
             engine::Output::Control(action) => self.on_control(now, action),
             engine::Output::Save { group, key, bytes } => self.ways.save(&group, &key, bytes),
-            engine::Output::Reply { id, result } => self.reply(id, result),
+            engine::Output::Reply { id, result } => match self.asked_by.remove(&id) {
+                Some(from) => self.ways.answer(from, id, &result),
+                None => self.settle_command(id, &result),
+            },
             engine::Output::Forward { group, command } => self.forward(now, group.as_ref(), command),
             engine::Output::Recorded { token, event } => self.recorded = Some((token, event)),
         }
@@ -471,6 +480,19 @@ impl<W: Ways> CoreLoop<W> {
             Some(_) => self.feed_engine(now, engine::Input::Command(command)),
             None => tracing::warn!(object = %command.body.object(), "nobody owns what a policy wants to change"),
         }
+    }
+
+    /// A node has let its caller in and passes on as whom; what takes an administrator is asked for at the owner itself.
+    fn on_forwarded(&mut self, now: Instant, from: NodeId, mut command: Command) {
+        tracing::debug!(%from, ?command, "a node asks");
+        if command.principal.role == AccessRole::Admin {
+            command.principal.role = AccessRole::Operator;
+        }
+        if self.asked_by.len() >= ASKED_MAX {
+            self.asked_by.pop_first();
+        }
+        self.asked_by.insert(command.id, from);
+        self.feed_engine(now, engine::Input::Command(command));
     }
 
     pub(crate) fn feed_roles(&mut self, now: Instant, input: roles::Input) {

@@ -322,15 +322,15 @@ impl<W: Ways> CoreLoop<W> {
         let id = CommandId(u128::from(now.as_nanos()) << 16 | u128::from(self.me.0));
         let command = Command { id, principal, cause: None, expected_version: None, body };
         let owner = self.engine.as_ref().and_then(|e| e.owner_of(command.body.object().as_str()));
-        if let Some(owner) = owner.filter(|n| *n != self.me) {
-            return say(&reply, fail_help("not-owner", format!("{} is owned by {owner}", command.body.object()), &format!("ask {owner}: --node"), 4));
-        }
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Command { id, done } });
-        self.feed_engine(now, engine::Input::Command(command));
+        match owner.filter(|owner| *owner != self.me) {
+            Some(owner) => self.ways.forward(owner, &command),
+            None => self.feed_engine(now, engine::Input::Command(command)),
+        }
     }
 
-    pub(crate) fn reply(&mut self, id: CommandId, result: Result<EventId, CommandError>) {
-        let answer = |done: &str| match &result {
+    pub(crate) fn settle_command(&mut self, id: CommandId, result: &Result<EventId, CommandError>) {
+        let answer = |done: &str| match result {
             Ok(event) => Reply::Done { text: format!("{done}  ({event})") },
             Err(CommandError::Refused(why)) => fail("refused", why.to_string(), 4),
             Err(error) => fail("bad-command", error.to_string(), 2),

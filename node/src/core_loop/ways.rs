@@ -8,9 +8,9 @@ use std::sync::Arc;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
-use sixnines_core::engine::Command;
+use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, GroupName, LinkId, Member, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
 
@@ -58,8 +58,10 @@ pub(crate) trait Ways {
 
     /// A word about roles.
     fn tell(&mut self, to: NodeId, told: &Told);
-    /// A policy here wants something of an object that is owned there.
+    /// A policy or an operator here wants something of an object that is owned there; answered by [`super::In::Answered`].
     fn forward(&mut self, to: NodeId, command: &Command);
+    /// What became of a command that a peer forwarded.
+    fn answer(&mut self, to: NodeId, id: CommandId, result: &Result<EventId, CommandError>);
     /// An event, for whoever wants to hear of it.
     fn publish(&mut self, me: NodeId, event: &Arc<Event>);
     /// A peer has begun a life: it is told what this node wants to hear of.

@@ -52,6 +52,10 @@ impl Receiver for Bus {
                 Ok(event) => self.core(In::Remote(Box::new(event))),
                 Err(_) => tracing::debug!(%from, "an event cannot be read: skipped"),
             },
+            Kind::ANSWER => match postcard::from_bytes(&payload) {
+                Ok((id, result)) => self.core(In::Answered { id, result }),
+                Err(_) => tracing::warn!(%from, "an answer cannot be read"),
+            },
             Kind::SUBSCRIBE => match postcard::from_bytes(&payload) {
                 Ok(patterns) => self.core(In::Subscribed { from, patterns }),
                 Err(_) => tracing::warn!(%from, "a subscription cannot be read"),

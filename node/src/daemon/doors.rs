@@ -9,7 +9,7 @@ use sixnines_core::alarms::Severity;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
-use sixnines_core::engine::Command;
+use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::{Body, Event};
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
@@ -150,6 +150,13 @@ impl Ways for Doors {
         let Ok(bytes) = postcard::to_allocvec(command) else { return };
         if let Err(error) = self.mesh.send(to, Class::Control, Kind::COMMAND, bytes) {
             tracing::warn!(%to, %error, "a command was not taken");
+        }
+    }
+
+    fn answer(&mut self, to: NodeId, id: CommandId, result: &Result<EventId, CommandError>) {
+        let Ok(bytes) = postcard::to_allocvec(&(id, result)) else { return };
+        if let Err(error) = self.mesh.send(to, Class::Control, Kind::ANSWER, bytes) {
+            tracing::warn!(%to, %error, "an answer was not taken");
         }
     }
 

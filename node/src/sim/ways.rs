@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
-use sixnines_core::engine::Command;
+use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, GroupName, LinkId, Member, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
 
@@ -99,6 +99,7 @@ impl Ways for SimWays {
     fn forward(&mut self, to: NodeId, command: &Command) {
         self.queue.push_back(Way::Forward(to, command.clone()));
     }
+    fn answer(&mut self, _: NodeId, _: CommandId, _: &Result<EventId, CommandError>) {} // nobody waits for one here
     fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
         if event.id.node == me {
             let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
