@@ -106,7 +106,7 @@ enum Order {
 /// Bytes of frames that wait for a group's task.
 const FRAME_BYTES_MAX: usize = 128 << 20;
 /// How often the service shows that it makes progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(20);
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
 /// Counts as given when it is dropped: by a task that has come to it, or with a task that has ended.
 struct Sign(Arc<AtomicUsize>);
@@ -262,7 +262,7 @@ impl Service {
         status.await.ok()
     }
 
-    /// Turns at least every 40 ms while every group's task takes its orders.
+    /// Turns at least every 100 ms while every group's task takes its orders.
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.inner.progress)
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::{GroupName, NodeId};
+use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
@@ -60,13 +61,13 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
 fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
     let mut disks: BTreeMap<NodeId, SimDisk> = BTreeMap::new();
     let mut power = Stream::new(seed, "power cuts");
-    let bundle = crate::shipped::bundle(&config);
+    let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
     Box::new(move |me, restarts, life, now| {
         let disk = disks.entry(me).or_default().clone();
         if restarts > 0 {
             disk.crash(power.draw());
         }
-        Box::new(Node::start(me, life, now, &config, &bundle, disk, restarts == 0, mutation))
+        Box::new(Node::start(me, life, now, &first, disk, restarts == 0, mutation))
     })
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Input {
 }
 
 /// Between two calls of `Port::progress`: half of what is promised.
-const PROGRESS: Duration = Duration::from_millis(25);
+const PROGRESS: Duration = Duration::from_millis(50);
 
 /// Forwarded proposals remembered per peer, so that a doubled frame is not a doubled entry.
 const FORWARDED_MAX: usize = 256;

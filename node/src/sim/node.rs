@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
 use sixnines_core::class::Pattern;
-use sixnines_core::domain::config::{Bundle, DomainConfig};
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
 use sixnines_core::engine::Command;
 use sixnines_core::event::Event;
@@ -119,13 +118,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(me: NodeId, life: u64, now: Instant, config: &DomainConfig, bundle: &Bundle, disk: SimDisk, is_first: bool, mutation: Mutation) -> Self {
+    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Self {
+        let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
         let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
         let log = SimLog::start(options, disk, port, now, life).expect("a simulated disk that only loses what was not synced can be opened");
         if is_first {
-            log.handle().initialize(FirstStart { config: config.clone(), bundle: bundle.clone() });
+            log.handle().initialize(first.clone());
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
         let setup = liveness::Setup { me, life, peers: peers.clone(), links: 2, times: config.profile.times(), seed: life };
@@ -530,7 +530,7 @@ impl Node {
     }
 }
 
-/// All nodes share the world's wall time, as NTP would have it: here, whatever their clocks show.
+/// Each node's own idea of wall time, as far apart as their clocks are: nothing may decide by it (protocol 8.4).
 fn wall(now: Instant) -> WallTime {
     WallTime(1_700_000_000_000_000_000 + now.as_nanos())
 }
