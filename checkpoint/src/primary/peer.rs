@@ -19,6 +19,8 @@ pub(super) struct Peer {
     /// Since when it owes a report without having come further.
     pub(super) owed_since: Option<Instant>,
     reachable: bool,
+    /// It has left the in-sync set and has not reported since.
+    silent: bool,
     /// The newest such question that was sent.
     asked: u64,
     /// The held sequence that was sent, and the one that it reported.
@@ -57,6 +59,7 @@ impl Peer {
             confirmed: 0,
             owed_since: Some(now),
             reachable: true,
+            silent: false,
             asked: 0,
             told: Sequence(0),
             knows: Sequence(0),
@@ -70,7 +73,20 @@ impl Peer {
 
     /// Whether it has owed a report for longer than patience.
     pub(super) fn is_late(&self, shared: &Shared) -> bool {
-        self.owed_since.is_some_and(|since| since + shared.config.times.patience <= shared.now)
+        self.owed_since
+            .is_some_and(|since| since + shared.config.times.patience <= shared.now)
+    }
+
+    /// It is asked for a report, and is no newcomer before it comes.
+    pub(super) fn must_speak_again(&mut self, now: Instant) {
+        if self.is_following() {
+            self.silent = true;
+            self.resend_at = Some(now);
+        }
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// Whether it takes records one by one: only then can it be complete.
@@ -104,7 +120,10 @@ impl Peer {
     }
 
     pub(super) fn stream_from(&mut self, shared: &mut Shared, me: Member, at: Cursor) {
-        self.flow = Flow::Streaming { aligned: at, next: next(at.sequence) };
+        self.flow = Flow::Streaming {
+            aligned: at,
+            next: next(at.sequence),
+        };
         self.resend_at = Some(shared.now + shared.config.times.resend);
         shared.send(me, Body::Aligned { at });
     }
@@ -128,7 +147,7 @@ impl Peer {
         self.heard();
         self.confirmed = self.confirmed.max(report.read);
         self.knows = self.knows.max(report.held);
-        let mut came_further = false;
+        let mut came_further = std::mem::take(&mut self.silent);
         if let Some(cursor) = report.cursor {
             came_further |= self.acked < Some(cursor.sequence);
             self.acked = self.acked.max(Some(cursor.sequence));
@@ -140,7 +159,9 @@ impl Peer {
         if came_further {
             let complete = self.acked == Some(shared.store.head().sequence);
             self.owed_since = (!complete).then_some(shared.now);
-            self.resend_at = self.is_owed().then_some(shared.now + shared.config.times.resend);
+            self.resend_at = self
+                .is_owed()
+                .then_some(shared.now + shared.config.times.resend);
         }
     }
 
@@ -150,7 +171,10 @@ impl Peer {
             && cursor.sequence >= transfer.start.sequence
         {
             let next = transfer.next_record.max(next(cursor.sequence));
-            self.flow = Flow::Streaming { aligned: cursor, next };
+            self.flow = Flow::Streaming {
+                aligned: cursor,
+                next,
+            };
         }
     }
 
@@ -158,7 +182,9 @@ impl Peer {
     fn is_owed(&self) -> bool {
         match &self.flow {
             Flow::Unaligned | Flow::Transfer(_) => true,
-            Flow::Streaming { next, .. } => self.acked.is_none_or(|a| a.0 + 1 < next.0),
+            Flow::Streaming { next, .. } => {
+                self.silent || self.acked.is_none_or(|a| a.0 + 1 < next.0)
+            }
         }
     }
 
@@ -174,9 +200,12 @@ impl Peer {
         self.resend_at = Some(shared.now + shared.config.times.resend);
         match &mut self.flow {
             Flow::Unaligned => self.resend_at = Some(shared.now), // `pump` announces the epoch again.
-            Flow::Streaming { aligned, next: following } => {
+            Flow::Streaming {
+                aligned,
+                next: following,
+            } => {
                 *following = next(self.acked.unwrap_or(aligned.sequence));
-                if self.acked.is_none() {
+                if self.acked.is_none() || self.silent {
                     let at = *aligned;
                     shared.send(me, Body::Aligned { at });
                 }
@@ -208,13 +237,20 @@ impl Peer {
             }
             Flow::Transfer(transfer) => {
                 transfer.send_chunks(shared, me);
-                match stream(shared, me, transfer.applied, &mut transfer.next_record, asked) {
+                match stream(
+                    shared,
+                    me,
+                    transfer.applied,
+                    &mut transfer.next_record,
+                    asked,
+                ) {
                     Some(any) => sent = any,
                     None => return true,
                 }
             }
         }
-        let untold = tell && self.told < shared.store.held() && !matches!(self.flow, Flow::Unaligned);
+        let untold =
+            tell && self.told < shared.store.held() && !matches!(self.flow, Flow::Unaligned);
         if !sent && (untold || self.asked < asked) {
             send_records(shared, me, shared.store.head().sequence, Vec::new(), asked);
             sent = true;
@@ -223,7 +259,8 @@ impl Peer {
             (self.told, self.asked) = (shared.store.held(), asked.max(self.asked));
         }
         if self.is_owed() {
-            self.resend_at.get_or_insert(shared.now + shared.config.times.resend);
+            self.resend_at
+                .get_or_insert(shared.now + shared.config.times.resend);
         }
         false
     }
@@ -234,7 +271,9 @@ impl Peer {
             member,
             in_sync: shared.row.in_sync.contains(&member),
             behind: self.acked.map(|a| head.0 - a.0),
-            behind_bytes: self.acked.map_or(0, |a| shared.store.bytes_between(a, head)),
+            behind_bytes: self
+                .acked
+                .map_or(0, |a| shared.store.bytes_between(a, head)),
             transfer: match &self.flow {
                 Flow::Transfer(transfer) => Some(transfer.taken),
                 _ => None,
@@ -266,7 +305,8 @@ impl Transfer {
     fn send_chunks(&mut self, shared: &mut Shared, me: Member) {
         let limits = &shared.config.limits;
         let (bytes_max, chunks_max) = (limits.frame_bytes_max, limits.chunks_max);
-        while self.resume != Resume::End && self.next_chunk < self.taken.saturating_add(chunks_max) {
+        while self.resume != Resume::End && self.next_chunk < self.taken.saturating_add(chunks_max)
+        {
             let part = shared.store.state().part(&self.resume, bytes_max);
             let after = std::mem::replace(&mut self.resume, part.through.clone());
             let chunk = Chunk {
@@ -287,12 +327,23 @@ impl Transfer {
 }
 
 /// Sends records from `following` on, `reported` being known to be there. `None` if they are no longer kept.
-fn stream(shared: &mut Shared, to: Member, reported: Sequence, following: &mut Sequence, asked: u64) -> Option<bool> {
+fn stream(
+    shared: &mut Shared,
+    to: Member,
+    reported: Sequence,
+    following: &mut Sequence,
+    asked: u64,
+) -> Option<bool> {
     let head = shared.store.head().sequence;
     let limits = &shared.config.limits;
     let (window, frame_max) = (limits.window_bytes_max as u64, limits.frame_bytes_max);
     let mut sent = false;
-    while *following <= head && shared.store.bytes_between(reported, Sequence(following.0 - 1)) < window {
+    while *following <= head
+        && shared
+            .store
+            .bytes_between(reported, Sequence(following.0 - 1))
+            < window
+    {
         let first = *following;
         let mut records = Vec::new();
         let mut size = 0;
@@ -308,10 +359,27 @@ fn stream(shared: &mut Shared, to: Member, reported: Sequence, following: &mut S
     Some(sent)
 }
 
-fn send_records(shared: &mut Shared, to: Member, previous: Sequence, records: Vec<std::sync::Arc<crate::Record>>, read: u64) {
-    let previous = shared.store.position(previous).expect("what precedes a kept record is kept or the base");
+fn send_records(
+    shared: &mut Shared,
+    to: Member,
+    previous: Sequence,
+    records: Vec<std::sync::Arc<crate::Record>>,
+    read: u64,
+) {
+    let previous = shared
+        .store
+        .position(previous)
+        .expect("what precedes a kept record is kept or the base");
     let held = shared.store.held();
-    shared.send(to, Body::Records { previous, held, read, records });
+    shared.send(
+        to,
+        Body::Records {
+            previous,
+            held,
+            read,
+            records,
+        },
+    );
 }
 
 fn next(sequence: Sequence) -> Sequence {
