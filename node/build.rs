@@ -5,26 +5,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
-        .join("../policies");
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../policies");
     let mut files = Vec::new();
     collect(&root, &mut files);
     files.sort();
-    let mut code = String::from(
-        "/// Name and text of every shipped file.\npub(crate) const FILES: &[(&str, &str)] = &[\n",
-    );
+    let mut code = String::from("/// Name and text of every shipped file.\npub(crate) const FILES: &[(&str, &str)] = &[\n");
     for path in &files {
-        let name = path
-            .strip_prefix(&root)
-            .expect("it was found under it")
-            .to_string_lossy()
-            .replace('\\', "/");
-        writeln!(
-            code,
-            "    ({name:?}, include_str!({:?})),",
-            path.display().to_string()
-        )
-        .expect("a String takes all");
+        let name = path.strip_prefix(&root).expect("it was found under it").to_string_lossy().replace('\\', "/");
+        writeln!(code, "    ({name:?}, include_str!({:?})),", path.display().to_string()).expect("a String takes all");
     }
     code.push_str("];\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("shipped.rs");

@@ -8,28 +8,18 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 fn nines(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nines"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("nines runs")
+    Command::new(env!("CARGO_BIN_EXE_nines")).args(arguments).stdin(Stdio::null()).output().expect("nines runs")
 }
 
 fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-        + String::from_utf8_lossy(&output.stderr).as_ref()
+    String::from_utf8_lossy(&output.stdout).into_owned() + String::from_utf8_lossy(&output.stderr).as_ref()
 }
 
 /// An address of its own on loopback, so that tests run side by side.
 fn address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
-    format!(
-        "127.{}.{}.{}",
-        1 + (pid >> 8) % 250,
-        pid % 250,
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("127.{}.{}.{}", 1 + (pid >> 8) % 250, pid % 250, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A domain of one node, running.
@@ -48,19 +38,10 @@ impl Node {
         );
         std::fs::write(home.path().join("domain.yaml"), yaml).expect("it is written");
         let lab = home.path().join("lab");
-        let made = nines(&[
-            "init",
-            path(&lab),
-            "--domain",
-            path(&home.path().join("domain.yaml")),
-        ]);
+        let made = nines(&["init", path(&lab), "--domain", path(&home.path().join("domain.yaml"))]);
         assert!(made.status.success(), "{}", text(&made));
         let daemon = run(&lab.join("n1/nines.yaml"));
-        let node = Self {
-            daemon,
-            home,
-            address,
-        };
+        let node = Self { daemon, home, address };
         node.wait_until(|n| n.ask(&["get", "/nodes/n1"]).status.success()); // it has joined
         node
     }
@@ -86,11 +67,7 @@ impl Node {
     }
 
     fn is_alive(&mut self) -> bool {
-        self.daemon
-            .try_wait()
-            .expect("its state can be read")
-            .is_none()
-            && self.ask(&["status"]).status.success()
+        self.daemon.try_wait().expect("its state can be read").is_none() && self.ask(&["status"]).status.success()
     }
 }
 
@@ -107,11 +84,7 @@ fn run(config: &Path) -> Child {
 
 fn daemon(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
-    command
-        .args(["run", "--without-gate", "--config", path(config)])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(["run", "--without-gate", "--config", path(config)]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
@@ -128,38 +101,19 @@ fn mistakes_in_policies_are_named_with_file_line_and_what_would_be_right() {
     let good = nines(&["policy", "check", path(&shipped)]);
     assert_eq!(good.status.code(), Some(0), "{}", text(&good));
     let cases = [
-        (
-            "typo.rhai",
-            "fn on_state(fan, change) {\n    if change.now == \"faild\" { fan.raise(\"fan-failed\"); }\n}\n",
-            "failed",
-        ),
-        (
-            "typo.rhai",
-            "fn on_state(fan, change) {\n    fan.raise(\"no-such-alarm\");\n}\n",
-            "no-such-alarm",
-        ),
-        (
-            "typo.rhai",
-            "fn on_state(fan, change) {\n    let x = ;\n}\n",
-            "typo.rhai",
-        ),
+        ("typo.rhai", "fn on_state(fan, change) {\n    if change.now == \"faild\" { fan.raise(\"fan-failed\"); }\n}\n", "failed"),
+        ("typo.rhai", "fn on_state(fan, change) {\n    fan.raise(\"no-such-alarm\");\n}\n", "no-such-alarm"),
+        ("typo.rhai", "fn on_state(fan, change) {\n    let x = ;\n}\n", "typo.rhai"),
     ];
     for (file, policy, wanted) in cases {
         let class = "class: fan\nattributes:\n  speed: { type: int, unit: rpm, range: 0..25000 }\n  state: { from: speed, normal: running, failed_below: 800 }\npolicy: typo.rhai\n";
         write(home.path(), "classes/fan.yaml", class);
-        write(
-            home.path(),
-            "alarms.yaml",
-            &std::fs::read_to_string(shipped.join("alarms.yaml")).expect("it ships"),
-        );
+        write(home.path(), "alarms.yaml", &std::fs::read_to_string(shipped.join("alarms.yaml")).expect("it ships"));
         write(home.path(), file, policy);
         let output = nines(&["policy", "check", path(home.path())]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(
-            said.contains("typo.rhai:2") && said.contains(wanted),
-            "{said}"
-        );
+        assert!(said.contains("typo.rhai:2") && said.contains(wanted), "{said}");
     }
 }
 
@@ -167,18 +121,9 @@ fn mistakes_in_policies_are_named_with_file_line_and_what_would_be_right() {
 fn mistakes_in_yaml_are_named_with_their_line() {
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nclass: [*e,*e,*e,*e]\n";
     let cases = [
-        (
-            "class: fan\nattributes:\n  speed: { type: int, unit: rpm }\n  speed: { type: int }\n",
-            "fan.yaml:4",
-        ),
-        (
-            "class: fan\nattributes:\n  speed: { typ: int }\n",
-            "fan.yaml:3",
-        ),
-        (
-            "class: fan\nattributes:\n  speed: { type: int, unit: furlongs }\n",
-            "unknown-unit",
-        ),
+        ("class: fan\nattributes:\n  speed: { type: int, unit: rpm }\n  speed: { type: int }\n", "fan.yaml:4"),
+        ("class: fan\nattributes:\n  speed: { typ: int }\n", "fan.yaml:3"),
+        ("class: fan\nattributes:\n  speed: { type: int, unit: furlongs }\n", "unknown-unit"),
         (bomb, "fan.yaml"),
     ];
     for (class, wanted) in cases {
@@ -194,39 +139,20 @@ fn mistakes_in_yaml_are_named_with_their_line() {
 #[test]
 fn an_object_that_is_there_twice_is_named() {
     let home = tempfile::tempdir().expect("a directory");
-    write(
-        home.path(),
-        "classes/fan.yaml",
-        "class: fan\nattributes:\n  speed: { type: int, unit: rpm }\n",
-    );
-    write(
-        home.path(),
-        "objects/shelf.yaml",
-        "objects:\n  /mxp1/fan1: { class: fan }\n",
-    );
-    write(
-        home.path(),
-        "objects/another.yaml",
-        "objects:\n  /mxp1/fan1: { class: fan }\n",
-    );
+    write(home.path(), "classes/fan.yaml", "class: fan\nattributes:\n  speed: { type: int, unit: rpm }\n");
+    write(home.path(), "objects/shelf.yaml", "objects:\n  /mxp1/fan1: { class: fan }\n");
+    write(home.path(), "objects/another.yaml", "objects:\n  /mxp1/fan1: { class: fan }\n");
     let output = nines(&["policy", "check", path(home.path())]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("/mxp1/fan1") && said.contains("objects/"),
-        "{said}"
-    );
+    assert!(said.contains("/mxp1/fan1") && said.contains("objects/"), "{said}");
 }
 
 #[test]
 fn a_policy_that_never_ends_is_stopped_told_and_replaced_by_what_the_class_says() {
     let mut node = Node::start(NO_SERVICE);
     let policies = node.home.path().join("lab/n1/policies");
-    std::fs::write(
-        policies.join("os.rhai"),
-        "fn on_load(os, change) { loop { } }\nfn on_state(os, change) { }\n",
-    )
-    .expect("it is written");
+    std::fs::write(policies.join("os.rhai"), "fn on_load(os, change) { loop { } }\nfn on_state(os, change) { }\n").expect("it is written");
     let applied = node.ask(&["policy", "apply", path(&policies)]);
     assert!(applied.status.success(), "{}", text(&applied));
     node.wait_until(|n| text(&n.ask(&["alarms"])).contains("/nodes/n1/os"));
@@ -253,11 +179,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let mut node = Node::start(NO_SERVICE);
     let output = nines(&["run", "--without-gate", "--config", path(&node.config())]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    assert!(
-        text(&output).contains("another daemon"),
-        "{}",
-        text(&output)
-    );
+    assert!(text(&output).contains("another daemon"), "{}", text(&output));
     assert!(node.is_alive());
 }
 
@@ -273,17 +195,8 @@ fn questions_about_what_is_not_there_are_answered_with_what_is() {
         (vec!["inject", "mxp9", "fan-failed"], 2),
     ] {
         let output = node.ask(&arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{arguments:?}: {}",
-            text(&output)
-        );
-        assert!(
-            text(&output).starts_with("error["),
-            "{arguments:?}: {}",
-            text(&output)
-        );
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).starts_with("error["), "{arguments:?}: {}", text(&output));
     }
     let away = nines(&["status", "--node", "/nonexistent/nines.sock"]);
     assert_eq!(away.status.code(), Some(3), "{}", text(&away));
@@ -292,32 +205,23 @@ fn questions_about_what_is_not_there_are_answered_with_what_is() {
 #[test]
 fn garbage_on_every_door_is_survived() {
     let mut node = Node::start(NO_SERVICE);
-    let noise: Vec<u8> = (0..2000u32)
-        .map(|i| u8::try_from(i.wrapping_mul(2_654_435_761) >> 24).expect("a byte"))
-        .collect();
+    let noise: Vec<u8> = (0..2000u32).map(|i| u8::try_from(i.wrapping_mul(2_654_435_761) >> 24).expect("a byte")).collect();
     let udp = UdpSocket::bind((node.address.as_str(), 0)).expect("a free port");
     for port in [7400, 7401] {
         for length in [1, 19, 200, 1200] {
-            udp.send_to(&noise[..length], (node.address.as_str(), port))
-                .expect("loopback takes it");
+            udp.send_to(&noise[..length], (node.address.as_str(), port)).expect("loopback takes it");
         }
     }
     let mut api = UnixStream::connect(node.socket()).expect("it listens");
     api.write_all(b"\x00\xff garbage\n").expect("it takes it");
     let mut answer = String::new();
-    BufReader::new(&api)
-        .read_line(&mut answer)
-        .expect("it answers");
+    BufReader::new(&api).read_line(&mut answer).expect("it answers");
     assert!(answer.contains("bad-request"), "{answer}");
     let mut old = UnixStream::connect(node.socket()).expect("it listens");
-    old.write_all(b"{\"version\":99,\"call\":\"status\"}\n")
-        .expect("it takes it");
-    BufReader::new(&old)
-        .read_line(&mut answer)
-        .expect("it answers");
+    old.write_all(b"{\"version\":99,\"call\":\"status\"}\n").expect("it takes it");
+    BufReader::new(&old).read_line(&mut answer).expect("it answers");
     assert!(answer.contains("version"), "{answer}");
-    let mut apps =
-        UnixStream::connect(node.socket().with_file_name("apps.sock")).expect("it listens");
+    let mut apps = UnixStream::connect(node.socket().with_file_name("apps.sock")).expect("it listens");
     // Whether it reads all of it or hangs up at the first byte is its own affair.
     drop(apps.write_all(&noise));
     assert!(node.is_alive());
@@ -326,9 +230,7 @@ fn garbage_on_every_door_is_survived() {
 #[test]
 fn a_service_whose_program_is_not_there_is_told_and_everything_else_runs() {
     let mut node = Node::start("  - { name: calls, command: [/nonexistent/callserver] }\n");
-    node.wait_until(|n| {
-        text(&n.ask(&["events", "--last", "200", "/nodes/**"])).contains("calls: stopped")
-    });
+    node.wait_until(|n| text(&n.ask(&["events", "--last", "200", "/nodes/**"])).contains("calls: stopped"));
     let status = node.ask(&["status", "--check"]);
     assert_eq!(status.status.code(), Some(1), "{}", text(&status));
     assert!(node.is_alive());
@@ -337,9 +239,7 @@ fn a_service_whose_program_is_not_there_is_told_and_everything_else_runs() {
 #[test]
 fn a_service_that_exits_at_once_is_tried_again_and_told() {
     let mut node = Node::start("  - { name: calls, command: [/bin/false] }\n");
-    node.wait_until(|n| {
-        text(&n.ask(&["events", "--last", "200", "/nodes/**"])).contains("calls: dead")
-    });
+    node.wait_until(|n| text(&n.ask(&["events", "--last", "200", "/nodes/**"])).contains("calls: dead"));
     assert!(node.is_alive());
 }
 
@@ -377,20 +277,8 @@ fn on_a_small_disk(command: &mut Command, directory: &Path) {
     let directory = std::ffi::CString::new(path(directory)).expect("no zero in it");
     let enter = move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-        mount(
-            None::<&std::ffi::CStr>,
-            c"/",
-            None::<&std::ffi::CStr>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&std::ffi::CStr>,
-        )?;
-        mount(
-            Some(c"tmpfs"),
-            directory.as_c_str(),
-            Some(c"tmpfs"),
-            MsFlags::empty(),
-            Some(c"size=1m"),
-        )?;
+        mount(None::<&std::ffi::CStr>, c"/", None::<&std::ffi::CStr>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&std::ffi::CStr>)?;
+        mount(Some(c"tmpfs"), directory.as_c_str(), Some(c"tmpfs"), MsFlags::empty(), Some(c"size=1m"))?;
         Ok(())
     };
     // SAFETY: only system calls on memory that was made before the fork.
@@ -410,11 +298,7 @@ fn a_full_disk_under_the_journal_is_an_alarm_and_serving_goes_on() {
         Err(error) => return eprintln!("SKIPPED: no mount namespaces here: {error}"),
     }
     // The disk is the daemon's alone; it is seen through its root.
-    let disk = PathBuf::from(format!(
-        "/proc/{}/root{}",
-        node.daemon.id(),
-        journal.display()
-    ));
+    let disk = PathBuf::from(format!("/proc/{}/root{}", node.daemon.id(), journal.display()));
     node.wait_until(|_| disk.join("0000000001.journal").exists());
     let filler = disk.join("filler");
     std::fs::write(&filler, vec![0; 2 << 20]).expect_err("it is full now");
@@ -424,39 +308,25 @@ fn a_full_disk_under_the_journal_is_an_alarm_and_serving_goes_on() {
     node.wait_until(|n| !text(&n.ask(&["alarms"])).contains("journal-failing"));
     node.wait_until(|_| disk.join("0000000002.journal").exists());
     let checked = nines(&["journal", "check", path(&disk)]);
-    assert!(
-        checked.status.success(),
-        "what is there can be proven: {}",
-        text(&checked)
-    );
+    assert!(checked.status.success(), "what is there can be proven: {}", text(&checked));
 }
 
 #[test]
 fn garbage_on_a_chassis_port_is_survived() {
     let address = address();
     let mut chassis = Command::new(env!("CARGO_BIN_EXE_nines"))
-        .args([
-            "chassis",
-            "--name",
-            "mxp1",
-            "--listen",
-            &format!("{address}:7501"),
-        ])
+        .args(["chassis", "--name", "mxp1", "--listen", &format!("{address}:7501")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .expect("nines runs");
     let mut up = String::new();
-    BufReader::new(chassis.stdout.take().expect("it is piped"))
-        .read_line(&mut up)
-        .expect("it says that it is up");
+    BufReader::new(chassis.stdout.take().expect("it is piped")).read_line(&mut up).expect("it says that it is up");
     for _ in 0..3 {
         let mut client = TcpStream::connect(format!("{address}:7501")).expect("it listens");
         client.write_all(b"\xff\xfe{]\n").expect("it takes it");
         let mut answer = String::new();
-        client
-            .read_to_string(&mut answer)
-            .expect("it answers and hangs up");
+        client.read_to_string(&mut answer).expect("it answers and hangs up");
         assert!(answer.contains("error"), "{answer}");
     }
     assert!(chassis.try_wait().expect("its state can be read").is_none());

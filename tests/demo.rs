@@ -39,22 +39,14 @@ fn demo(arguments: &[&str]) -> Run {
 fn demo_as(user: Option<u32>, arguments: &[&str]) -> Run {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
-    command
-        .args(["demo", "--json", "-"])
-        .args(arguments)
-        .stdin(Stdio::null());
+    command.args(["demo", "--json", "-"]).args(arguments).stdin(Stdio::null());
     if let Some(id) = user {
         command.uid(id).gid(id).current_dir("/");
     }
     let output = command.output().expect("the demo runs");
     let story = String::from_utf8_lossy(&output.stderr).into_owned();
-    let report = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|e| panic!("no report ({e}):\n{story}"));
-    Run {
-        code: output.status.code(),
-        report,
-        story,
-    }
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no report ({e}):\n{story}"));
+    Run { code: output.status.code(), report, story }
 }
 
 impl Run {
@@ -63,36 +55,20 @@ impl Run {
     }
 
     fn step(&self, name: &str) -> &Value {
-        self.steps()
-            .iter()
-            .find(|s| s["name"] == name)
-            .unwrap_or_else(|| panic!("no step {name}:\n{}", self.story))
+        self.steps().iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no step {name}:\n{}", self.story))
     }
 
     fn assert_kept(&self, steps: &[&str]) {
-        let names: Vec<_> = self
-            .steps()
-            .iter()
-            .map(|s| s["name"].as_str().unwrap())
-            .collect();
+        let names: Vec<_> = self.steps().iter().map(|s| s["name"].as_str().unwrap()).collect();
         assert_eq!(names, steps, "{}", self.story);
-        assert_eq!(
-            (self.code, &self.report["ok"]),
-            (Some(0), &true.into()),
-            "{}",
-            self.story
-        );
+        assert_eq!((self.code, &self.report["ok"]), (Some(0), &true.into()), "{}", self.story);
         for step in self.steps() {
             assert_eq!(step["lost"], 0, "{step}\n{}", self.story);
             assert_eq!(step["two_actives_ms"], 0.0, "{step}\n{}", self.story);
             assert!(step["acknowledged"].as_u64().unwrap() > 100, "{step}");
             assert!(!step["why"].as_array().unwrap().is_empty(), "{step}");
-            assert!(
-                step["outage_ms"].is_number() && step["suspensions"].is_number(),
-                "{step}"
-            );
-            let stays = ["fans-failed", "standby-killed", "one-link-cut"]
-                .contains(&step["name"].as_str().unwrap());
+            assert!(step["outage_ms"].is_number() && step["suspensions"].is_number(), "{step}");
+            let stays = ["fans-failed", "standby-killed", "one-link-cut"].contains(&step["name"].as_str().unwrap());
             assert_eq!(step["moved"], !stays, "{step}");
         }
     }
@@ -122,28 +98,14 @@ fn the_same_holds_on_loopback_as_far_as_it_goes() {
     assert_eq!(run.report["mode"], "loopback");
     let steps: Vec<_> = STEPS.into_iter().filter(|s| !s.contains("cut")).collect();
     run.assert_kept(&steps);
-    assert!(
-        run.story
-            .contains("links-cut and one-link-cut are left out"),
-        "it says what is missing: {}",
-        run.story
-    );
+    assert!(run.story.contains("links-cut and one-link-cut are left out"), "it says what is missing: {}", run.story);
 }
 
 #[test]
 fn without_the_epoch_check_a_dead_owners_late_order_is_seen_to_be_obeyed() {
     let run = demo(&["--steps", "node-killed", "--without", "epoch-check"]);
-    assert_eq!(
-        (run.code, &run.report["ok"]),
-        (Some(1), &false.into()),
-        "{}",
-        run.story
-    );
-    assert!(
-        run.step("node-killed")["two_actives_ms"].as_f64().unwrap() > 0.0,
-        "{}",
-        run.story
-    );
+    assert_eq!((run.code, &run.report["ok"]), (Some(1), &false.into()), "{}", run.story);
+    assert!(run.step("node-killed")["two_actives_ms"].as_f64().unwrap() > 0.0, "{}", run.story);
 }
 
 #[test]
@@ -153,29 +115,14 @@ fn without_the_gate_a_stopped_node_is_seen_speaking() {
         eprintln!("SKIPPED: no namespaces on this machine");
         return;
     }
-    assert_eq!(
-        (run.code, &run.report["ok"]),
-        (Some(1), &false.into()),
-        "{}",
-        run.story
-    );
-    assert!(
-        run.step("node-hung")["two_actives_ms"].as_f64().unwrap() > 0.0,
-        "{}",
-        run.story
-    );
+    assert_eq!((run.code, &run.report["ok"]), (Some(1), &false.into()), "{}", run.story);
+    assert!(run.step("node-hung")["two_actives_ms"].as_f64().unwrap() > 0.0, "{}", run.story);
 }
 
 #[test]
 fn an_unknown_step_is_named_with_the_known_ones() {
-    let output = Command::new(env!("CARGO_BIN_EXE_nines"))
-        .args(["demo", "--steps", "node-kill"])
-        .output()
-        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_nines")).args(["demo", "--steps", "node-kill"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(
-        text.contains("node-kill") && text.contains("standby-killed"),
-        "{text}"
-    );
+    assert!(text.contains("node-kill") && text.contains("standby-killed"), "{text}");
 }

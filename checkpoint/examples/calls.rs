@@ -12,9 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match role {
             AppRole::Active(term) => {
                 let rings = calls.put(&term, "call-1", "ringing")?;
-                rings.commit_then(|_| {
-                    println!("tell the caller that it rings: no failover will forget it")
-                });
+                rings.commit_then(|_| println!("tell the caller that it rings: no failover will forget it"));
             }
             AppRole::Standby => calls.follow(|change| match change {
                 Changed::Reset => table.clear(),
@@ -22,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Changed::Delete { key } => _ = table.remove(&key),
             }),
             AppRole::Quiescing => app.drained(), // no write is left to make: hand over
-            AppRole::Lost => {} // the node is away: nothing may be said until it is back
+            AppRole::Lost => {}                  // the node is away: nothing may be said until it is back
         }
     }
     Ok(())

@@ -28,9 +28,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 use sixnines_checkpoint::{App, AppRole, Checkpoint, Replication, Term, WriteError};
 
 /// Longer datagrams are no requests.
@@ -51,26 +49,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// # Errors
 /// What was wrong with the arguments, the address or the node, in words.
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
-    let node = std::env::var("NINES_NODE_NAME")
-        .map_err(|_| "NINES_NODE_NAME is not set: was this process started by a node?")?;
+    let node = std::env::var("NINES_NODE_NAME").map_err(|_| "NINES_NODE_NAME is not set: was this process started by a node?")?;
     let address = address_for(&node, arguments)?;
-    let socket =
-        Arc::new(listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))?);
+    let socket = Arc::new(listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))?);
 
     let app = Arc::new(App::connect()?);
     let calls = app.open("calls", Replication::default())?;
     let term = Arc::new(Mutex::new(None));
     app.watch(HANGS_AFTER);
-    let server = Server {
-        node,
-        socket,
-        calls,
-        app: Arc::clone(&app),
-        term: Arc::clone(&term),
-    };
-    std::thread::Builder::new()
-        .name("server".into())
-        .spawn(move || server.serve())?;
+    let server = Server { node, socket, calls, app: Arc::clone(&app), term: Arc::clone(&term) };
+    std::thread::Builder::new().name("server".into()).spawn(move || server.serve())?;
 
     // The server holds the lock while it decides, so a role never changes in the middle of a request.
     while let Some(role) = app.next_role() {
@@ -91,28 +79,18 @@ fn lock(term: &Mutex<Option<Term>>) -> MutexGuard<'_, Option<Term>> {
     term.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn address_for(
-    node: &str,
-    mut arguments: impl Iterator<Item = String>,
-) -> Result<SocketAddr, String> {
+fn address_for(node: &str, mut arguments: impl Iterator<Item = String>) -> Result<SocketAddr, String> {
     const USAGE: &str = "usage: callserver --listen [NODE=]ADDRESS:PORT";
     let mut address = None;
     while let Some(word) = arguments.next() {
-        let value = if word == "--listen" {
-            arguments.next()
-        } else {
-            None
-        };
+        let value = if word == "--listen" { arguments.next() } else { None };
         let value = value.ok_or_else(|| format!("{word:?} is not understood; {USAGE}"))?;
         let here = match value.split_once('=') {
             Some((name, address)) => (name == node).then_some(address),
             None => Some(value.as_str()),
         };
         if let Some(text) = here {
-            address = Some(
-                text.parse()
-                    .map_err(|_| format!("{text:?} is not ADDRESS:PORT; {USAGE}"))?,
-            );
+            address = Some(text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT; {USAGE}"))?);
         }
     }
     address.ok_or_else(|| format!("there is no address to listen on for {node}; {USAGE}"))
@@ -120,11 +98,7 @@ fn address_for(
 
 /// A socket on an address that may not be on this node now. Answers leave from that address, too.
 fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
-    let family = if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::IpFreebind, &true)?;
     setsockopt(&fd, sockopt::RcvBuf, &SOCKET_BYTES)?; // the kernel grants what it may, and says nothing if that is less
@@ -151,17 +125,11 @@ impl Server {
             self.app.alive();
             match self.socket.recv_from(&mut datagram) {
                 Ok((length, from)) => {
-                    if let (Some(request), Some(term)) =
-                        (Request::parse(&datagram[..length]), &*lock(&self.term))
-                    {
+                    if let (Some(request), Some(term)) = (Request::parse(&datagram[..length]), &*lock(&self.term)) {
                         self.handle(request, from, term);
                     }
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
                 // A client that is gone, told by its kernel: nothing is wrong here.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                 Err(error) => {
@@ -175,10 +143,7 @@ impl Server {
     /// Answers a request, as soon as what the answer says is safe.
     fn handle(&self, request: Request, from: SocketAddr, term: &Term) {
         let key = request.key();
-        let known = self
-            .calls
-            .get(&key)
-            .and_then(|section| Call::from_bytes(section.bytes.as_slice()));
+        let known = self.calls.get(&key).and_then(|section| Call::from_bytes(section.bytes.as_slice()));
         let (pending, result, call) = match decide(known, &request) {
             Decision::Change(call) => (self.calls.put(term, &key, call.to_bytes()), "ok", call),
             // Nothing changes, but what is told may stand on changes that are not safe yet.
@@ -186,19 +151,8 @@ impl Server {
             Decision::Nothing => return,
         };
         let text = |result: &str, call: Call| {
-            let Request {
-                client,
-                sequence,
-                attempt,
-                ..
-            } = request;
-            format!(
-                "A {client:x} {sequence} {attempt} {result} {} {} {} {:x}",
-                self.node,
-                term.epoch(),
-                call.applied,
-                call.digest
-            )
+            let Request { client, sequence, attempt, .. } = request;
+            format!("A {client:x} {sequence} {attempt} {result} {} {} {} {:x}", self.node, term.epoch(), call.applied, call.digest)
         };
         match pending {
             Ok(pending) => {
@@ -206,9 +160,7 @@ impl Server {
                 pending.commit_then(move |_applied| send(&socket, &answer, from));
             }
             // The role has gone, or there is no room. The client asks again, and whoever can answers.
-            Err(WriteError::NoSpace(limit)) => {
-                eprintln!("callserver: no room for another call: {limit}")
-            }
+            Err(WriteError::NoSpace(limit)) => eprintln!("callserver: no room for another call: {limit}"),
             Err(_) => {}
         }
     }
@@ -265,11 +217,7 @@ impl Request {
 
     /// Where the call stands in the checkpoint: each client numbers its own calls.
     fn key(&self) -> Vec<u8> {
-        [
-            self.client.to_be_bytes().as_slice(),
-            &self.call.to_be_bytes(),
-        ]
-        .concat()
+        [self.client.to_be_bytes().as_slice(), &self.call.to_be_bytes()].concat()
     }
 }
 
@@ -287,24 +235,13 @@ impl Call {
     const BYTES: usize = 25;
 
     fn to_bytes(self) -> Vec<u8> {
-        [
-            &self.last.to_le_bytes()[..],
-            &self.applied.to_le_bytes(),
-            &self.digest.to_le_bytes(),
-            &[u8::from(self.up)],
-        ]
-        .concat()
+        [&self.last.to_le_bytes()[..], &self.applied.to_le_bytes(), &self.digest.to_le_bytes(), &[u8::from(self.up)]].concat()
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
         let number = |at: usize| Some(u64::from_le_bytes(bytes[at..at + 8].try_into().ok()?));
-        Some(Self {
-            last: number(0)?,
-            applied: number(8)?,
-            digest: number(16)?,
-            up: bytes[24] != 0,
-        })
+        Some(Self { last: number(0)?, applied: number(8)?, digest: number(16)?, up: bytes[24] != 0 })
     }
 
     /// The call after one more change; `None` if its state does not allow it.
@@ -315,12 +252,7 @@ impl Call {
             _ => return None,
         };
         let digest = self.digest.rotate_left(5) ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Some(Self {
-            last: sequence,
-            applied: self.applied + 1,
-            digest,
-            up,
-        })
+        Some(Self { last: sequence, applied: self.applied + 1, digest, up })
     }
 }
 
@@ -341,10 +273,7 @@ fn decide(known: Option<Call>, request: &Request) -> Decision {
         Some(_) if request.op == Op::Query => Decision::Tell("ok"),
         Some(call) if request.sequence == call.last => Decision::Tell("ok"),
         Some(call) if request.sequence < call.last => Decision::Nothing,
-        _ => known
-            .unwrap_or_default()
-            .after(request.op, request.sequence)
-            .map_or(Decision::Tell("refused"), Decision::Change),
+        _ => known.unwrap_or_default().after(request.op, request.sequence).map_or(Decision::Tell("refused"), Decision::Change),
     }
 }
 
@@ -355,28 +284,21 @@ mod tests {
     /// Decides about a row of requests for one call; the words that would be answered.
     fn row(requests: &[&str]) -> (Vec<String>, Option<Call>) {
         let mut call = None;
-        let words = requests.iter().map(|text| {
-            match decide(call, &Request::parse(text.as_bytes()).expect("a request")) {
-                Decision::Change(next) => {
-                    // Through the checkpoint and back, as a standby would have it.
-                    call = Call::from_bytes(&next.to_bytes());
-                    "changed".to_owned()
-                }
-                Decision::Tell(word) => word.to_owned(),
-                Decision::Nothing => "nothing".to_owned(),
+        let words = requests.iter().map(|text| match decide(call, &Request::parse(text.as_bytes()).expect("a request")) {
+            Decision::Change(next) => {
+                // Through the checkpoint and back, as a standby would have it.
+                call = Call::from_bytes(&next.to_bytes());
+                "changed".to_owned()
             }
+            Decision::Tell(word) => word.to_owned(),
+            Decision::Nothing => "nothing".to_owned(),
         });
         (words.collect(), call)
     }
 
     #[test]
     fn a_repeat_is_answered_and_applied_once_and_a_late_copy_is_dropped() {
-        let (words, call) = row(&[
-            "Q ab 12 0 setup 7",
-            "Q ab 12 1 setup 7",
-            "Q ab 15 0 update 7",
-            "Q ab 12 2 setup 7",
-        ]);
+        let (words, call) = row(&["Q ab 12 0 setup 7", "Q ab 12 1 setup 7", "Q ab 15 0 update 7", "Q ab 12 2 setup 7"]);
         assert_eq!(words, ["changed", "ok", "changed", "nothing"]);
         assert_eq!(call.map(|c| (c.last, c.applied)), Some((15, 2)));
     }
@@ -394,22 +316,13 @@ mod tests {
             "Q 1 7 0 query 7",
             "Q 1 8 0 setup 7",
         ]);
-        assert_eq!(
-            words,
-            [
-                "unknown", "unknown", "changed", "refused", "changed", "ok", "refused", "ok",
-                "changed"
-            ]
-        );
+        assert_eq!(words, ["unknown", "unknown", "changed", "refused", "changed", "ok", "refused", "ok", "changed"]);
         assert_eq!(call.map(|c| (c.applied, c.up)), Some((3, true)));
     }
 
     #[test]
     fn the_digest_is_what_the_description_says() {
-        assert_eq!(
-            row(&["Q ab 12 0 setup 7"]).1.map(|c| c.digest),
-            Some(0x6a99_b4b1_f77d_d0fc)
-        );
+        assert_eq!(row(&["Q ab 12 0 setup 7"]).1.map(|c| c.digest), Some(0x6a99_b4b1_f77d_d0fc));
     }
 
     #[test]
@@ -421,16 +334,7 @@ mod tests {
     #[test]
     fn garbage_is_no_request() {
         let long = [b'9'; 1000];
-        for bad in [
-            &b""[..],
-            b"Q",
-            b"Q ab 12 0 setup",
-            b"Q ab 12 0 setup 7 8",
-            b"A ab 12 0 setup 7",
-            b"Q ab -1 0 setup 7",
-            b"\xff\xfe",
-            &long,
-        ] {
+        for bad in [&b""[..], b"Q", b"Q ab 12 0 setup", b"Q ab 12 0 setup 7 8", b"A ab 12 0 setup 7", b"Q ab -1 0 setup 7", b"\xff\xfe", &long] {
             assert_eq!(Request::parse(bad), None, "{bad:?}");
         }
         assert_eq!(Call::from_bytes(&[0; 24]), None);
@@ -438,27 +342,12 @@ mod tests {
 
     #[test]
     fn an_address_may_be_for_one_node_alone() {
-        let address =
-            |node: &str, words: &str| address_for(node, words.split(' ').map(str::to_owned));
+        let address = |node: &str, words: &str| address_for(node, words.split(' ').map(str::to_owned));
         let two = "--listen n1=127.0.0.1:5 --listen n2=127.0.0.2:5";
-        assert_eq!(
-            address("n2", two),
-            Ok(SocketAddr::from(([127, 0, 0, 2], 5)))
-        );
-        assert_eq!(
-            address("n9", "--listen 10.9.0.100:4100"),
-            Ok(SocketAddr::from(([10, 9, 0, 100], 4100)))
-        );
-        for bad in [
-            "--listen",
-            "--lisen 1.2.3.4:5",
-            "--listen 1.2.3.4",
-            "--listen n1=1.2.3.4:5",
-        ] {
-            assert!(
-                address("n2", bad).is_err_and(|e| e.contains("usage")),
-                "{bad}"
-            );
+        assert_eq!(address("n2", two), Ok(SocketAddr::from(([127, 0, 0, 2], 5))));
+        assert_eq!(address("n9", "--listen 10.9.0.100:4100"), Ok(SocketAddr::from(([10, 9, 0, 100], 4100))));
+        for bad in ["--listen", "--lisen 1.2.3.4:5", "--listen 1.2.3.4", "--listen n1=1.2.3.4:5"] {
+            assert!(address("n2", bad).is_err_and(|e| e.contains("usage")), "{bad}");
         }
     }
 }

@@ -78,16 +78,8 @@ impl From<String> for Bytes {
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 32;
-        write!(
-            f,
-            "\"{}\"",
-            self.0[..self.0.len().min(SHOWN)].escape_ascii()
-        )?;
-        if self.0.len() > SHOWN {
-            write!(f, "... {} bytes", self.0.len())
-        } else {
-            Ok(())
-        }
+        write!(f, "\"{}\"", self.0[..self.0.len().min(SHOWN)].escape_ascii())?;
+        if self.0.len() > SHOWN { write!(f, "... {} bytes", self.0.len()) } else { Ok(()) }
     }
 }
 

@@ -85,11 +85,7 @@ impl Default for CopyConfig {
 
 impl From<&GroupConfig> for CopyConfig {
     fn from(group: &GroupConfig) -> Self {
-        Self {
-            copies: group.copies,
-            floor: group.floor,
-            ..Self::default()
-        }
+        Self { copies: group.copies, floor: group.floor, ..Self::default() }
     }
 }
 

@@ -261,10 +261,7 @@ impl GroupCopy {
             follower: follow::Follower::default(),
             out: VecDeque::new(),
         };
-        Self {
-            shared,
-            side: Side::Replica(Box::new(Replica::new(Epoch(0), None))),
-        }
+        Self { shared, side: Side::Replica(Box::new(Replica::new(Epoch(0), None))) }
     }
 
     /// Takes one input.
@@ -321,12 +318,7 @@ impl GroupCopy {
         }
         self.shared.fenced_by_offer = Some(self.shared.seen);
         let Cursor { epoch, sequence } = self.shared.store.head();
-        Some(Offer {
-            complete: self.shared.was_complete,
-            epoch,
-            sequence: sequence.0,
-            member: self.shared.me,
-        })
+        Some(Offer { complete: self.shared.was_complete, epoch, sequence: sequence.0, member: self.shared.me })
     }
 
     /// Whose copy this is.
@@ -337,13 +329,8 @@ impl GroupCopy {
     /// What this copy is.
     pub fn role(&self) -> Role {
         match &self.side {
-            Side::Active(primary) => Role::Active {
-                epoch: primary.epoch(),
-                lost: false,
-            },
-            Side::Replica(_) => Role::Standby {
-                epoch: self.shared.seen,
-            },
+            Side::Active(primary) => Role::Active { epoch: primary.epoch(), lost: false },
+            Side::Replica(_) => Role::Standby { epoch: self.shared.seen },
         }
     }
 
@@ -356,11 +343,7 @@ impl GroupCopy {
     pub fn status(&self) -> Status {
         let store = &self.shared.store;
         let (aligned, loss_window, peers) = match &self.side {
-            Side::Active(primary) => (
-                true,
-                primary.loss_window(),
-                primary.status_peers(&self.shared),
-            ),
+            Side::Active(primary) => (true, primary.loss_window(), primary.status_peers(&self.shared)),
             Side::Replica(replica) => (replica.is_aligned(), 0, Vec::new()),
         };
         Status {
@@ -388,8 +371,7 @@ impl GroupCopy {
         if shared.store.is_blank() {
             shared.store.adopt_generation(row.generation);
         }
-        let mine =
-            row.active == Some(shared.me) && row.epoch == shared.seen && row.epoch > Epoch(0);
+        let mine = row.active == Some(shared.me) && row.epoch == shared.seen && row.epoch > Epoch(0);
         match &mut self.side {
             Side::Active(primary) if mine && primary.epoch() == row.epoch => primary.on_row(shared),
             Side::Active(_) if mine => self.become_active(started_anew),
@@ -414,26 +396,20 @@ impl GroupCopy {
         shared.was_complete = true;
         shared.follow_head();
         let epoch = shared.row.epoch;
-        shared
-            .out
-            .push_back(Output::Role(Role::Active { epoch, lost }));
+        shared.out.push_back(Output::Role(Role::Active { epoch, lost }));
         self.side = Side::Active(Box::new(Primary::new(epoch, shared)));
     }
 
     /// Rules 2.4 and 2.6: for good under this epoch, and nothing is thrown away.
     fn step_down(&mut self, leader: Option<Member>) {
         let shared = &mut self.shared;
-        let Side::Active(primary) = &mut self.side else {
-            return;
-        };
+        let Side::Active(primary) = &mut self.side else { return };
         primary.stop(shared);
         if shared.config.has(Fault::DemotedDiscards) {
             shared.store.reset(shared.row.generation);
             shared.was_complete = false;
         }
-        shared
-            .out
-            .push_back(Output::Role(Role::Standby { epoch: shared.seen }));
+        shared.out.push_back(Output::Role(Role::Standby { epoch: shared.seen }));
         shared.follower.need_image(); // The application wrote more than the set may hold.
         let mut replica = Replica::new(shared.seen, leader);
         replica.on_row(shared);
@@ -442,27 +418,15 @@ impl GroupCopy {
 
     fn on_frame(&mut self, sender: NodeId, bytes: &[u8]) -> Result<(), PeerFault> {
         let frame = Frame::decode(bytes)?;
-        let Frame {
-            from,
-            to,
-            epoch,
-            body,
-        } = frame;
+        let Frame { from, to, epoch, body } = frame;
         if from.node != sender || to.node != self.shared.me.node {
             return Err(PeerFault::Misdirected { from, to, sender });
         }
         if to != self.shared.me {
             return Ok(()); // For a former life, or for one that this copy's driver will learn of soon.
         }
-        let from_active = matches!(
-            body,
-            Body::Aligned { .. } | Body::Records { .. } | Body::Chunk(_)
-        );
-        if self
-            .shared
-            .fenced_by_offer
-            .is_some_and(|fenced| epoch <= fenced)
-        {
+        let from_active = matches!(body, Body::Aligned { .. } | Body::Records { .. } | Body::Chunk(_));
+        if self.shared.fenced_by_offer.is_some_and(|fenced| epoch <= fenced) {
             return Ok(());
         }
         if epoch > self.shared.seen {
@@ -478,19 +442,10 @@ impl GroupCopy {
             return Ok(());
         }
         match (&mut self.side, body) {
-            (Side::Active(primary), Body::Align { generation, runs }) => {
-                primary.align(&mut self.shared, from, generation, &runs)
-            }
-            (Side::Active(primary), Body::Report(report)) => {
-                primary.report(&mut self.shared, from, report)
-            }
-            (Side::Active(_), _) => Err(PeerFault::TwoActives {
-                from,
-                active: self.shared.me,
-            }),
-            (Side::Replica(replica), body) if from_active => {
-                replica.frame(&mut self.shared, from, body)
-            }
+            (Side::Active(primary), Body::Align { generation, runs }) => primary.align(&mut self.shared, from, generation, &runs),
+            (Side::Active(primary), Body::Report(report)) => primary.report(&mut self.shared, from, report),
+            (Side::Active(_), _) => Err(PeerFault::TwoActives { from, active: self.shared.me }),
+            (Side::Replica(replica), body) if from_active => replica.frame(&mut self.shared, from, body),
             (Side::Replica(_), _) => Ok(()), // Its sender's log is ahead of ours: it will ask again.
         }
     }
@@ -510,10 +465,7 @@ impl GroupCopy {
             Side::Active(primary) => primary.write(&mut self.shared, write),
             Side::Replica(_) => {
                 let outcome = Outcome::NotApplied(Refusal::Fenced { by });
-                self.shared.out.push_back(Output::Acknowledged {
-                    ticket: write.ticket,
-                    outcome,
-                });
+                self.shared.out.push_back(Output::Acknowledged { ticket: write.ticket, outcome });
             }
         }
     }
@@ -524,10 +476,7 @@ impl GroupCopy {
             Side::Active(primary) => primary.read(&mut self.shared, read),
             Side::Replica(_) => {
                 let answer = Answer::Refused(Refusal::Fenced { by });
-                self.shared.out.push_back(Output::Answered {
-                    ticket: read.ticket,
-                    answer,
-                });
+                self.shared.out.push_back(Output::Answered { ticket: read.ticket, answer });
             }
         }
     }
@@ -560,6 +509,7 @@ impl GroupCopy {
         self.shared.out.push_back(Output::Role(role));
     }
 
+
     fn with_primary(&mut self, act: impl FnOnce(&mut Primary, &mut Shared)) {
         if let Side::Active(primary) = &mut self.side {
             act(primary, &mut self.shared);
@@ -568,9 +518,7 @@ impl GroupCopy {
 
     /// The fault [`Fault::OldEpochAccepted`]: as if the frame were of the present epoch.
     fn take_old(&mut self, from: Member, epoch: Epoch, body: Body) -> Result<(), PeerFault> {
-        let Side::Replica(replica) = &mut self.side else {
-            return Ok(());
-        };
+        let Side::Replica(replica) = &mut self.side else { return Ok(()) };
         replica.take_old(&mut self.shared, from, epoch, body)
     }
 }
@@ -581,26 +529,12 @@ impl Shared {
     }
 
     pub(crate) fn send_under(&mut self, epoch: Epoch, to: Member, body: Body) {
-        let bytes = Frame {
-            from: self.me,
-            to,
-            epoch,
-            body,
-        }
-        .encode();
+        let bytes = Frame { from: self.me, to, epoch, body }.encode();
         self.out.push_back(Output::Send { to, bytes });
     }
 
     /// An old active learns that it is one.
     fn tell_epoch(&mut self, to: Member) {
-        self.send(
-            to,
-            Body::Report(Report {
-                cursor: None,
-                held: Sequence(0),
-                read: 0,
-                transfer: None,
-            }),
-        );
+        self.send(to, Body::Report(Report { cursor: None, held: Sequence(0), read: 0, transfer: None }));
     }
 }

@@ -3,10 +3,7 @@
 //! Word 0 is the end of the node's lease on the boot-time clock; its liveness thread stores it. Each group has a word with the epoch
 //! under which its application is active, 0 while it is not. Both are single words, so nothing is ever torn, and a stopped node needs to
 //! do nothing: its last lease end passes by itself (protocol 2.2). Applications map the page read-only, and the seal keeps it so.
-#![expect(
-    unsafe_code,
-    reason = "shared memory, and descriptors that come over a socket, have no safe interface"
-)]
+#![expect(unsafe_code, reason = "shared memory, and descriptors that come over a socket, have no safe interface")]
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -59,25 +56,13 @@ impl GuardPage {
     /// # Errors
     /// The machine's: no memory or no descriptor is left.
     pub fn new() -> io::Result<Self> {
-        let fd = memfd_create(
-            c"sixnines-guard",
-            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-        )?;
+        let fd = memfd_create(c"sixnines-guard", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         ftruncate(&fd, i64::try_from(PAGE_BYTES).expect("a page is small"))?;
         let page = Page::map(fd.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        let seals = SealFlag::F_SEAL_SHRINK
-            | SealFlag::F_SEAL_GROW
-            | SealFlag::from_bits_retain(F_SEAL_FUTURE_WRITE)
-            | SealFlag::F_SEAL_SEAL;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::from_bits_retain(F_SEAL_FUTURE_WRITE) | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
-        let free = (1..u16::try_from(WORDS).expect("a page is small"))
-            .rev()
-            .collect();
-        Ok(Self {
-            page: Arc::new(page),
-            fd: Arc::new(fd),
-            free: Arc::new(Mutex::new(free)),
-        })
+        let free = (1..u16::try_from(WORDS).expect("a page is small")).rev().collect();
+        Ok(Self { page: Arc::new(page), fd: Arc::new(fd), free: Arc::new(Mutex::new(free)) })
     }
 
     /// The word for the lease's end.
@@ -92,17 +77,9 @@ impl GuardPage {
 
     /// A word for a group; `None` if all 511 are taken.
     pub(crate) fn epoch_word(&self) -> Option<EpochWord> {
-        let slot = self
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()?;
+        let slot = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
         self.page.word(slot).store(0, Ordering::Release);
-        Some(EpochWord {
-            page: Arc::clone(&self.page),
-            slot,
-            free: Arc::clone(&self.free),
-        })
+        Some(EpochWord { page: Arc::clone(&self.page), slot, free: Arc::clone(&self.free) })
     }
 
     /// To be handed to applications.
@@ -121,9 +98,7 @@ impl LeaseWord {
 impl EpochWord {
     /// The application is active under `epoch`; `None`: it may not speak.
     pub(crate) fn store(&self, epoch: Option<Epoch>) {
-        self.page
-            .word(self.slot)
-            .store(epoch.map_or(0, |e| e.0), Ordering::Release);
+        self.page.word(self.slot).store(epoch.map_or(0, |e| e.0), Ordering::Release);
     }
 
     pub(crate) fn slot(&self) -> u16 {
@@ -134,25 +109,16 @@ impl EpochWord {
 impl Drop for EpochWord {
     fn drop(&mut self) {
         self.store(None);
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self.slot);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
     }
 }
 
 impl GuardView {
     pub(crate) fn map(fd: BorrowedFd<'_>, slot: u16) -> io::Result<Self> {
         if usize::from(slot) >= WORDS {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the guard page has no such word",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the guard page has no such word"));
         }
-        Ok(Self {
-            page: Arc::new(Page::map(fd, ProtFlags::PROT_READ)?),
-            slot,
-        })
+        Ok(Self { page: Arc::new(Page::map(fd, ProtFlags::PROT_READ)?), slot })
     }
 
     /// Whether the role of `epoch` is in force and the lease valid, now.
@@ -164,18 +130,10 @@ impl GuardView {
 }
 
 /// Receives bytes, and the page's descriptor if it comes with them.
-pub(crate) fn receive(
-    socket: BorrowedFd<'_>,
-    bytes: &mut [u8],
-) -> io::Result<(usize, Option<OwnedFd>)> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!(RawFd);
     let mut slices = [IoSliceMut::new(bytes)];
-    let received = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut owned = None;
     for message in received.cmsgs()? {
         if let ControlMessageOwned::ScmRights(descriptors) = message {
@@ -228,11 +186,7 @@ impl Drop for Page {
 
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Page(lease until {})",
-            Instant::from_nanos(self.word(0).load(Ordering::Acquire))
-        )
+        write!(f, "Page(lease until {})", Instant::from_nanos(self.word(0).load(Ordering::Acquire)))
     }
 }
 
@@ -250,8 +204,7 @@ mod tests {
         assert!(!view.permits(Epoch(3)));
         word.store(Some(Epoch(3)));
         assert!(!view.permits(Epoch(3)), "no lease yet");
-        page.lease_word()
-            .store(boot_now() + Duration::from_secs(60));
+        page.lease_word().store(boot_now() + Duration::from_secs(60));
         assert!(view.permits(Epoch(3)));
         assert!(!view.permits(Epoch(2)));
         page.lease_word().store(boot_now());
@@ -261,13 +214,7 @@ mod tests {
     #[test]
     fn an_application_cannot_map_the_page_for_writing() {
         let page = GuardPage::new().expect("memory");
-        assert!(
-            Page::map(
-                page.descriptor(),
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
-            )
-            .is_err()
-        );
+        assert!(Page::map(page.descriptor(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_err());
     }
 
     #[test]
@@ -275,8 +222,7 @@ mod tests {
         let page = GuardPage::new().expect("memory");
         let word = page.epoch_word().expect("a free word");
         word.store(Some(Epoch(1)));
-        page.lease_word()
-            .store(boot_now() + Duration::from_secs(60));
+        page.lease_word().store(boot_now() + Duration::from_secs(60));
         let view = GuardView::map(page.descriptor(), word.slot()).expect("a mapping");
         assert!(view.permits(Epoch(1)));
         drop(word);

@@ -36,10 +36,7 @@ pub use outcome::{Answer, Cursor, Doubt, Level, Limit, Outcome, Refusal};
 #[cfg(feature = "shell")]
 pub use protocol::Refused;
 #[cfg(feature = "shell")]
-pub use sdk::{
-    App, Applied, Batch, Changed, Checkpoint, ConnectError, Pending, Protection, ReadError,
-    Reading, Replication, Role as AppRole, Term, WriteError,
-};
+pub use sdk::{App, Applied, Batch, Changed, Checkpoint, ConnectError, Pending, Protection, ReadError, Reading, Replication, Role as AppRole, Term, WriteError};
 pub use state::{Change, Op, RequestId, Section, State};
 pub use store::Record;
 pub use wire::PeerFault;

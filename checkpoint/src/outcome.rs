@@ -6,9 +6,7 @@ use sixnines_core::ids::{Epoch, Sequence};
 use crate::state::Section;
 
 /// A position in a group's records. Sequences of different epochs are never compared by number alone.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cursor {
     /// The epoch in which the record was written.
     pub epoch: Epoch,

@@ -93,11 +93,7 @@ impl Primary {
     /// A later version settles every proposal made on the one before (protocol 1.2).
     pub(crate) fn on_row(&mut self, shared: &mut Shared) {
         // Whoever has left the set may be a life that is over: what it said does not make it a newcomer.
-        for member in self
-            .needed
-            .iter()
-            .filter(|m| !shared.row.in_sync.contains(m))
-        {
+        for member in self.needed.iter().filter(|m| !shared.row.in_sync.contains(m)) {
             if let Some(peer) = self.peers.get_mut(member) {
                 peer.must_speak_again(shared.now);
             }
@@ -105,11 +101,7 @@ impl Primary {
         self.open.clear();
         self.proposed_at = None;
         self.count_needed(shared);
-        if let Some(Quiesce {
-            target,
-            done_at: Some(_),
-        }) = self.quiesce
-        {
+        if let Some(Quiesce { target, done_at: Some(_) }) = self.quiesce {
             self.quiesce = None; // What was to follow was made for another version: it does nothing any more.
             shared.out.push_back(Output::QuiesceFailed { target });
         }
@@ -122,10 +114,7 @@ impl Primary {
             Ok(()) => self.advance(shared),
             Err(refusal) => {
                 let outcome = Outcome::NotApplied(refusal);
-                shared.out.push_back(Output::Acknowledged {
-                    ticket: write.ticket,
-                    outcome,
-                });
+                shared.out.push_back(Output::Acknowledged { ticket: write.ticket, outcome });
             }
         }
     }
@@ -149,49 +138,28 @@ impl Primary {
         if copies < floor {
             return Err(Refusal::TooFewCopies { copies, floor });
         }
-        let known = write
-            .request
-            .and_then(|id| shared.store.state().request(id));
+        let known = write.request.and_then(|id| shared.store.state().request(id));
         if let Some(cursor) = known.filter(|_| !shared.config.has(Fault::RepeatAppliedAgain)) {
             // Applied once; but the answer waits for the copies like the first one (protocol 2.2).
             let at_once = shared.config.has(Fault::RetryAtOnce);
-            let until = if at_once {
-                Sequence(0)
-            } else {
-                cursor.sequence
-            };
-            self.writes
-                .push(write.ticket, until, Ok(cursor), floor, shared.now);
+            let until = if at_once { Sequence(0) } else { cursor.sequence };
+            self.writes.push(write.ticket, until, Ok(cursor), floor, shared.now);
             return Ok(());
         }
         if write.ops.is_empty() && write.request.is_none() {
             let head = shared.store.head();
-            self.writes
-                .push(write.ticket, head.sequence, Ok(head), floor, shared.now);
+            self.writes.push(write.ticket, head.sequence, Ok(head), floor, shared.now);
             return Ok(());
         }
-        if shared
-            .store
-            .bytes_between(shared.store.held(), shared.store.head().sequence)
-            > limits.unheld_bytes_max as u64
-        {
+        if shared.store.bytes_between(shared.store.held(), shared.store.head().sequence) > limits.unheld_bytes_max as u64 {
             return Err(Refusal::NoSpace(Limit::Unheld));
         }
-        match shared
-            .store
-            .execute(self.epoch, write.request, &write.ops, limits)
-        {
+        match shared.store.execute(self.epoch, write.request, &write.ops, limits) {
             Ok(cursor) => self.written(shared, write, cursor, floor),
             // The other version may itself be a write that nobody else holds: this answer shows it, so it waits too.
             Err(Refusal::Conflict { index }) => {
                 let head = shared.store.head().sequence;
-                self.writes.push(
-                    write.ticket,
-                    head,
-                    Err(Refusal::Conflict { index }),
-                    floor,
-                    shared.now,
-                );
+                self.writes.push(write.ticket, head, Err(Refusal::Conflict { index }), floor, shared.now);
             }
             Err(refusal) => return Err(refusal),
         }
@@ -204,10 +172,7 @@ impl Primary {
             peer.owed_since.get_or_insert(shared.now);
         }
         match write.level {
-            Level::Replicated { .. } => {
-                self.writes
-                    .push(write.ticket, cursor.sequence, Ok(cursor), floor, shared.now)
-            }
+            Level::Replicated { .. } => self.writes.push(write.ticket, cursor.sequence, Ok(cursor), floor, shared.now),
             Level::Async => {
                 self.asynchronous.push_back(cursor.sequence);
                 if self.asynchronous.len() == 1 {
@@ -224,21 +189,13 @@ impl Primary {
     }
 
     /// A replica wants to know where it parts from this copy (protocol 2.5).
-    pub(crate) fn align(
-        &mut self,
-        shared: &mut Shared,
-        from: Member,
-        generation: Generation,
-        runs: &[Run],
-    ) -> Result<(), PeerFault> {
+    pub(crate) fn align(&mut self, shared: &mut Shared, from: Member, generation: Generation, runs: &[Run]) -> Result<(), PeerFault> {
         if runs.len() > shared.config.limits.runs_max {
             return Err(PeerFault::Limits { from });
         }
         let by_sequence = shared.config.has(Fault::MatchBySequence);
         let transfer = self.transfers + 1;
-        let Some(peer) = self.peer(shared, from) else {
-            return Ok(());
-        };
+        let Some(peer) = self.peer(shared, from) else { return Ok(()) };
         peer.heard();
         let asked_before = match peer.flow {
             Flow::Unaligned => false,
@@ -251,12 +208,7 @@ impl Primary {
         let same_state = generation == shared.store.generation();
         let mut common = shared.store.last_common(runs).filter(|_| same_state);
         if by_sequence {
-            let last = runs
-                .iter()
-                .map(|r| r.last)
-                .max()
-                .unwrap_or_default()
-                .min(shared.store.head().sequence);
+            let last = runs.iter().map(|r| r.last).max().unwrap_or_default().min(shared.store.head().sequence);
             common = shared.store.position(last);
         }
         match common {
@@ -271,25 +223,14 @@ impl Primary {
     }
 
     /// A replica says how much it has, under this epoch.
-    pub(crate) fn report(
-        &mut self,
-        shared: &mut Shared,
-        from: Member,
-        report: Report,
-    ) -> Result<(), PeerFault> {
+    pub(crate) fn report(&mut self, shared: &mut Shared, from: Member, report: Report) -> Result<(), PeerFault> {
         let head = shared.store.head().sequence;
-        let ahead = report
-            .cursor
-            .filter(|c| c.sequence > head && !shared.config.has(Fault::ReportBeforeAligned));
-        let unlike = report.cursor.filter(|c| {
-            shared.store.position(c.sequence).is_some_and(|p| p != *c) && !any_match(shared)
-        });
+        let ahead = report.cursor.filter(|c| c.sequence > head && !shared.config.has(Fault::ReportBeforeAligned));
+        let unlike = report.cursor.filter(|c| shared.store.position(c.sequence).is_some_and(|p| p != *c) && !any_match(shared));
         if let Some(cursor) = ahead.or(unlike) {
             return Err(PeerFault::Position { from, cursor });
         }
-        let Some(peer) = self.peer(shared, from) else {
-            return Ok(());
-        };
+        let Some(peer) = self.peer(shared, from) else { return Ok(()) };
         peer.report(shared, &report);
         self.advance(shared);
         Ok(())
@@ -307,9 +248,7 @@ impl Primary {
             && let Some((ticket, outcome)) = self.suspended.pop_front()
         {
             self.note_acknowledged(outcome);
-            shared
-                .out
-                .push_back(Output::Acknowledged { ticket, outcome });
+            shared.out.push_back(Output::Acknowledged { ticket, outcome });
         }
         self.advance(shared);
     }
@@ -317,10 +256,7 @@ impl Primary {
     /// Rule 1.6, first half.
     pub(crate) fn quiesce(&mut self, shared: &mut Shared, target: Member) {
         if self.quiesce.as_ref().is_none_or(|q| q.done_at.is_none()) {
-            self.quiesce = Some(Quiesce {
-                target,
-                done_at: None,
-            });
+            self.quiesce = Some(Quiesce { target, done_at: None });
         }
         self.advance(shared);
     }
@@ -346,9 +282,7 @@ impl Primary {
         self.reads.stop(shared);
         for (ticket, outcome) in self.suspended.drain(..) {
             let outcome = waiting::fenced(outcome, shared.seen);
-            shared
-                .out
-                .push_back(Output::Acknowledged { ticket, outcome });
+            shared.out.push_back(Output::Acknowledged { ticket, outcome });
         }
         if !self.asynchronous.is_empty() {
             shared.out.push_back(Output::LossWindow(0));
@@ -356,10 +290,7 @@ impl Primary {
     }
 
     pub(crate) fn status_peers(&self, shared: &Shared) -> Vec<StatusPeer> {
-        self.peers
-            .iter()
-            .map(|(member, peer)| peer.status(shared, *member))
-            .collect()
+        self.peers.iter().map(|(member, peer)| peer.status(shared, *member)).collect()
     }
 
     /// Sends what is due. Called when nothing else is to be done, so that many writes share a frame.
@@ -379,27 +310,17 @@ impl Primary {
             self.peers.values_mut().for_each(Peer::tell_again);
         }
         let held = shared.store.held();
-        self.notice_at = self
-            .notice_at
-            .filter(|_| self.peers.values().any(|p| p.is_untold(held)));
+        self.notice_at = self.notice_at.filter(|_| self.peers.values().any(|p| p.is_untold(held)));
     }
 
     pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
         let peers = self.peers.values().filter_map(Peer::poll_timeout);
-        peers
-            .chain(self.notice_at)
-            .chain(self.waiting_timeout(shared))
-            .chain(self.sync_timeout(shared))
-            .min()
+        peers.chain(self.notice_at).chain(self.waiting_timeout(shared)).chain(self.sync_timeout(shared)).min()
     }
 
     /// Everything that may follow from any input, in the order in which one makes the next possible.
     fn advance(&mut self, shared: &mut Shared) {
-        let safe = self
-            .needed
-            .iter()
-            .map(|m| self.peers.get(m).and_then(|p| p.acked))
-            .min();
+        let safe = self.needed.iter().map(|m| self.peers.get(m).and_then(|p| p.acked)).min();
         let safe = safe.unwrap_or(Some(shared.store.head().sequence));
         if let Some(safe) = safe
             && shared.store.advance_held(safe, &shared.config.limits)
@@ -430,46 +351,30 @@ impl Primary {
     }
 
     fn settle_quiesce(&mut self, shared: &mut Shared) {
-        let Some(Quiesce {
-            target,
-            done_at: None,
-        }) = self.quiesce
-        else {
-            return;
-        };
+        let Some(Quiesce { target, done_at: None }) = self.quiesce else { return };
         if !shared.row.in_sync.contains(&target) {
             self.quiesce = None;
             shared.out.push_back(Output::QuiesceFailed { target });
             return;
         }
         let cursor = shared.store.head();
-        let has_all = self
-            .peers
-            .get(&target)
-            .is_some_and(|p| p.acked == Some(cursor.sequence));
+        let has_all = self.peers.get(&target).is_some_and(|p| p.acked == Some(cursor.sequence));
         let drained = has_all && shared.store.held() == cursor.sequence;
         if drained || shared.config.has(Fault::QuiescedUndrained) {
-            self.quiesce = Some(Quiesce {
-                target,
-                done_at: Some(shared.row.version),
-            });
+            self.quiesce = Some(Quiesce { target, done_at: Some(shared.row.version) });
             shared.out.push_back(Output::Quiesced { target, cursor });
         }
     }
 
     fn is_quiet(&self, shared: &Shared) -> bool {
-        self.quiesce
-            .as_ref()
-            .is_some_and(|q| q.done_at.is_some() || !shared.config.has(Fault::QuiescedUndrained))
+        self.quiesce.as_ref().is_some_and(|q| q.done_at.is_some() || !shared.config.has(Fault::QuiescedUndrained))
     }
 
     /// An outcome leaves only under a valid lease.
     fn deliver(&mut self, shared: &mut Shared, ticket: Ticket, outcome: Outcome) {
         if shared.lease {
             self.note_acknowledged(outcome);
-            shared
-                .out
-                .push_back(Output::Acknowledged { ticket, outcome });
+            shared.out.push_back(Output::Acknowledged { ticket, outcome });
         } else {
             self.suspended.push_back((ticket, outcome));
         }
@@ -487,18 +392,9 @@ impl Primary {
             return None;
         }
         if !self.peers.contains_key(&member) {
-            let lives = self.peers.range(
-                Member {
-                    incarnation: Default::default(),
-                    ..member
-                }..,
-            );
-            let other = lives
-                .map(|(m, p)| (*m, p.acked))
-                .find(|(m, _)| m.node == member.node);
-            if other.is_some_and(|(m, _)| m.incarnation > member.incarnation)
-                || self.peers.len() >= PEERS_MAX
-            {
+            let lives = self.peers.range(Member { incarnation: Default::default(), ..member }..);
+            let other = lives.map(|(m, p)| (*m, p.acked)).find(|(m, _)| m.node == member.node);
+            if other.is_some_and(|(m, _)| m.incarnation > member.incarnation) || self.peers.len() >= PEERS_MAX {
                 return None;
             }
             let mut peer = Peer::new(shared.now);
@@ -516,11 +412,5 @@ impl Primary {
 
 /// Faults under which positions are not compared.
 fn any_match(shared: &Shared) -> bool {
-    [
-        Fault::MatchBySequence,
-        Fault::ReportBeforeAligned,
-        Fault::OldEpochAccepted,
-    ]
-    .iter()
-    .any(|f| shared.config.has(*f))
+    [Fault::MatchBySequence, Fault::ReportBeforeAligned, Fault::OldEpochAccepted].iter().any(|f| shared.config.has(*f))
 }

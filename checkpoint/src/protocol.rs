@@ -24,24 +24,12 @@ pub(crate) const IMAGE_PART_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToService {
     Hello(Hello),
-    Write {
-        ticket: u64,
-        epoch: Epoch,
-        request: Option<RequestId>,
-        level: Level,
-        ops: Vec<Op>,
-    },
-    Read {
-        ticket: u64,
-        epoch: Epoch,
-        key: Bytes,
-    },
+    Write { ticket: u64, epoch: Epoch, request: Option<RequestId>, level: Level, ops: Vec<Op> },
+    Read { ticket: u64, epoch: Epoch, key: Bytes },
     /// I am alive.
     Beat,
     /// I have written my last under this role.
-    Drained {
-        epoch: Epoch,
-    },
+    Drained { epoch: Epoch },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,28 +45,14 @@ pub(crate) struct Hello {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToApp {
-    Welcome {
-        version: u16,
-        guard_slot: u16,
-    },
+    Welcome { version: u16, guard_slot: u16 },
     Refused(Refused),
     Role(AppRole),
     /// A part of everything there is; the first one replaces what was, the last one says so.
-    Image {
-        cursor: Cursor,
-        first: bool,
-        last: bool,
-        sections: Vec<(Bytes, Section)>,
-    },
+    Image { cursor: Cursor, first: bool, last: bool, sections: Vec<(Bytes, Section)> },
     Record(Arc<Record>),
-    Outcome {
-        ticket: u64,
-        outcome: Outcome,
-    },
-    Answer {
-        ticket: u64,
-        answer: Answer,
-    },
+    Outcome { ticket: u64, outcome: Outcome },
+    Answer { ticket: u64, answer: Answer },
     LossWindow(u64),
 }
 
@@ -114,8 +88,7 @@ pub enum Refused {
 pub(crate) fn encode<M: Serialize>(message: &M, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    *out = postcard::to_extend(message, std::mem::take(out))
-        .expect("a message in memory has an encoding");
+    *out = postcard::to_extend(message, std::mem::take(out)).expect("a message in memory has an encoding");
     let length = u32::try_from(out.len() - start - 4).expect("a message is within its bounds");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
@@ -150,16 +123,12 @@ impl Inbox {
     /// The next whole message.
     pub(crate) fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, MessageError> {
         let rest = &self.bytes[self.read..];
-        let Some((head, body)) = rest.split_first_chunk::<4>() else {
-            return Ok(None);
-        };
+        let Some((head, body)) = rest.split_first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX);
         if length > MESSAGE_BYTES_MAX {
             return Err(MessageError::TooLong(length));
         }
-        let Some(body) = body.get(..length) else {
-            return Ok(None);
-        };
+        let Some(body) = body.get(..length) else { return Ok(None) };
         let message = postcard::from_bytes(body).map_err(MessageError::Unreadable)?;
         self.read += 4 + length;
         Ok(Some(message))
@@ -167,11 +136,7 @@ impl Inbox {
 }
 
 /// An image in parts that fit a message.
-pub(crate) fn image_parts(
-    cursor: Cursor,
-    sections: Vec<(Bytes, Section)>,
-    mut part: impl FnMut(ToApp),
-) {
+pub(crate) fn image_parts(cursor: Cursor, sections: Vec<(Bytes, Section)>, mut part: impl FnMut(ToApp)) {
     let mut first = true;
     let mut size = 0;
     let mut some = Vec::new();
@@ -179,21 +144,11 @@ pub(crate) fn image_parts(
         size += key.len() + section.bytes.len() + 16;
         some.push((key, section));
         if size >= IMAGE_PART_BYTES {
-            part(ToApp::Image {
-                cursor,
-                first,
-                last: false,
-                sections: std::mem::take(&mut some),
-            });
+            part(ToApp::Image { cursor, first, last: false, sections: std::mem::take(&mut some) });
             (first, size) = (false, 0);
         }
     }
-    part(ToApp::Image {
-        cursor,
-        first,
-        last: true,
-        sections: some,
-    });
+    part(ToApp::Image { cursor, first, last: true, sections: some });
 }
 
 #[cfg(test)]
@@ -202,15 +157,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_as_they_went_in_however_they_are_cut() {
-        let messages = [
-            ToService::Beat,
-            ToService::Drained { epoch: Epoch(7) },
-            ToService::Read {
-                ticket: 1,
-                epoch: Epoch(2),
-                key: "k".into(),
-            },
-        ];
+        let messages = [ToService::Beat, ToService::Drained { epoch: Epoch(7) }, ToService::Read { ticket: 1, epoch: Epoch(2), key: "k".into() }];
         let mut bytes = Vec::new();
         messages.iter().for_each(|m| encode(m, &mut bytes));
         let mut inbox = Inbox::default();
@@ -228,43 +175,22 @@ mod tests {
     fn what_is_no_message_ends_the_connection() {
         let mut inbox = Inbox::default();
         inbox.room(4).extend_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(
-            inbox.next::<ToApp>(),
-            Err(MessageError::TooLong(_))
-        ));
+        assert!(matches!(inbox.next::<ToApp>(), Err(MessageError::TooLong(_))));
         let mut inbox = Inbox::default();
         inbox.room(5).extend_from_slice(&[1, 0, 0, 0, 99]);
-        assert!(matches!(
-            inbox.next::<ToApp>(),
-            Err(MessageError::Unreadable(_))
-        ));
+        assert!(matches!(inbox.next::<ToApp>(), Err(MessageError::Unreadable(_))));
     }
 
     #[test]
     fn an_image_is_cut_into_parts_and_says_where_it_begins_and_ends() {
-        let section = |n: usize| Section {
-            bytes: Bytes::from(vec![0; n]),
-            version: Default::default(),
-        };
-        let sections = vec![
-            ("a".into(), section(IMAGE_PART_BYTES)),
-            ("b".into(), section(1)),
-            ("c".into(), section(1)),
-        ];
+        let section = |n: usize| Section { bytes: Bytes::from(vec![0; n]), version: Default::default() };
+        let sections = vec![("a".into(), section(IMAGE_PART_BYTES)), ("b".into(), section(1)), ("c".into(), section(1))];
         let mut parts = Vec::new();
         image_parts(Cursor::default(), sections, |p| parts.push(p));
         let shape = |p: &ToApp| match p {
-            ToApp::Image {
-                first,
-                last,
-                sections,
-                ..
-            } => (*first, *last, sections.len()),
+            ToApp::Image { first, last, sections, .. } => (*first, *last, sections.len()),
             other => panic!("{other:?}"),
         };
-        assert_eq!(
-            parts.iter().map(shape).collect::<Vec<_>>(),
-            [(true, false, 1), (false, true, 2)]
-        );
+        assert_eq!(parts.iter().map(shape).collect::<Vec<_>>(), [(true, false, 1), (false, true, 2)]);
     }
 }

@@ -60,21 +60,13 @@ impl Replica {
 
     pub(crate) fn on_row(&mut self, shared: &Shared) {
         // A former life of this node may still be named: then nobody leads.
-        let leader = shared
-            .row
-            .active
-            .filter(|m| shared.row.epoch == shared.seen && m.node != shared.me.node);
+        let leader = shared.row.active.filter(|m| shared.row.epoch == shared.seen && m.node != shared.me.node);
         if shared.seen > self.epoch || leader.is_some() && leader != self.leader {
             self.follow(shared.seen, leader);
         }
     }
 
-    pub(crate) fn frame(
-        &mut self,
-        shared: &mut Shared,
-        from: Member,
-        body: Body,
-    ) -> Result<(), PeerFault> {
+    pub(crate) fn frame(&mut self, shared: &mut Shared, from: Member, body: Body) -> Result<(), PeerFault> {
         match self.leader {
             Some(active) if active != from => return Err(PeerFault::TwoActives { from, active }),
             Some(_) => {}
@@ -82,16 +74,9 @@ impl Replica {
         }
         match body {
             Body::Aligned { at } => self.take_alignment(shared, from, at),
-            Body::Records {
-                previous,
-                held,
-                read,
-                records,
-            } => self.take_records(shared, from, previous, held, read, records),
+            Body::Records { previous, held, read, records } => self.take_records(shared, from, previous, held, read, records),
             Body::Chunk(chunk) => self.take_chunk(shared, from, chunk),
-            Body::Align { .. } | Body::Report(_) => {
-                unreachable!("only an active's frames come here")
-            }
+            Body::Align { .. } | Body::Report(_) => unreachable!("only an active's frames come here"),
         }
     }
 
@@ -112,45 +97,25 @@ impl Replica {
             debug_assert!(!self.aligned, "alignment at {at} after alignment");
             self.align_at = Some(shared.now + shared.config.times.resend);
             let runs = shared.store.runs_from_held(shared.config.limits.runs_max);
-            shared.send(
-                leader,
-                Body::Align {
-                    generation: shared.store.generation(),
-                    runs,
-                },
-            );
+            shared.send(leader, Body::Align { generation: shared.store.generation(), runs });
         }
         if std::mem::take(&mut self.report_due) {
             let aligned = self.aligned || shared.config.has(Fault::ReportBeforeAligned);
             let cursor = aligned.then(|| shared.store.head());
             let transfer = self.incoming.as_ref().map(Incoming::progress);
             let held = shared.store.held();
-            shared.send(
-                leader,
-                Body::Report(Report {
-                    cursor,
-                    held,
-                    read: self.read,
-                    transfer,
-                }),
-            );
+            shared.send(leader, Body::Report(Report { cursor, held, read: self.read, transfer }));
         }
     }
 
     /// Rule 2.5. The first answer of an epoch is carried out; its repeats only need the report that got lost.
-    fn take_alignment(
-        &mut self,
-        shared: &mut Shared,
-        from: Member,
-        at: Cursor,
-    ) -> Result<(), PeerFault> {
+    fn take_alignment(&mut self, shared: &mut Shared, from: Member, at: Cursor) -> Result<(), PeerFault> {
         self.report_due = true;
         if self.aligned {
             return Ok(());
         }
         let known = shared.store.position(at.sequence);
-        let common =
-            known == Some(at) || known.is_some() && shared.config.has(Fault::MatchBySequence);
+        let common = known == Some(at) || known.is_some() && shared.config.has(Fault::MatchBySequence);
         if !common || at.sequence < shared.store.held() {
             return Err(PeerFault::Position { from, cursor: at });
         }
@@ -193,25 +158,13 @@ impl Replica {
         Ok(())
     }
 
-    fn take_chunk(
-        &mut self,
-        shared: &mut Shared,
-        from: Member,
-        chunk: Chunk,
-    ) -> Result<(), PeerFault> {
+    fn take_chunk(&mut self, shared: &mut Shared, from: Member, chunk: Chunk) -> Result<(), PeerFault> {
         self.report_due = true;
-        let current = self
-            .incoming
-            .as_ref()
-            .map_or(self.completed, |i| i.transfer);
+        let current = self.incoming.as_ref().map_or(self.completed, |i| i.transfer);
         if chunk.transfer < current || chunk.transfer <= self.completed {
             return Ok(()); // A repeat of what is over: the report says so.
         }
-        if chunk
-            .sections
-            .iter()
-            .any(|(k, s)| !fits(shared, k.len(), s.bytes.len() as u64))
-        {
+        if chunk.sections.iter().any(|(k, s)| !fits(shared, k.len(), s.bytes.len() as u64)) {
             return Err(PeerFault::Limits { from });
         }
         if chunk.transfer > current || self.incoming.is_none() {
@@ -222,10 +175,7 @@ impl Replica {
                 (self.aligned, shared.was_complete) = (false, false);
             }
         }
-        let incoming = self
-            .incoming
-            .as_mut()
-            .expect("made above if it was not there");
+        let incoming = self.incoming.as_mut().expect("made above if it was not there");
         incoming.take_chunk(chunk);
         self.complete_transfer(shared);
         Ok(())
@@ -236,58 +186,31 @@ impl Replica {
         let head = shared.store.head().sequence;
         // An old copy that got there by itself is as good: what the active sent for it was only late.
         let overtaken = |i: &Incoming| self.aligned && head >= i.applied.sequence;
-        let Some(incoming) = self.incoming.take_if(|i| i.is_complete() || overtaken(i)) else {
-            return;
-        };
+        let Some(incoming) = self.incoming.take_if(|i| i.is_complete() || overtaken(i)) else { return };
         self.completed = incoming.transfer;
         self.report_due = true;
         if overtaken(&incoming) {
             return;
         }
-        shared.store.replace(
-            incoming.state,
-            incoming.applied,
-            incoming.generation,
-            incoming.held,
-        );
+        shared.store.replace(incoming.state, incoming.applied, incoming.generation, incoming.held);
         shared.need_image();
         self.aligned(shared);
     }
 
     /// The fault [`Fault::OldEpochAccepted`].
-    pub(crate) fn take_old(
-        &mut self,
-        shared: &mut Shared,
-        from: Member,
-        epoch: Epoch,
-        body: Body,
-    ) -> Result<(), PeerFault> {
-        let Body::Records {
-            previous, records, ..
-        } = body
-        else {
-            return Ok(());
-        };
+    pub(crate) fn take_old(&mut self, shared: &mut Shared, from: Member, epoch: Epoch, body: Body) -> Result<(), PeerFault> {
+        let Body::Records { previous, records, .. } = body else { return Ok(()) };
         if previous.sequence <= shared.store.head().sequence {
             append_new(shared, from, records)?;
         }
-        let report = Report {
-            cursor: Some(shared.store.head()),
-            held: Sequence(0),
-            read: 0,
-            transfer: None,
-        };
+        let report = Report { cursor: Some(shared.store.head()), held: Sequence(0), read: 0, transfer: None };
         shared.send_under(epoch, from, Body::Report(report));
         Ok(())
     }
 }
 
 /// Appends those that this copy does not have. Equal sequences after alignment are equal records.
-fn append_new(
-    shared: &mut Shared,
-    from: Member,
-    records: Vec<Arc<Record>>,
-) -> Result<(), PeerFault> {
+fn append_new(shared: &mut Shared, from: Member, records: Vec<Arc<Record>>) -> Result<(), PeerFault> {
     for record in records {
         let head = shared.store.head();
         if record.cursor.sequence > head.sequence {
@@ -296,44 +219,25 @@ fn append_new(
             continue;
         }
         let known = shared.store.position(record.cursor.sequence);
-        if known.is_some_and(|k| k != record.cursor)
-            && !shared.config.has(Fault::MatchBySequence)
-            && !shared.config.has(Fault::OldEpochAccepted)
-        {
-            return Err(PeerFault::Position {
-                from,
-                cursor: record.cursor,
-            });
+        if known.is_some_and(|k| k != record.cursor) && !shared.config.has(Fault::MatchBySequence) && !shared.config.has(Fault::OldEpochAccepted) {
+            return Err(PeerFault::Position { from, cursor: record.cursor });
         }
     }
     Ok(())
 }
 
 /// A frame's records follow each other, and none is beyond the limits.
-fn check_records(
-    shared: &Shared,
-    from: Member,
-    previous: Cursor,
-    records: &[Arc<Record>],
-) -> Result<(), PeerFault> {
+fn check_records(shared: &Shared, from: Member, previous: Cursor, records: &[Arc<Record>]) -> Result<(), PeerFault> {
     let mut last = previous;
     for record in records {
-        if record.cursor.sequence.0 != last.sequence.0.wrapping_add(1)
-            || record.cursor.epoch < last.epoch
-            || record.cursor.epoch > shared.seen
-        {
-            return Err(PeerFault::Position {
-                from,
-                cursor: record.cursor,
-            });
+        if record.cursor.sequence.0 != last.sequence.0.wrapping_add(1) || record.cursor.epoch < last.epoch || record.cursor.epoch > shared.seen {
+            return Err(PeerFault::Position { from, cursor: record.cursor });
         }
         last = record.cursor;
         for change in &record.changes {
             let end = match change {
                 crate::Change::Put { bytes, .. } => bytes.len() as u64,
-                crate::Change::Patch { offset, bytes, .. } => {
-                    offset.saturating_add(bytes.len() as u64)
-                }
+                crate::Change::Patch { offset, bytes, .. } => offset.saturating_add(bytes.len() as u64),
                 crate::Change::Delete { .. } => 0,
             };
             if !fits(shared, change.key().len(), end) {

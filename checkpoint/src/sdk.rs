@@ -86,8 +86,7 @@ impl App {
     /// # Errors
     /// [`ConnectError`] says what is missing or who has refused. Nothing is left behind.
     pub fn connect() -> Result<Self, ConnectError> {
-        let variable =
-            |name| std::env::var(name).map_err(|_| ConnectError::Environment { variable: name });
+        let variable = |name| std::env::var(name).map_err(|_| ConnectError::Environment { variable: name });
         let token = std::env::var(TOKEN_VARIABLE).unwrap_or_default();
         let path = PathBuf::from(variable(SOCKET_VARIABLE)?);
         Self::connect_with(&path, &GroupName::new(variable(GROUP_VARIABLE)?), &token)
@@ -102,19 +101,11 @@ impl App {
     }
 
     fn connect_with(path: &Path, group: &GroupName, token: &str) -> Result<Self, ConnectError> {
-        let target = link::Target {
-            path: path.to_owned(),
-            group: group.clone(),
-            token: token.to_owned(),
-        };
+        let target = link::Target { path: path.to_owned(), group: group.clone(), token: token.to_owned() };
         let shared = Arc::new(Shared::default());
         let link = link::Link::connect_patiently(&target, &shared, CONNECT_WITHIN)?;
-        let thread =
-            link::start(link, target, Arc::clone(&shared)).map_err(ConnectError::Thread)?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        let thread = link::start(link, target, Arc::clone(&shared)).map_err(ConnectError::Thread)?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// A named checkpoint of the group; any number of names may be used.
@@ -123,9 +114,7 @@ impl App {
     /// [`ConnectError::Name`] if the name is empty, longer than 64 bytes, or has a zero byte in it.
     pub fn open(&self, name: &str, replication: Replication) -> Result<Checkpoint, ConnectError> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
-            return Err(ConnectError::Name {
-                name: name.to_owned(),
-            });
+            return Err(ConnectError::Name { name: name.to_owned() });
         }
         Ok(Checkpoint::new(Arc::clone(&self.shared), name, replication))
     }
@@ -177,9 +166,7 @@ impl App {
 
     fn end(&mut self) {
         self.shared.close();
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
+        let Some(thread) = self.thread.take() else { return };
         // A closure that drops the application runs on the very thread that would be waited for.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             tracing::error!("the checkpoint thread had panicked");

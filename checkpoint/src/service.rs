@@ -50,12 +50,7 @@ pub struct ServiceConfig {
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self {
-            socket: None,
-            tokens: BTreeMap::new(),
-            silence: Duration::from_millis(500),
-            drain: Duration::from_millis(250),
-        }
+        Self { socket: None, tokens: BTreeMap::new(), silence: Duration::from_millis(500), drain: Duration::from_millis(250) }
     }
 }
 
@@ -93,25 +88,12 @@ struct Orders {
 enum Order {
     Life(Member),
     Row(GroupRow),
-    Frame {
-        from: NodeId,
-        bytes: Vec<u8>,
-    },
-    Reach {
-        member: Member,
-        reachable: bool,
-    },
+    Frame { from: NodeId, bytes: Vec<u8> },
+    Reach { member: Member, reachable: bool },
     Prefer(Vec<NodeId>),
-    Quiesce {
-        epoch: Epoch,
-        to: Member,
-    },
-    Resume {
-        epoch: Epoch,
-    },
-    Relinquish {
-        epoch: Epoch,
-    },
+    Quiesce { epoch: Epoch, to: Member },
+    Resume { epoch: Epoch },
+    Relinquish { epoch: Epoch },
     Offer,
     App(Box<connection::NewApp>),
     Local(local::Hook),
@@ -158,12 +140,7 @@ impl Service {
     ///
     /// # Errors
     /// The socket cannot be made. Nothing runs.
-    pub fn start(
-        config: ServiceConfig,
-        runtime: &Handle,
-        host: Arc<dyn Host>,
-        guard: GuardPage,
-    ) -> Result<Self, StartError> {
+    pub fn start(config: ServiceConfig, runtime: &Handle, host: Arc<dyn Host>, guard: GuardPage) -> Result<Self, StartError> {
         let listener = config.socket.as_deref().map(accept::listen).transpose()?;
         let inner = Arc::new(Inner {
             config,
@@ -199,21 +176,8 @@ impl Service {
         if let Some(me) = groups.me {
             send(&queue, Order::Life(me));
         }
-        groups.orders.insert(
-            group.clone(),
-            Orders {
-                queue,
-                frame_bytes: Arc::clone(&frame_bytes),
-            },
-        );
-        let task = GroupTask::new(
-            group.clone(),
-            config,
-            &self.inner,
-            word,
-            orders,
-            frame_bytes,
-        );
+        groups.orders.insert(group.clone(), Orders { queue, frame_bytes: Arc::clone(&frame_bytes) });
+        let task = GroupTask::new(group.clone(), config, &self.inner, word, orders, frame_bytes);
         let running = self.inner.runtime.spawn(task.run());
         self.keep_handle(running.abort_handle());
         let (host, group) = (Arc::clone(&self.inner.host), group.clone());
@@ -233,10 +197,7 @@ impl Service {
     pub fn begin_life(&self, me: Member) {
         let mut groups = self.groups();
         groups.me = Some(me);
-        groups
-            .orders
-            .values()
-            .for_each(|orders| send(&orders.queue, Order::Life(me)));
+        groups.orders.values().for_each(|orders| send(&orders.queue, Order::Life(me)));
     }
 
     /// A group's row, as this node has applied it.
@@ -248,9 +209,7 @@ impl Service {
     pub fn frame(&self, group: &GroupName, from: NodeId, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
         let groups = self.groups();
-        let Some(orders) = groups.orders.get(group) else {
-            return;
-        };
+        let Some(orders) = groups.orders.get(group) else { return };
         if orders.frame_bytes.fetch_add(bytes.len(), Ordering::Relaxed) > FRAME_BYTES_MAX {
             orders.frame_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
             return;
@@ -260,10 +219,7 @@ impl Service {
 
     /// Another node's life can be reached (again), or is dead, mute or cut off.
     pub fn reach(&self, member: Member, reachable: bool) {
-        self.groups()
-            .orders
-            .values()
-            .for_each(|orders| send(&orders.queue, Order::Reach { member, reachable }));
+        self.groups().orders.values().for_each(|orders| send(&orders.queue, Order::Reach { member, reachable }));
     }
 
     /// The nodes that shall hold the other copies, the best first. Only an active listens.
@@ -293,11 +249,7 @@ impl Service {
     }
 
     /// An application in this process. `events` is called on the group's task and must not wait. It takes the place of a former one.
-    pub fn local(
-        &self,
-        group: &GroupName,
-        events: impl FnMut(LocalEvent) + Send + 'static,
-    ) -> LocalApp {
+    pub fn local(&self, group: &GroupName, events: impl FnMut(LocalEvent) + Send + 'static) -> LocalApp {
         self.order(group, Order::Local(local::Hook(Box::new(events))));
         let queue = self.groups().orders.get(group).map(|o| o.queue.clone());
         LocalApp::new(queue)
@@ -323,13 +275,7 @@ impl Service {
     /// Ends everything: connections close, copies are gone.
     pub fn stop(&self) {
         self.groups().orders.clear();
-        let tasks = std::mem::take(
-            &mut *self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(tokio::task::AbortHandle::abort);
         if let Some(socket) = self.socket()
             && let Err(error) = std::fs::remove_file(socket)
@@ -345,10 +291,7 @@ impl Service {
     }
 
     fn groups(&self) -> std::sync::MutexGuard<'_, Groups> {
-        self.inner
-            .groups
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, task: tokio::task::JoinHandle<()>) {
@@ -356,11 +299,7 @@ impl Service {
     }
 
     fn keep_handle(&self, task: tokio::task::AbortHandle) {
-        let mut tasks = self
-            .inner
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|t| !t.is_finished());
         tasks.push(task);
     }

@@ -159,12 +159,8 @@ impl State {
     }
 
     /// The sections from this key on, in the order of their keys.
-    pub fn from<'a>(
-        &'a self,
-        key: &[u8],
-    ) -> impl Iterator<Item = (&'a Bytes, &'a Section)> + use<'a> {
-        self.sections
-            .range::<[u8], _>((Bound::Included(key), Bound::Unbounded))
+    pub fn from<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = (&'a Bytes, &'a Section)> + use<'a> {
+        self.sections.range::<[u8], _>((Bound::Included(key), Bound::Unbounded))
     }
 
     /// How many sections there are.
@@ -188,12 +184,7 @@ impl State {
     }
 
     /// Applies a batch and returns what it did; changes nothing if it is refused.
-    pub(crate) fn execute(
-        &mut self,
-        ops: &[Op],
-        version: Sequence,
-        limits: &Limits,
-    ) -> Result<(Vec<Change>, Undo), Refusal> {
+    pub(crate) fn execute(&mut self, ops: &[Op], version: Sequence, limits: &Limits) -> Result<(Vec<Change>, Undo), Refusal> {
         let mut changes = Vec::with_capacity(ops.len());
         let mut undo = Undo::default();
         for (index, op) in ops.iter().enumerate() {
@@ -208,40 +199,18 @@ impl State {
         Ok((changes, undo))
     }
 
-    fn execute_one(
-        &mut self,
-        index: usize,
-        op: &Op,
-        version: Sequence,
-        limits: &Limits,
-        undo: &mut Undo,
-    ) -> Result<Option<Change>, Refusal> {
+    fn execute_one(&mut self, index: usize, op: &Op, version: Sequence, limits: &Limits, undo: &mut Undo) -> Result<Option<Change>, Refusal> {
         let change = match op {
-            Op::Put { key, bytes } => Change::Put {
-                key: key.clone(),
-                bytes: bytes.clone(),
-            },
-            Op::Patch { key, offset, bytes } => Change::Patch {
-                key: key.clone(),
-                offset: *offset,
-                bytes: bytes.clone(),
-            },
+            Op::Put { key, bytes } => Change::Put { key: key.clone(), bytes: bytes.clone() },
+            Op::Patch { key, offset, bytes } => Change::Patch { key: key.clone(), offset: *offset, bytes: bytes.clone() },
             Op::Append { key, bytes } => {
                 let offset = self.section(key).map_or(0, |s| s.bytes.len() as u64);
-                Change::Patch {
-                    key: key.clone(),
-                    offset,
-                    bytes: bytes.clone(),
-                }
+                Change::Patch { key: key.clone(), offset, bytes: bytes.clone() }
             }
             Op::Delete { key } => Change::Delete { key: key.clone() },
             Op::Expect { key, version } => {
                 let found = self.section(key).map(|s| s.version);
-                return if found == *version {
-                    Ok(None)
-                } else {
-                    Err(Refusal::Conflict { index })
-                };
+                return if found == *version { Ok(None) } else { Err(Refusal::Conflict { index }) };
             }
         };
         self.check(&change, limits)?;
@@ -279,11 +248,7 @@ impl State {
     /// Gives a section its true version in the place of a provisional one.
     #[cfg(feature = "shell")]
     pub(crate) fn stamp(&mut self, key: &[u8], provisional: Sequence, version: Sequence) {
-        if let Some(section) = self
-            .sections
-            .get_mut(key)
-            .filter(|s| s.version == provisional)
-        {
+        if let Some(section) = self.sections.get_mut(key).filter(|s| s.version == provisional) {
             section.version = version;
         }
     }
@@ -300,9 +265,7 @@ impl State {
     fn apply_one(&mut self, change: &Change, version: Sequence, undo: &mut Undo) {
         let bytes = match change {
             Change::Put { bytes, .. } => Some(bytes.clone()),
-            Change::Patch { key, offset, bytes } => {
-                Some(patched(self.section(key), *offset, bytes))
-            }
+            Change::Patch { key, offset, bytes } => Some(patched(self.section(key), *offset, bytes)),
             Change::Delete { .. } => None,
         };
         let key = change.key().clone();
@@ -343,16 +306,10 @@ impl State {
 
     /// The part after `after`, of about `bytes_max` bytes.
     pub(crate) fn part(&self, after: &Resume, bytes_max: usize) -> Part {
-        let mut part = Part {
-            sections: Vec::new(),
-            requests: Vec::new(),
-            through: after.clone(),
-        };
+        let mut part = Part { sections: Vec::new(), requests: Vec::new(), through: after.clone() };
         let mut size = 0;
         if let Resume::Sections(key) = after {
-            let from = key
-                .as_ref()
-                .map_or(Bound::Unbounded, |k| Bound::Excluded(k.as_slice()));
+            let from = key.as_ref().map_or(Bound::Unbounded, |k| Bound::Excluded(k.as_slice()));
             for (key, section) in self.sections.range::<[u8], _>((from, Bound::Unbounded)) {
                 if size >= bytes_max {
                     return part;
@@ -379,11 +336,7 @@ impl State {
     }
 
     /// Takes in a part of another state.
-    pub(crate) fn take(
-        &mut self,
-        sections: Vec<(Bytes, Section)>,
-        requests: Vec<(Cursor, RequestId)>,
-    ) {
+    pub(crate) fn take(&mut self, sections: Vec<(Bytes, Section)>, requests: Vec<(Cursor, RequestId)>) {
         for (key, section) in sections {
             self.set(key, Some(section));
         }
@@ -403,8 +356,7 @@ impl Undo {
 /// A tolerant overwrite: a transfer may replay it over a newer section, which later records put right.
 fn patched(section: Option<&Section>, offset: u64, bytes: &[u8]) -> Bytes {
     let old = section.map_or(&[][..], |s| s.bytes.as_slice());
-    let offset = usize::try_from(offset)
-        .expect("a section's length fits the memory: the active checked its limit");
+    let offset = usize::try_from(offset).expect("a section's length fits the memory: the active checked its limit");
     let mut new = Vec::with_capacity(old.len().max(offset + bytes.len()));
     new.extend_from_slice(old);
     new.resize(old.len().max(offset + bytes.len()), 0);
@@ -441,3 +393,4 @@ impl Requests {
         }
     }
 }
+

@@ -87,11 +87,7 @@ impl Store {
 
     /// The position with this sequence, if it is not too old or too new to be known.
     pub(crate) fn position(&self, sequence: Sequence) -> Option<Cursor> {
-        if sequence == self.base.sequence {
-            Some(self.base)
-        } else {
-            self.record(sequence).map(|r| r.cursor)
-        }
+        if sequence == self.base.sequence { Some(self.base) } else { self.record(sequence).map(|r| r.cursor) }
     }
 
     pub(crate) fn record(&self, sequence: Sequence) -> Option<&Arc<Record>> {
@@ -106,55 +102,26 @@ impl Store {
 
     /// Starts from nothing, as a new generation.
     pub(crate) fn reset(&mut self, generation: Generation) {
-        *self = Self {
-            generation,
-            ..Self::default()
-        };
+        *self = Self { generation, ..Self::default() };
     }
 
     /// An empty copy belongs to whatever generation there is.
     pub(crate) fn adopt_generation(&mut self, generation: Generation) {
-        assert!(
-            self.is_blank(),
-            "a copy with records belongs to a generation"
-        );
+        assert!(self.is_blank(), "a copy with records belongs to a generation");
         self.generation = generation;
     }
 
     /// Puts a complete transfer in the place of everything, in one step (protocol 2.6).
-    pub(crate) fn replace(
-        &mut self,
-        state: State,
-        at: Cursor,
-        generation: Generation,
-        held: Sequence,
-    ) {
-        *self = Self {
-            state,
-            generation,
-            base: at,
-            base_offset: 0,
-            entries: VecDeque::new(),
-            held: held.min(at.sequence),
-        };
+    pub(crate) fn replace(&mut self, state: State, at: Cursor, generation: Generation, held: Sequence) {
+        *self = Self { state, generation, base: at, base_offset: 0, entries: VecDeque::new(), held: held.min(at.sequence) };
     }
 
     /// The active's own write.
-    pub(crate) fn execute(
-        &mut self,
-        epoch: Epoch,
-        request: Option<RequestId>,
-        ops: &[Op],
-        limits: &Limits,
-    ) -> Result<Cursor, Refusal> {
+    pub(crate) fn execute(&mut self, epoch: Epoch, request: Option<RequestId>, ops: &[Op], limits: &Limits) -> Result<Cursor, Refusal> {
         let sequence = Sequence(self.head().sequence.0 + 1);
         let cursor = Cursor { epoch, sequence };
         let (changes, undo) = self.state.execute(ops, sequence, limits)?;
-        let record = Record {
-            cursor,
-            request,
-            changes,
-        };
+        let record = Record { cursor, request, changes };
         if record.size() > limits.batch_bytes_max {
             self.state.undo(undo);
             return Err(Refusal::NoSpace(Limit::BatchBytes));
@@ -165,42 +132,25 @@ impl Store {
 
     /// A record from the active, the next one.
     pub(crate) fn append(&mut self, record: Record, limits: &Limits) {
-        assert_eq!(
-            record.cursor.sequence.0,
-            self.head().sequence.0 + 1,
-            "a record out of order"
-        );
+        assert_eq!(record.cursor.sequence.0, self.head().sequence.0 + 1, "a record out of order");
         let undo = self.state.apply(&record.changes, record.cursor.sequence);
         self.push(Arc::new(record), undo, limits);
     }
 
     fn push(&mut self, record: Arc<Record>, mut undo: Undo, limits: &Limits) {
         if let Some(id) = record.request {
-            self.state
-                .remember(id, record.cursor, limits.requests_max, &mut undo);
+            self.state.remember(id, record.cursor, limits.requests_max, &mut undo);
         }
-        let offset =
-            self.entries.back().map_or(self.base_offset, |e| e.offset) + record.size() as u64;
-        self.entries.push_back(Entry {
-            record,
-            undo: Some(undo),
-            offset,
-        });
+        let offset = self.entries.back().map_or(self.base_offset, |e| e.offset) + record.size() as u64;
+        self.entries.push_back(Entry { record, undo: Some(undo), offset });
     }
 
     /// Cuts off everything after `last`, which this store has and which is not before what all hold.
     pub(crate) fn cut_after(&mut self, last: Sequence) {
         assert!(last >= self.held, "a record that all hold is never cut off");
         while self.head().sequence > last {
-            let entry = self
-                .entries
-                .pop_back()
-                .expect("the head lies after the base");
-            self.state.undo(
-                entry
-                    .undo
-                    .expect("a record after held keeps what undoes it"),
-            );
+            let entry = self.entries.pop_back().expect("the head lies after the base");
+            self.state.undo(entry.undo.expect("a record after held keeps what undoes it"));
         }
     }
 
@@ -223,8 +173,7 @@ impl Store {
     fn trim(&mut self, limits: &Limits) {
         while let Some(front) = self.entries.front() {
             let kept = self.entries.back().map_or(0, |e| e.offset) - self.base_offset;
-            let over = self.entries.len() > limits.backlog_records_max
-                || kept > limits.backlog_bytes_max as u64;
+            let over = self.entries.len() > limits.backlog_records_max || kept > limits.backlog_bytes_max as u64;
             if !over || front.record.cursor.sequence > self.held {
                 return;
             }
@@ -247,11 +196,7 @@ impl Store {
             match runs.last_mut() {
                 Some(run) if run.epoch == at.epoch => run.first = at.sequence,
                 _ if full => break,
-                _ => runs.push(Run {
-                    epoch: at.epoch,
-                    first: at.sequence,
-                    last: at.sequence,
-                }),
+                _ => runs.push(Run { epoch: at.epoch, first: at.sequence, last: at.sequence }),
             }
             if sequence <= from {
                 break;
@@ -269,10 +214,7 @@ impl Store {
             for their in theirs.iter().filter(|t| t.epoch == run.epoch) {
                 let last = run.last.min(their.last);
                 if last >= run.first.max(their.first) {
-                    best = best.max(Some(Cursor {
-                        epoch: run.epoch,
-                        sequence: last,
-                    }));
+                    best = best.max(Some(Cursor { epoch: run.epoch, sequence: last }));
                 }
             }
         }
@@ -301,19 +243,9 @@ impl Store {
                 before.entry(key).or_insert(section.as_ref());
             }
         }
-        let untouched = self
-            .state
-            .iter()
-            .filter(|(key, _)| !before.contains_key(key));
-        let touched = before
-            .iter()
-            .filter_map(|(key, section)| section.map(|s| (*key, s)));
-        Some(
-            untouched
-                .chain(touched)
-                .map(|(k, s)| (k.clone(), s.clone()))
-                .collect(),
-        )
+        let untouched = self.state.iter().filter(|(key, _)| !before.contains_key(key));
+        let touched = before.iter().filter_map(|(key, section)| section.map(|s| (*key, s)));
+        Some(untouched.chain(touched).map(|(k, s)| (k.clone(), s.clone())).collect())
     }
 
     fn entry(&self, sequence: Sequence) -> Option<&Entry> {
@@ -322,11 +254,10 @@ impl Store {
 
     fn index(&self, sequence: Sequence) -> Option<usize> {
         let after_base = sequence.0.checked_sub(self.base.sequence.0 + 1)?;
-        usize::try_from(after_base)
-            .ok()
-            .filter(|i| *i < self.entries.len())
+        usize::try_from(after_base).ok().filter(|i| *i < self.entries.len())
     }
 }
+
 
 #[cfg(test)]
 mod tests;

@@ -7,18 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use sixnines_core::domain::config::{
-    ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig,
-};
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use sixnines_core::roles::Offer;
 use sixnines_core::time::Instant;
 
-use crate::{
-    Answer, Bytes, CopyConfig, Follow, GroupCopy, Input, Level, Op, Outcome, Output, Read,
-    RequestId, Role, Ticket, Write,
-};
+use crate::{Answer, Bytes, CopyConfig, Follow, GroupCopy, Input, Level, Op, Outcome, Output, Read, RequestId, Role, Ticket, Write};
 
 pub mod oracle;
 mod steps;
@@ -97,30 +92,13 @@ impl Rig {
             requests: 0,
             offers: BTreeMap::new(),
         };
-        rig.commit(&Entry::Configure {
-            expected: Version(0),
-            config: domain_config(&data),
-        });
-        rig.commit(&Entry::Joined {
-            node: WITNESS,
-            nonce: 1,
-            replaces: Incarnation(0),
-        });
+        rig.commit(&Entry::Configure { expected: Version(0), config: domain_config(&data) });
+        rig.commit(&Entry::Joined { node: WITNESS, nonce: 1, replaces: Incarnation(0) });
         for node in &data {
-            rig.commit(&Entry::Joined {
-                node: *node,
-                nonce: 1,
-                replaces: Incarnation(0),
-            });
+            rig.commit(&Entry::Joined { node: *node, nonce: 1, replaces: Incarnation(0) });
         }
         let (version, to) = (rig.row().version, rig.member(data[0]));
-        rig.commit(&Entry::Start {
-            group: group(),
-            version,
-            to,
-            offers: BTreeSet::new(),
-            lost: false,
-        });
+        rig.commit(&Entry::Start { group: group(), version, to, offers: BTreeSet::new(), lost: false });
         rig.deliver_rows();
         rig.set_lease(data[0], true);
         rig.settle();
@@ -134,18 +112,13 @@ impl Rig {
 
     /// The present life of a node.
     pub fn member(&self, node: NodeId) -> Member {
-        self.domain
-            .member(node)
-            .expect("every node of a rig joined")
+        self.domain.member(node).expect("every node of a rig joined")
     }
 
     /// The node that the control log names, if it is up and knows.
     pub fn active(&self) -> Option<NodeId> {
         let active = self.row().active?;
-        self.actives()
-            .into_iter()
-            .find(|(n, e)| *n == active.node && *e == self.row().epoch)
-            .map(|(n, _)| n)
+        self.actives().into_iter().find(|(n, e)| *n == active.node && *e == self.row().epoch).map(|(n, _)| n)
     }
 
     /// Everybody who holds himself for active, and under which epoch.
@@ -154,10 +127,7 @@ impl Rig {
             Role::Active { epoch, .. } => Some(epoch),
             Role::Standby { .. } => None,
         };
-        self.nodes
-            .iter()
-            .filter_map(|(id, node)| Some((*id, role(node)?)))
-            .collect()
+        self.nodes.iter().filter_map(|(id, node)| Some((*id, role(node)?))).collect()
     }
 
     /// Writes a new request at `node`; returns its number.
@@ -169,51 +139,20 @@ impl Rig {
 
     /// Writes request `number` at `node`, as a client does that repeats it.
     pub fn write_request(&mut self, node: NodeId, number: u16, level: Level) {
-        let log = Op::Append {
-            key: LOG.into(),
-            bytes: Bytes::new(number.to_be_bytes()),
-        };
-        let own = Op::Put {
-            key: format!("key {}", number % 5).into(),
-            bytes: Bytes::new(number.to_be_bytes()),
-        };
-        let request = Some(RequestId {
-            client: 7,
-            serial: u64::from(number),
-        });
+        let log = Op::Append { key: LOG.into(), bytes: Bytes::new(number.to_be_bytes()) };
+        let own = Op::Put { key: format!("key {}", number % 5).into(), bytes: Bytes::new(number.to_be_bytes()) };
+        let request = Some(RequestId { client: 7, serial: u64::from(number) });
         let ticket = self.ticket();
         self.asked.insert(ticket, number);
-        let Some(epoch) = self.epoch_of(node) else {
-            return;
-        };
-        self.feed(
-            node,
-            Input::Write(Write {
-                ticket,
-                epoch,
-                request,
-                ops: vec![log, own],
-                level,
-            }),
-        );
+        let Some(epoch) = self.epoch_of(node) else { return };
+        self.feed(node, Input::Write(Write { ticket, epoch, request, ops: vec![log, own], level }));
     }
 
     /// Writes anything at `node`.
     pub fn write_ops(&mut self, node: NodeId, ops: Vec<Op>) {
         let ticket = self.ticket();
-        let Some(epoch) = self.epoch_of(node) else {
-            return;
-        };
-        self.feed(
-            node,
-            Input::Write(Write {
-                ticket,
-                epoch,
-                request: None,
-                ops,
-                level: Level::default(),
-            }),
-        );
+        let Some(epoch) = self.epoch_of(node) else { return };
+        self.feed(node, Input::Write(Write { ticket, epoch, request: None, ops, level: Level::default() }));
     }
 
     /// Asks `node` for the requests applied.
@@ -221,14 +160,7 @@ impl Rig {
         let ticket = self.ticket();
         if let Some(epoch) = self.epoch_of(node) {
             self.oracle.asked(ticket);
-            self.feed(
-                node,
-                Input::Read(Read {
-                    ticket,
-                    epoch,
-                    key: LOG.into(),
-                }),
-            );
+            self.feed(node, Input::Read(Read { ticket, epoch, key: LOG.into() }));
         }
         ticket
     }
@@ -236,9 +168,7 @@ impl Rig {
     /// The requests in a copy's state, in the order applied.
     pub fn applied(&self, node: NodeId) -> Vec<u16> {
         let copy = self.nodes[&node].copy.as_ref();
-        copy.and_then(|c| c.state().section(LOG.as_bytes()))
-            .map(|s| numbers(&s.bytes))
-            .unwrap_or_default()
+        copy.and_then(|c| c.state().section(LOG.as_bytes())).map(|s| numbers(&s.bytes)).unwrap_or_default()
     }
 
     /// Delivers everything that is under way, in order, until nothing is.
@@ -298,18 +228,9 @@ impl Rig {
 
     fn receive(&mut self, packet: &Packet) {
         // A connection belongs to a life of its receiver, so frames for an older one find nobody.
-        let reaches = self.nodes[&packet.to.node]
-            .copy
-            .as_ref()
-            .is_some_and(|c| c.member() == packet.to);
+        let reaches = self.nodes[&packet.to.node].copy.as_ref().is_some_and(|c| c.member() == packet.to);
         if reaches {
-            self.feed(
-                packet.to.node,
-                Input::Frame {
-                    from: packet.from.node,
-                    bytes: &packet.bytes,
-                },
-            );
+            self.feed(packet.to.node, Input::Frame { from: packet.from.node, bytes: &packet.bytes });
         }
     }
 
@@ -327,12 +248,8 @@ impl Rig {
     }
 
     fn deliver_row(&mut self, id: NodeId) -> bool {
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return false;
-        };
-        let Some(row) = node.rows.pop_front() else {
-            return false;
-        };
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let Some(row) = node.rows.pop_front() else { return false };
         node.row = row.clone();
         node.quiesced = node.quiesced.filter(|v| row.version <= *v);
         self.feed(id, Input::Row(&row));
@@ -357,12 +274,7 @@ impl Rig {
         if let (Entry::Joined { node, .. }, true) = (entry, applied) {
             self.begin_life(*node);
         }
-        let row = self
-            .domain
-            .groups
-            .get(&group())
-            .cloned()
-            .unwrap_or_default();
+        let row = self.domain.groups.get(&group()).cloned().unwrap_or_default();
         if Some(row.version) != version {
             for node in self.nodes.values_mut().filter(|n| n.copy.is_some()) {
                 node.rows.push_back(row.clone());
@@ -383,12 +295,7 @@ impl Rig {
     }
 
     fn check_commit(&mut self, entry: &Entry) {
-        let up = |m: &Member| {
-            self.nodes[&m.node]
-                .copy
-                .as_ref()
-                .is_some_and(|c| c.member() == *m)
-        };
+        let up = |m: &Member| self.nodes[&m.node].copy.as_ref().is_some_and(|c| c.member() == *m);
         match entry {
             Entry::Switchover { by, to, .. } if by != to => {
                 let (before, after) = (self.applied(by.node), self.applied(to.node));
@@ -398,11 +305,7 @@ impl Rig {
             }
             // Named after it died, it speaks never, and another start follows.
             Entry::Start { to, .. } if self.row().epoch > Epoch(1) && up(to) => {
-                let alive = self
-                    .nodes
-                    .values()
-                    .filter_map(|n| n.copy.as_ref().map(GroupCopy::member))
-                    .collect();
+                let alive = self.nodes.values().filter_map(|n| n.copy.as_ref().map(GroupCopy::member)).collect();
                 let left = self.applied(to.node);
                 self.oracle.started_from(&left, &alive);
             }
@@ -412,23 +315,14 @@ impl Rig {
 
     fn begin_life(&mut self, id: NodeId) {
         let member = self.member(id);
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return;
-        };
+        let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut copy = GroupCopy::new(member, self.config.clone());
         copy.handle(self.now, Input::Attach).expect("not a frame");
-        *node = Node {
-            copy: Some(copy),
-            ..Node::down()
-        };
+        *node = Node { copy: Some(copy), ..Node::down() };
         self.offers.remove(&id);
         if let Some(row) = self.domain.groups.get(&group()) {
             let row = row.clone();
-            self.nodes
-                .get_mut(&id)
-                .expect("looked up above")
-                .rows
-                .push_back(row);
+            self.nodes.get_mut(&id).expect("looked up above").rows.push_back(row);
         }
     }
 
@@ -449,19 +343,8 @@ impl Rig {
         let version = row.version;
         let since = self.domain.nodes[&active.node].since;
         let voters = self.domain.config.voters().filter(|v| *v != active.node);
-        let releases = voters
-            .map(|v| Release {
-                voter: self.member(v),
-                target: active,
-                since,
-            })
-            .collect();
-        self.proposals.push_back(Entry::Takeover {
-            group: group(),
-            version,
-            to: me,
-            evidence: Evidence::Released(releases),
-        });
+        let releases = voters.map(|v| Release { voter: self.member(v), target: active, since }).collect();
+        self.proposals.push_back(Entry::Takeover { group: group(), version, to: me, evidence: Evidence::Released(releases) });
         self.set_lease(active.node, false);
     }
 
@@ -469,35 +352,21 @@ impl Rig {
     pub fn propose_start(&mut self) {
         let ids: Vec<_> = self.nodes.keys().copied().collect();
         for id in ids {
-            let Some(copy) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()) else {
-                return;
-            };
+            let Some(copy) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()) else { return };
             let Some(offer) = copy.offer() else { return };
             self.offers.insert(id, offer);
         }
-        let Some(best) = self.offers.values().max() else {
-            return;
-        };
+        let Some(best) = self.offers.values().max() else { return };
         let offers = self.offers.values().map(|o| o.member).collect();
         let version = self.row().version;
-        self.proposals.push_back(Entry::Start {
-            group: group(),
-            version,
-            to: best.member,
-            offers,
-            lost: false,
-        });
+        self.proposals.push_back(Entry::Start { group: group(), version, to: best.member, offers, lost: false });
     }
 
     /// Whether a node's lease is valid. Only an active that has heard of everything about it gets one.
     pub fn set_lease(&mut self, id: NodeId, valid: bool) {
         let deposing = |e: &Entry| matches!(e, Entry::Takeover { .. } | Entry::Switchover { .. });
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return;
-        };
-        if valid && (!node.rows.is_empty() || self.proposals.iter().any(deposing))
-            || node.lease == valid
-        {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if valid && (!node.rows.is_empty() || self.proposals.iter().any(deposing)) || node.lease == valid {
             return;
         }
         node.lease = valid;
@@ -507,14 +376,7 @@ impl Rig {
     /// One life holds another for reachable, or not.
     pub fn set_reachable(&mut self, at: NodeId, other: NodeId, reachable: bool) {
         let other = self.member(other);
-        self.feed(
-            at,
-            if reachable {
-                Input::Reachable(other)
-            } else {
-                Input::Unreachable(other)
-            },
-        );
+        self.feed(at, if reachable { Input::Reachable(other) } else { Input::Unreachable(other) });
     }
 
     /// The active at `from` is to hand over to `to`.
@@ -527,54 +389,31 @@ impl Rig {
     pub fn feed(&mut self, id: NodeId, input: Input<'_>) {
         let now = self.now;
         let is_timeout = matches!(input, Input::Timeout);
-        let Some(copy) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()) else {
-            return;
-        };
+        let Some(copy) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()) else { return };
         if let Err(fault) = copy.handle(now, input) {
             self.oracle.faults.push(fault.to_string());
         }
-        while let Some(output) = self
-            .nodes
-            .get_mut(&id)
-            .and_then(|n| n.copy.as_mut())
-            .and_then(GroupCopy::poll_output)
-        {
+        while let Some(output) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()).and_then(GroupCopy::poll_output) {
             self.carry_out(id, output);
         }
-        let due = self.nodes[&id]
-            .copy
-            .as_ref()
-            .and_then(GroupCopy::poll_timeout);
-        assert!(
-            !is_timeout || due.is_none_or(|at| at > now),
-            "a deadline that has passed would be waited for again and again"
-        );
+        let due = self.nodes[&id].copy.as_ref().and_then(GroupCopy::poll_timeout);
+        assert!(!is_timeout || due.is_none_or(|at| at > now), "a deadline that has passed would be waited for again and again");
         self.check();
     }
 
     fn carry_out(&mut self, id: NodeId, output: Output) {
-        let member = self.nodes[&id]
-            .copy
-            .as_ref()
-            .map(GroupCopy::member)
-            .expect("it gave an output");
+        let member = self.nodes[&id].copy.as_ref().map(GroupCopy::member).expect("it gave an output");
         let version = self.nodes[&id].row.version;
         match output {
             Output::Send { to, bytes } => {
                 const QUEUE_MAX: usize = 256;
                 let link = self.links.entry((id, to.node)).or_default();
                 if link.len() < QUEUE_MAX {
-                    link.push_back(Packet {
-                        from: member,
-                        to,
-                        bytes,
-                    });
+                    link.push_back(Packet { from: member, to, bytes });
                 }
             }
             Output::Acknowledged { ticket, outcome } => {
-                if let (Some(number), Outcome::Applied { .. }) =
-                    (self.asked.get(&ticket).copied(), outcome)
-                {
+                if let (Some(number), Outcome::Applied { .. }) = (self.asked.get(&ticket).copied(), outcome) {
                     self.know(&[number], Known::Acknowledged, id);
                 }
                 self.oracle.outcomes.insert(ticket, outcome);
@@ -587,31 +426,17 @@ impl Rig {
                 }
             }
             Output::Propose { version, in_sync } => {
-                self.propose(Entry::Sync {
-                    group: group(),
-                    version,
-                    by: member,
-                    in_sync,
-                });
+                self.propose(Entry::Sync { group: group(), version, by: member, in_sync });
             }
             Output::Quiesced { target, .. } => {
                 self.nodes.get_mut(&id).expect("it gave an output").quiesced = Some(version);
-                self.propose(Entry::Switchover {
-                    group: group(),
-                    version,
-                    by: member,
-                    to: target,
-                });
+                self.propose(Entry::Switchover { group: group(), version, by: member, to: target });
                 self.set_lease(id, false);
             }
             Output::Follow(follow) => self.follow(id, follow),
             // A new active's request for release counted as its first heartbeat (protocol 3.7).
             Output::Role(role) => {
-                self.nodes
-                    .get_mut(&id)
-                    .expect("it gave an output")
-                    .roles
-                    .push(role);
+                self.nodes.get_mut(&id).expect("it gave an output").roles.push(role);
                 if matches!(role, Role::Active { .. }) {
                     self.set_lease(id, true);
                 }
@@ -629,22 +454,13 @@ impl Rig {
 
     fn follow(&mut self, id: NodeId, follow: Follow) {
         let node = self.nodes.get_mut(&id).expect("it gave an output");
-        let standby = node
-            .copy
-            .as_ref()
-            .is_some_and(|c| matches!(c.role(), Role::Standby { .. }));
+        let standby = node.copy.as_ref().is_some_and(|c| matches!(c.role(), Role::Standby { .. }));
         match follow {
-            Follow::Image { sections, .. } => {
-                node.mirror = sections.into_iter().map(|(k, s)| (k, s.bytes)).collect()
-            }
+            Follow::Image { sections, .. } => node.mirror = sections.into_iter().map(|(k, s)| (k, s.bytes)).collect(),
             Follow::Record(record) => oracle::mirror(&mut node.mirror, &record),
         }
         if standby {
-            let seen = node
-                .mirror
-                .get(LOG.as_bytes())
-                .map(|b| numbers(b))
-                .unwrap_or_default();
+            let seen = node.mirror.get(LOG.as_bytes()).map(|b| numbers(b)).unwrap_or_default();
             let told_by = self.active().unwrap_or(id);
             self.know(&seen, Known::Followed, told_by);
         }
@@ -653,19 +469,10 @@ impl Rig {
     /// The set that `by` counted holds these requests; those of it that do are the ones that a start from nothing must heed.
     fn know(&mut self, requests: &[u16], known: Known, by: NodeId) {
         let set = self.nodes[&by].row.in_sync.clone();
-        let lives = self
-            .nodes
-            .iter()
-            .filter_map(|(id, n)| Some((*id, n.copy.as_ref()?.member())));
-        let holdings: Vec<_> = lives
-            .filter(|(_, member)| set.contains(member))
-            .map(|(id, member)| (member, self.applied(id)))
-            .collect();
+        let lives = self.nodes.iter().filter_map(|(id, n)| Some((*id, n.copy.as_ref()?.member())));
+        let holdings: Vec<_> = lives.filter(|(_, member)| set.contains(member)).map(|(id, member)| (member, self.applied(id))).collect();
         for request in requests {
-            let holders = holdings
-                .iter()
-                .filter(|(_, applied)| applied.contains(request))
-                .map(|(m, _)| *m);
+            let holders = holdings.iter().filter(|(_, applied)| applied.contains(request)).map(|(m, _)| *m);
             self.oracle.know(*request, known, holders);
         }
     }
@@ -683,32 +490,18 @@ impl Rig {
     }
 
     fn epoch_of(&self, node: NodeId) -> Option<Epoch> {
-        self.actives()
-            .into_iter()
-            .find(|(n, _)| *n == node)
-            .map(|(_, e)| e)
+        self.actives().into_iter().find(|(n, _)| *n == node).map(|(_, e)| e)
     }
 }
 
 impl Node {
     fn down() -> Self {
-        Self {
-            copy: None,
-            mirror: BTreeMap::new(),
-            roles: Vec::new(),
-            row: GroupRow::default(),
-            rows: VecDeque::new(),
-            lease: false,
-            quiesced: None,
-        }
+        Self { copy: None, mirror: BTreeMap::new(), roles: Vec::new(), row: GroupRow::default(), rows: VecDeque::new(), lease: false, quiesced: None }
     }
 }
 
 fn numbers(bytes: &[u8]) -> Vec<u16> {
-    bytes
-        .chunks_exact(2)
-        .map(|b| u16::from_be_bytes([b[0], b[1]]))
-        .collect()
+    bytes.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect()
 }
 
 pub(crate) fn domain_config(data: &[NodeId]) -> DomainConfig {
@@ -722,15 +515,8 @@ pub(crate) fn domain_config(data: &[NodeId]) -> DomainConfig {
     DomainConfig {
         domain: "rig".into(),
         profile: Profile::Fabric,
-        nodes: data
-            .iter()
-            .map(|n| node(*n, false))
-            .chain([node(WITNESS, true)])
-            .collect(),
-        chassis: vec![ChassisConfig {
-            name: "mxp1".into(),
-            manager: None,
-        }],
+        nodes: data.iter().map(|n| node(*n, false)).chain([node(WITNESS, true)]).collect(),
+        chassis: vec![ChassisConfig { name: "mxp1".into(), manager: None }],
         services: vec![ServiceConfig {
             name: group(),
             command: vec!["server".into()],

@@ -30,19 +30,11 @@ pub(crate) struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body {
     /// Replica: these positions I have and can be cut back to. Where do we part?
-    Align {
-        generation: Generation,
-        runs: Vec<Run>,
-    },
+    Align { generation: Generation, runs: Vec<Run> },
     /// Active: cut off everything after this; from here on you get what you lack.
     Aligned { at: Cursor },
     /// Active: what follows `previous`; everything up to `held` is held by the whole set. Also empty, for `held` and `read`.
-    Records {
-        previous: Cursor,
-        held: Sequence,
-        read: u64,
-        records: Vec<Arc<Record>>,
-    },
+    Records { previous: Cursor, held: Sequence, read: u64, records: Vec<Arc<Record>> },
     /// Active: a part of the whole state.
     Chunk(Chunk),
     /// Replica: so much I have, under this epoch.
@@ -130,28 +122,18 @@ pub enum PeerFault {
 
 impl Frame {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let size = 64
-            + match &self.body {
-                Body::Records { records, .. } => records.iter().map(|r| r.size()).sum(),
-                Body::Chunk(chunk) => {
-                    chunk
-                        .sections
-                        .iter()
-                        .map(|(k, s)| k.len() + s.bytes.len() + 24)
-                        .sum::<usize>()
-                        + chunk.requests.len() * 24
-                }
-                _ => 0,
-            };
+        let size = 64 + match &self.body {
+            Body::Records { records, .. } => records.iter().map(|r| r.size()).sum(),
+            Body::Chunk(chunk) => chunk.sections.iter().map(|(k, s)| k.len() + s.bytes.len() + 24).sum::<usize>() + chunk.requests.len() * 24,
+            _ => 0,
+        };
         let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(&[MAGIC, FORMAT]);
         postcard::to_extend(self, bytes).expect("a frame in memory has an encoding")
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PeerFault> {
-        let Some(body) = bytes.strip_prefix(&[MAGIC, FORMAT]) else {
-            return Err(PeerFault::Unreadable(bytes.len(), None));
-        };
+        let Some(body) = bytes.strip_prefix(&[MAGIC, FORMAT]) else { return Err(PeerFault::Unreadable(bytes.len(), None)) };
         match postcard::take_from_bytes(body) {
             Ok((frame, [])) => Ok(frame),
             Ok(_) => Err(PeerFault::Unreadable(bytes.len(), None)),
@@ -159,6 +141,7 @@ impl Frame {
         }
     }
 }
+
 
 #[cfg(test)]
 mod tests;

@@ -20,53 +20,25 @@ fn main() {
     for journal in [false, true] {
         println!("journal {}", if journal { "on" } else { "off" });
         row("filtered", journal, "", |n, _| 5000 + i64::from(n == 0));
-        row("threshold", journal, "", |n, _| {
+        row("threshold", journal, "", |n, _| 5000 + i64::from(n % 2 == 0));
+        row("policy, read and compare", journal, "fn on_speed(fan, change) { if change.now != () && change.now < 800 { fan.raise(\"fan-failed\"); } }", |n, _| {
             5000 + i64::from(n % 2 == 0)
         });
-        row(
-            "policy, read and compare",
-            journal,
-            "fn on_speed(fan, change) { if change.now != () && change.now < 800 { fan.raise(\"fan-failed\"); } }",
-            |n, _| 5000 + i64::from(n % 2 == 0),
-        );
-        row(
-            "policy, fan.rhai's list of siblings",
-            journal,
-            "fn on_speed(fan, change) { let running = fan.siblings(\"fan\").filter(|f| f.state == \"running\"); if running.len() < 2 { fan.raise(\"fan-failed\"); } }",
-            |n, _| 5000 + i64::from(n % 2 == 0),
-        );
-        row(
-            "policy and action",
-            journal,
-            "fn on_speed(fan, change) { fan.claim(\"duty\", change.now % 100, \"bench\"); }",
-            |n, _| 5000 + i64::from(n % 2 == 0),
-        );
+        row("policy, fan.rhai's list of siblings", journal, "fn on_speed(fan, change) { let running = fan.siblings(\"fan\").filter(|f| f.state == \"running\"); if running.len() < 2 { fan.raise(\"fan-failed\"); } }", |n, _| {
+            5000 + i64::from(n % 2 == 0)
+        });
+        row("policy and action", journal, "fn on_speed(fan, change) { fan.claim(\"duty\", change.now % 100, \"bench\"); }", |n, _| {
+            5000 + i64::from(n % 2 == 0)
+        });
     }
 }
 
 fn row(name: &str, journal: bool, handler: &str, reading: impl Fn(u64, u64) -> i64) {
-    let mut engine = Engine::new(Config {
-        me: Member {
-            node: NodeId(1),
-            incarnation: Incarnation(1),
-        },
-        history_max: 10_000,
-        journal,
-    });
+    let mut engine = Engine::new(Config { me: Member { node: NodeId(1), incarnation: Incarnation(1) }, history_max: 10_000, journal });
     let wall = WallTime(1_700_000_000_000_000_000);
     engine.handle(Instant::ZERO, wall, Input::Bundle(compiled(handler)));
-    engine.handle(
-        Instant::ZERO,
-        wall,
-        Input::Owner {
-            group: chassis_group("mxp1"),
-            epoch: Epoch(1),
-            saved: Vec::new(),
-        },
-    );
-    let fans: Vec<ObjectName> = (1..=5)
-        .map(|n| ObjectName::new(format!("/mxp1/fan{n}")))
-        .collect();
+    engine.handle(Instant::ZERO, wall, Input::Owner { group: chassis_group("mxp1"), epoch: Epoch(1), saved: Vec::new() });
+    let fans: Vec<ObjectName> = (1..=5).map(|n| ObjectName::new(format!("/mxp1/fan{n}"))).collect();
     let speed = sixnines_core::ids::AttributeName::new("speed");
     let mut outputs = 0u64;
     let begin = Clock::now();
@@ -93,11 +65,7 @@ fn row(name: &str, journal: bool, handler: &str, reading: impl Fn(u64, u64) -> i
 
 fn compiled(handler: &str) -> Arc<Compiled> {
     let class = "class: fan\nattributes:\n  speed: { type: int, stale_after: 3s }\n  duty: { type: int, control: true, safe: 100 }\n  state: { from: speed, normal: running, failed_below: 800, hysteresis: 200 }\n";
-    let class = if handler.is_empty() {
-        class.to_owned()
-    } else {
-        format!("{class}policy: fan.rhai\n")
-    };
+    let class = if handler.is_empty() { class.to_owned() } else { format!("{class}policy: fan.rhai\n") };
     let mut files = BTreeMap::from([
         ("classes/fan.yaml".to_owned(), class),
         ("classes/chassis.yaml".to_owned(), "class: chassis\nattributes:\n  power: { type: int }\n".to_owned()),
@@ -109,9 +77,6 @@ fn compiled(handler: &str) -> Arc<Compiled> {
     }
     match compile_bundle(&Bundle { files }) {
         Ok(compiled) => compiled,
-        Err(wrong) => panic!(
-            "{}",
-            wrong.iter().map(|d| format!("{d}\n")).collect::<String>()
-        ),
+        Err(wrong) => panic!("{}", wrong.iter().map(|d| format!("{d}\n")).collect::<String>()),
     }
 }

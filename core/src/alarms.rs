@@ -13,9 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Source, Spot, suggestion};
 use crate::time::Duration;
 
 /// X.733 perceived severity, ordered upward.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Nothing is wrong (any more); also every event that is no alarm.
@@ -34,14 +32,7 @@ pub enum Severity {
 }
 
 /// The words of [`Severity`], in its order.
-pub const SEVERITIES: [&str; 6] = [
-    "cleared",
-    "indeterminate",
-    "warning",
-    "minor",
-    "major",
-    "critical",
-];
+pub const SEVERITIES: [&str; 6] = ["cleared", "indeterminate", "warning", "minor", "major", "critical"];
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,19 +43,9 @@ impl fmt::Display for Severity {
 impl FromStr for Severity {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        const ALL: [Severity; 6] = [
-            Severity::Cleared,
-            Severity::Indeterminate,
-            Severity::Warning,
-            Severity::Minor,
-            Severity::Major,
-            Severity::Critical,
-        ];
-        SEVERITIES
-            .iter()
-            .position(|s| *s == text)
-            .map(|i| ALL[i])
-            .ok_or(())
+        const ALL: [Severity; 6] =
+            [Severity::Cleared, Severity::Indeterminate, Severity::Warning, Severity::Minor, Severity::Major, Severity::Critical];
+        SEVERITIES.iter().position(|s| *s == text).map(|i| ALL[i]).ok_or(())
     }
 }
 
@@ -92,13 +73,7 @@ pub struct AlarmClass {
 }
 
 /// X.733 section 8.1.1, spelled as in the file.
-pub const ALARM_TYPES: [&str; 5] = [
-    "communications",
-    "quality-of-service",
-    "processing-error",
-    "equipment",
-    "environmental",
-];
+pub const ALARM_TYPES: [&str; 5] = ["communications", "quality-of-service", "processing-error", "equipment", "environmental"];
 
 /// Alarms that the engine raises by itself; the catalogue has them even if the file does not.
 pub mod builtin {
@@ -124,36 +99,11 @@ impl Catalogue {
     /// The alarms that the engine raises by itself.
     pub fn builtin() -> Self {
         let rows = [
-            (
-                builtin::POLICY_FAILED,
-                Severity::Major,
-                "A policy failed; the class's fallback acts instead",
-                "nines policy check, then nines policy rollback",
-            ),
-            (
-                builtin::CONTROL_FAILED,
-                Severity::Major,
-                "An action on hardware does not succeed",
-                "check the driver and the device",
-            ),
-            (
-                builtin::ACTION_OUTCOME_UNKNOWN,
-                Severity::Major,
-                "Nobody knows whether an action has happened",
-                "look at the device, then acknowledge",
-            ),
-            (
-                builtin::CLOCK_OFFSET,
-                Severity::Warning,
-                "A peer's clock is more than 500 ms ahead",
-                "check time synchronisation of both nodes",
-            ),
-            (
-                builtin::CASCADE,
-                Severity::Major,
-                "Events caused each other without end",
-                "nines why, then correct the policy",
-            ),
+            (builtin::POLICY_FAILED, Severity::Major, "A policy failed; the class's fallback acts instead", "nines policy check, then nines policy rollback"),
+            (builtin::CONTROL_FAILED, Severity::Major, "An action on hardware does not succeed", "check the driver and the device"),
+            (builtin::ACTION_OUTCOME_UNKNOWN, Severity::Major, "Nobody knows whether an action has happened", "look at the device, then acknowledge"),
+            (builtin::CLOCK_OFFSET, Severity::Warning, "A peer's clock is more than 500 ms ahead", "check time synchronisation of both nodes"),
+            (builtin::CASCADE, Severity::Major, "Events caused each other without end", "nines why, then correct the policy"),
         ];
         let types = rows.into_iter().map(|(name, severity, text, repair)| {
             let class = AlarmClass {
@@ -169,19 +119,14 @@ impl Catalogue {
             };
             (name.to_owned(), class)
         });
-        Self {
-            types: types.collect(),
-        }
+        Self { types: types.collect() }
     }
 
     /// Reads a catalogue on top of the built-in one.
     pub fn read(source: Source<'_>, root: &Node, out: &mut Diagnostics) -> Self {
         let mut catalogue = Self::builtin();
         let mut fields = Fields::new(source, "the alarm catalogue", root, out);
-        fields.elsewhere(&[
-            ("severity", "under the alarm's name, under `alarms`"),
-            ("text", "under the alarm's name, under `alarms`"),
-        ]);
+        fields.elsewhere(&[("severity", "under the alarm's name, under `alarms`"), ("text", "under the alarm's name, under `alarms`")]);
         let alarms = fields.require("alarms", out);
         fields.finish(out);
         match alarms.map(|a| (a, &a.data)) {
@@ -192,10 +137,7 @@ impl Catalogue {
                 }
             }
             Some((node, _)) => {
-                let message = format!(
-                    "`alarms` is a map from an alarm's name to its fields, this is {}",
-                    node.describe()
-                );
+                let message = format!("`alarms` is a map from an alarm's name to its fields, this is {}", node.describe());
                 out.push(Diagnostic::error("wrong-type", message).at(source, node.at));
             }
             None => {}
@@ -226,20 +168,14 @@ fn read_alarm(source: Source<'_>, key: &Key, node: &Node, out: &mut Diagnostics)
         None => Severity::Indeterminate,
         Some(node) => {
             let word = node.scalar().unwrap_or_default();
-            word.parse()
-                .ok()
-                .filter(|s| *s != Severity::Cleared)
-                .unwrap_or_else(|| {
-                    out.push(
-                        Diagnostic::error(
-                            "unknown-value",
-                            format!("{} is no severity", node.describe()),
-                        )
+            word.parse().ok().filter(|s| *s != Severity::Cleared).unwrap_or_else(|| {
+                out.push(
+                    Diagnostic::error("unknown-value", format!("{} is no severity", node.describe()))
                         .at(source, node.at)
                         .help_if(suggestion(&word, SEVERITIES[1..].iter().copied())),
-                    );
-                    Severity::Indeterminate
-                })
+                );
+                Severity::Indeterminate
+            })
         }
     };
     let alarm_type = match fields.take("type") {
@@ -248,21 +184,15 @@ fn read_alarm(source: Source<'_>, key: &Key, node: &Node, out: &mut Diagnostics)
             let word = node.scalar().unwrap_or_default();
             if !ALARM_TYPES.contains(&word.as_str()) {
                 out.push(
-                    Diagnostic::error(
-                        "unknown-value",
-                        format!("{} is no X.733 alarm type", node.describe()),
-                    )
-                    .at(source, node.at)
-                    .help_if(suggestion(&word, ALARM_TYPES)),
+                    Diagnostic::error("unknown-value", format!("{} is no X.733 alarm type", node.describe()))
+                        .at(source, node.at)
+                        .help_if(suggestion(&word, ALARM_TYPES)),
                 );
             }
             word
         }
     };
-    let text = fields
-        .require("text", out)
-        .and_then(Node::scalar)
-        .unwrap_or_default();
+    let text = fields.require("text", out).and_then(Node::scalar).unwrap_or_default();
     let class = AlarmClass {
         name: key.text.clone(),
         text,
@@ -286,37 +216,19 @@ mod tests {
     #[test]
     fn a_catalogue_says_all_that_is_wrong_at_once() {
         let text = "alarms:\n  a: { severity: mayor, text: x }\n  b: { text: y, holdoff: 3s }\n  c: { severity: minor, text: z, raise_after: 5 }\n";
-        let source = Source {
-            name: "alarms.yaml",
-            text,
-        };
+        let source = Source { name: "alarms.yaml", text };
         let mut out = Diagnostics::default();
         let root = parse(source).expect("good YAML");
         Catalogue::read(source, &root, &mut out);
-        let found: Vec<String> = out
-            .into_sorted()
-            .iter()
-            .map(|d| format!("{} {}", d.code, d.place.as_ref().map_or(0, |p| p.line)))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                "unknown-value 2",
-                "missing-field 3",
-                "unknown-field 3",
-                "wrong-type 4"
-            ]
-        );
+        let found: Vec<String> = out.into_sorted().iter().map(|d| format!("{} {}", d.code, d.place.as_ref().map_or(0, |p| p.line))).collect();
+        assert_eq!(found, ["unknown-value 2", "missing-field 3", "unknown-field 3", "wrong-type 4"]);
     }
 
     #[test]
     fn severities_are_ordered_upward_and_parse_as_they_print() {
         assert!(Severity::Critical > Severity::Major && Severity::Warning > Severity::Cleared);
         for word in SEVERITIES {
-            assert_eq!(
-                word.parse::<Severity>().expect("own word").to_string(),
-                word
-            );
+            assert_eq!(word.parse::<Severity>().expect("own word").to_string(), word);
         }
     }
 }

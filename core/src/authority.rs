@@ -89,26 +89,18 @@ pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> 
         Wanted::Inject => ("break anything", &[Operator, Admin]),
         Wanted::Command(body) => match body {
             CommandBody::Acknowledge { .. } => ("acknowledge an alarm", &[Operator, Admin]),
-            CommandBody::Shelve { .. } | CommandBody::Unshelve { .. } => {
-                ("shelve an alarm", &[Operator, Admin])
-            }
+            CommandBody::Shelve { .. } | CommandBody::Unshelve { .. } => ("shelve an alarm", &[Operator, Admin]),
             CommandBody::Claim { .. } => ("claim a control", &[Operator, Admin, Node]),
             CommandBody::Release { .. } => ("release a control", &[Operator, Admin, Node]),
             CommandBody::Operate { .. } => ("operate hardware", &[Operator, Admin, Node]),
-            CommandBody::Raise { .. } | CommandBody::Clear { .. } => {
-                ("raise and clear alarms", &[Node])
-            }
+            CommandBody::Raise { .. } | CommandBody::Clear { .. } => ("raise and clear alarms", &[Node]),
             CommandBody::Force { .. } | CommandBody::Unforce { .. } => ("force a value", &[Admin]),
         },
     };
     if allowed.contains(&principal.role) {
         return Ok(());
     }
-    let needed: Vec<&str> = allowed
-        .iter()
-        .filter(|r| **r != Node || allowed.len() == 1)
-        .map(|r| r.word())
-        .collect();
+    let needed: Vec<&str> = allowed.iter().filter(|r| **r != Node || allowed.len() == 1).map(|r| r.word()).collect();
     Err(Refused {
         principal: principal.name.to_string(),
         role: principal.role.word().to_owned(),
@@ -125,10 +117,7 @@ mod tests {
     use crate::value::Value;
 
     fn who(role: AccessRole) -> Principal {
-        Principal {
-            name: "ann".into(),
-            role,
-        }
+        Principal { name: "ann".into(), role }
     }
 
     #[test]
@@ -151,26 +140,16 @@ mod tests {
         assert!(decide(&who(AccessRole::Viewer), Wanted::Command(&claim)).is_err());
         assert!(decide(&who(AccessRole::Witness), Wanted::Command(&claim)).is_err());
         assert!(decide(&who(AccessRole::Operator), Wanted::Command(&claim)).is_ok());
-        let refused = decide(&who(AccessRole::Operator), Wanted::Command(&force))
-            .expect_err("operators do not force");
-        assert_eq!(
-            refused.to_string(),
-            "ann is operator and may not force a value; it takes admin"
-        );
+        let refused = decide(&who(AccessRole::Operator), Wanted::Command(&force)).expect_err("operators do not force");
+        assert_eq!(refused.to_string(), "ann is operator and may not force a value; it takes admin");
         assert!(decide(&who(AccessRole::Admin), Wanted::Command(&force)).is_ok());
     }
 
     #[test]
     fn a_viewer_looks_an_operator_works_and_only_an_admin_starts_with_a_loss() {
         for wanted in [Wanted::Switchover, Wanted::ApplyPolicies, Wanted::Inject] {
-            assert!(
-                decide(&who(AccessRole::Viewer), wanted).is_err(),
-                "{wanted:?}"
-            );
-            assert!(
-                decide(&who(AccessRole::Operator), wanted).is_ok(),
-                "{wanted:?}"
-            );
+            assert!(decide(&who(AccessRole::Viewer), wanted).is_err(), "{wanted:?}");
+            assert!(decide(&who(AccessRole::Operator), wanted).is_ok(), "{wanted:?}");
         }
         assert!(decide(&who(AccessRole::Viewer), Wanted::Look).is_ok());
         assert!(decide(&who(AccessRole::Witness), Wanted::Look).is_err());

@@ -43,10 +43,7 @@ pub fn compile_bundle(bundle: &Bundle) -> Result<Arc<Compiled>, Vec<Diagnostic>>
     let mut out = Diagnostics::default();
     let size: usize = bundle.files.values().map(String::len).sum();
     if size > BUNDLE_BYTES_MAX {
-        return Err(vec![Diagnostic::error(
-            "too-large",
-            format!("the files have {size} bytes together; at most {BUNDLE_BYTES_MAX} are read"),
-        )]);
+        return Err(vec![Diagnostic::error("too-large", format!("the files have {size} bytes together; at most {BUNDLE_BYTES_MAX} are read"))]);
     }
     let files = Files::sort(bundle, &mut out);
     let catalogue = read_catalogue(files.alarms, &mut out);
@@ -57,27 +54,14 @@ pub fn compile_bundle(bundle: &Bundle) -> Result<Arc<Compiled>, Vec<Diagnostic>>
     let language = parts_of_the_language(&classes);
     let mut policies = BTreeMap::new();
     for source in &files.policies {
-        let classes_of_it = bound
-            .get(source.name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let classes_of_it = bound.get(source.name).map(Vec::as_slice).unwrap_or_default();
         if classes_of_it.is_empty() {
             out.push(
-                Diagnostic::warning(
-                    "unused-policy",
-                    format!("no class and no object names {}", source.name),
-                )
-                .help(format!("add `policy: {}` to a class", source.name)),
+                Diagnostic::warning("unused-policy", format!("no class and no object names {}", source.name))
+                    .help(format!("add `policy: {}` to a class", source.name)),
             );
         }
-        if let Some(policy) = compile(
-            *source,
-            classes_of_it,
-            &classes,
-            &catalogue,
-            &language,
-            &mut out,
-        ) {
+        if let Some(policy) = compile(*source, classes_of_it, &classes, &catalogue, &language, &mut out) {
             policies.insert(Arc::from(source.name), Arc::new(policy));
         }
     }
@@ -86,24 +70,9 @@ pub fn compile_bundle(bundle: &Bundle) -> Result<Arc<Compiled>, Vec<Diagnostic>>
     if failed {
         return Err(messages);
     }
-    let names = classes
-        .values()
-        .flat_map(|c| c.names.iter().map(|p| (p.clone(), c.clone())))
-        .collect();
-    let warnings = messages
-        .into_iter()
-        .filter(|d| d.level == Level::Warning)
-        .collect();
-    Ok(Arc::new(Compiled {
-        classes,
-        catalogue,
-        objects,
-        policies,
-        files: bundle.clone(),
-        warnings,
-        watch: language.watch,
-        names,
-    }))
+    let names = classes.values().flat_map(|c| c.names.iter().map(|p| (p.clone(), c.clone()))).collect();
+    let warnings = messages.into_iter().filter(|d| d.level == Level::Warning).collect();
+    Ok(Arc::new(Compiled { classes, catalogue, objects, policies, files: bundle.clone(), warnings, watch: language.watch, names }))
 }
 
 impl Compiled {
@@ -114,10 +83,7 @@ impl Compiled {
 
     /// The class whose `names` wait for an object of this name.
     pub fn class_for(&self, name: &str) -> Option<&Arc<Class>> {
-        self.names
-            .iter()
-            .find(|(p, _)| p.matches(name))
-            .map(|(_, c)| c)
+        self.names.iter().find(|(p, _)| p.matches(name)).map(|(_, c)| c)
     }
 }
 
@@ -131,12 +97,7 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn sort(bundle: &'a Bundle, out: &mut Diagnostics) -> Self {
-        let mut files = Self {
-            alarms: None,
-            classes: Vec::new(),
-            objects: Vec::new(),
-            policies: Vec::new(),
-        };
+        let mut files = Self { alarms: None, classes: Vec::new(), objects: Vec::new(), policies: Vec::new() };
         for (name, text) in &bundle.files {
             let source = Source { name, text };
             let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
@@ -150,9 +111,8 @@ impl<'a> Files<'a> {
                 files.objects.push(source);
             } else if yaml {
                 out.push(
-                    Diagnostic::error("misplaced-file", format!("nothing reads {name}")).help(
-                        "classes stand in classes/, objects in objects/, alarms in alarms.yaml",
-                    ),
+                    Diagnostic::error("misplaced-file", format!("nothing reads {name}"))
+                        .help("classes stand in classes/, objects in objects/, alarms in alarms.yaml"),
                 );
             } else {
                 files.policies.push(source);
@@ -163,9 +123,7 @@ impl<'a> Files<'a> {
 }
 
 fn read_catalogue(source: Option<Source<'_>>, out: &mut Diagnostics) -> Catalogue {
-    let Some(source) = source else {
-        return Catalogue::builtin();
-    };
+    let Some(source) = source else { return Catalogue::builtin() };
     match config::parse(source) {
         Ok(root) => Catalogue::read(source, &root, out),
         Err(wrong) => {
@@ -185,19 +143,10 @@ fn read_classes(sources: &[Source<'_>], out: &mut Diagnostics) -> BTreeMap<Class
                 continue;
             }
         };
-        let Some(class) = read_class(*source, &root, out) else {
-            continue;
-        };
+        let Some(class) = read_class(*source, &root, out) else { continue };
         if let Some(other) = classes.get(&class.name) {
             let message = format!("class {} is declared in {} already", class.name, other.file);
-            out.push(Diagnostic::error("doubled-key", message).at(
-                *source,
-                Spot {
-                    line: 1,
-                    column: 1,
-                    length: 1,
-                },
-            ));
+            out.push(Diagnostic::error("doubled-key", message).at(*source, Spot { line: 1, column: 1, length: 1 }));
             continue;
         }
         classes.insert(class.name.clone(), Arc::new(class));
@@ -205,11 +154,7 @@ fn read_classes(sources: &[Source<'_>], out: &mut Diagnostics) -> BTreeMap<Class
     classes
 }
 
-fn read_all_objects(
-    sources: &[Source<'_>],
-    classes: &BTreeMap<ClassName, Arc<Class>>,
-    out: &mut Diagnostics,
-) -> Vec<Declared> {
+fn read_all_objects(sources: &[Source<'_>], classes: &BTreeMap<ClassName, Arc<Class>>, out: &mut Diagnostics) -> Vec<Declared> {
     let mut seen: BTreeMap<crate::ids::ObjectName, String> = BTreeMap::new();
     let mut objects = Vec::new();
     for source in sources {
@@ -219,9 +164,7 @@ fn read_all_objects(
                 for declared in read_objects(*source, &root, classes, out) {
                     if let Some(file) = seen.insert(declared.name.clone(), declared.file.clone()) {
                         let message = format!("{} is declared in {file} already", declared.name);
-                        out.push(
-                            Diagnostic::error("doubled-key", message).at(*source, declared.at),
-                        );
+                        out.push(Diagnostic::error("doubled-key", message).at(*source, declared.at));
                     } else if classes.contains_key(&declared.class) {
                         objects.push(declared);
                     }
@@ -230,11 +173,7 @@ fn read_all_objects(
         }
     }
     if objects.len() > crate::objects::OBJECTS_MAX {
-        let message = format!(
-            "{} objects; a bundle has at most {}",
-            objects.len(),
-            crate::objects::OBJECTS_MAX
-        );
+        let message = format!("{} objects; a bundle has at most {}", objects.len(), crate::objects::OBJECTS_MAX);
         out.push(Diagnostic::error("too-large", message));
         objects.truncate(crate::objects::OBJECTS_MAX);
     }
@@ -249,17 +188,9 @@ fn bind<'a>(
     out: &mut Diagnostics,
 ) -> BTreeMap<String, Vec<Arc<Class>>> {
     let mut bound: BTreeMap<String, Vec<Arc<Class>>> = BTreeMap::new();
-    let class_rows = classes
-        .values()
-        .filter_map(|c| Some((c.policy.clone()?, c.clone(), c.file.clone(), c.policy_at)));
-    let object_rows = objects.iter().filter_map(|o| {
-        Some((
-            o.policy.clone()?,
-            classes.get(&o.class)?.clone(),
-            o.file.clone(),
-            o.policy_at,
-        ))
-    });
+    let class_rows = classes.values().filter_map(|c| Some((c.policy.clone()?, c.clone(), c.file.clone(), c.policy_at)));
+    let object_rows =
+        objects.iter().filter_map(|o| Some((o.policy.clone()?, classes.get(&o.class)?.clone(), o.file.clone(), o.policy_at)));
     for (policy, class, file, at) in class_rows.chain(object_rows) {
         if files.policies.iter().any(|p| p.name == policy) {
             let list = bound.entry(policy).or_default();
@@ -268,25 +199,11 @@ fn bind<'a>(
             }
             continue;
         }
-        let source = files
-            .classes
-            .iter()
-            .chain(&files.objects)
-            .find(|s| s.name == file)
-            .copied();
-        let mut wrong = Diagnostic::error(
-            "unknown-policy",
-            format!("there is no file \"{policy}\" in the bundle"),
-        )
-        .help_if(suggestion(&policy, files.policies.iter().map(|p| p.name)));
+        let source = files.classes.iter().chain(&files.objects).find(|s| s.name == file).copied();
+        let mut wrong = Diagnostic::error("unknown-policy", format!("there is no file \"{policy}\" in the bundle"))
+            .help_if(suggestion(&policy, files.policies.iter().map(|p| p.name)));
         if let Some(source) = source {
-            wrong = wrong.at(
-                source,
-                Spot {
-                    length: u32::try_from(policy.chars().count()).unwrap_or(1),
-                    ..at
-                },
-            );
+            wrong = wrong.at(source, Spot { length: u32::try_from(policy.chars().count()).unwrap_or(1), ..at });
         }
         out.push(wrong);
     }
@@ -295,39 +212,22 @@ fn bind<'a>(
 
 fn check_hears(classes: &BTreeMap<ClassName, Arc<Class>>, bundle: &Bundle, out: &mut Diagnostics) {
     for class in classes.values() {
-        let text = bundle
-            .files
-            .get(&class.file)
-            .map(String::as_str)
-            .unwrap_or_default();
-        let source = Source {
-            name: &class.file,
-            text,
-        };
+        let text = bundle.files.get(&class.file).map(String::as_str).unwrap_or_default();
+        let source = Source { name: &class.file, text };
         for (heard, attribute, at) in &class.hears_at {
             let word = attribute.as_deref().unwrap_or(heard);
-            let at = Spot {
-                length: u32::try_from(word.chars().count()).unwrap_or(1),
-                ..*at
-            };
+            let at = Spot { length: u32::try_from(word.chars().count()).unwrap_or(1), ..*at };
             match (classes.get(heard.as_str()), attribute) {
                 (None, None) => out.push(
                     Diagnostic::error("unknown-class", format!("there is no class \"{heard}\""))
                         .at(source, at)
                         .help_if(suggestion(heard, classes.keys().map(ClassName::as_str))),
                 ),
-                (Some(known), Some(attribute))
-                    if attribute != crate::class::ALARM && known.slot(attribute).is_none() =>
-                {
-                    out.push(
-                        Diagnostic::error(
-                            "unknown-attribute",
-                            format!("a {heard} has no `{attribute}`"),
-                        )
+                (Some(known), Some(attribute)) if attribute != crate::class::ALARM && known.slot(attribute).is_none() => out.push(
+                    Diagnostic::error("unknown-attribute", format!("a {heard} has no `{attribute}`"))
                         .at(source, at)
                         .help_if(suggestion(attribute, known.attribute_names())),
-                    )
-                }
+                ),
                 _ => {}
             }
         }

@@ -132,27 +132,14 @@ impl Kind {
     /// other languages do not tell them apart.
     pub fn fit(&self, value: &Value) -> Option<Value> {
         match (self, value) {
-            (Self::Bool, Value::Bool(_))
-            | (Self::Int, Value::Int(_))
-            | (Self::Text, Value::Text(_)) => Some(value.clone()),
+            (Self::Bool, Value::Bool(_)) | (Self::Int, Value::Int(_)) | (Self::Text, Value::Text(_)) => Some(value.clone()),
             (Self::Float, Value::Float(x)) => x.is_finite().then(|| value.clone()),
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "readings beyond 2^53 have no sensor"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "readings beyond 2^53 have no sensor")]
             (Self::Float, Value::Int(n)) => Some(Value::Float(*n as f64)),
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "whole and within bounds, as tested"
-            )]
-            (Self::Int, Value::Float(x)) if x.fract() == 0.0 && x.abs() < 9e15 => {
-                Some(Value::Int(*x as i64))
-            }
+            #[expect(clippy::cast_possible_truncation, reason = "whole and within bounds, as tested")]
+            (Self::Int, Value::Float(x)) if x.fract() == 0.0 && x.abs() < 9e15 => Some(Value::Int(*x as i64)),
             (Self::Text, Value::Enum(t)) => Some(Value::Text(t.clone())),
-            (Self::Enum(words), Value::Enum(t) | Value::Text(t)) => words
-                .iter()
-                .find(|w| **w == *t)
-                .map(|w| Value::Enum(w.clone())),
+            (Self::Enum(words), Value::Enum(t) | Value::Text(t)) => words.iter().find(|w| **w == *t).map(|w| Value::Enum(w.clone())),
             _ => None,
         }
     }
@@ -205,20 +192,15 @@ impl Class {
 
     /// Names of all controls.
     pub fn control_names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.attributes
-            .iter()
-            .filter(|a| a.control)
-            .map(|a| a.name.as_str())
+        self.attributes.iter().filter(|a| a.control).map(|a| a.name.as_str())
     }
 
     /// The attributes that follow from one.
     pub fn derived_from(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Attribute, &Derive)> {
-        (0u16..)
-            .zip(&self.attributes)
-            .filter_map(move |(i, a)| match &a.derive {
-                Some(d) if d.from == slot => Some((Slot(i), a, d)),
-                _ => None,
-            })
+        (0u16..).zip(&self.attributes).filter_map(move |(i, a)| match &a.derive {
+            Some(d) if d.from == slot => Some((Slot(i), a, d)),
+            _ => None,
+        })
     }
 }
 
@@ -235,10 +217,7 @@ impl Attribute {
 /// A value as a number, where it is one.
 pub fn number(value: &Value) -> Option<f64> {
     match value {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "readings beyond 2^53 have no sensor"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "readings beyond 2^53 have no sensor")]
         Value::Int(n) => Some(*n as f64),
         Value::Float(x) => Some(*x),
         Value::Bool(_) | Value::Text(_) | Value::Enum(_) => None,
@@ -278,13 +257,9 @@ fn part_matches(pattern: &str, part: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == part,
         Some((before, rest)) => {
-            let Some(tail) = part.strip_prefix(before) else {
-                return false;
-            };
+            let Some(tail) = part.strip_prefix(before) else { return false };
             // Short texts, few stars: trying each place is enough.
-            (0..=tail.len())
-                .filter(|i| tail.is_char_boundary(*i))
-                .any(|i| part_matches(rest, &tail[i..]))
+            (0..=tail.len()).filter(|i| tail.is_char_boundary(*i)).any(|i| part_matches(rest, &tail[i..]))
         }
     }
 }

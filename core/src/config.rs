@@ -58,13 +58,7 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub fn parse(source: Source<'_>) -> Result<Node, Box<Diagnostic>> {
     if source.text.len() > FILE_BYTES_MAX {
         let size = source.text.len();
-        return Err(Box::new(Diagnostic::error(
-            "too-large",
-            format!(
-                "{} has {size} bytes; at most {FILE_BYTES_MAX} are read",
-                source.name
-            ),
-        )));
+        return Err(Box::new(Diagnostic::error("too-large", format!("{} has {size} bytes; at most {FILE_BYTES_MAX} are read", source.name))));
     }
     let mut budget = Budget::default();
     budget.max_depth = 32;
@@ -85,13 +79,7 @@ pub fn parse(source: Source<'_>) -> Result<Node, Box<Diagnostic>> {
             let spot = error.location().map(|l| spot(&l)).unwrap_or_default();
             let error = error.without_snippet();
             let (code, message) = explain(error);
-            Err(Box::new(Diagnostic::error(code, message).at(
-                source,
-                Spot {
-                    length: spot.length.max(1),
-                    ..spot
-                },
-            )))
+            Err(Box::new(Diagnostic::error(code, message).at(source, Spot { length: spot.length.max(1), ..spot })))
         }
     }
 }
@@ -102,39 +90,26 @@ fn explain(error: &serde_yaml::Error) -> (&'static str, String) {
     let text = text.split("\n").next().unwrap_or_default();
     let text = text.rsplit_once(" at line ").map_or(text, |(t, _)| t);
     match error {
-        serde_yaml::Error::DuplicateMappingKey { .. } => {
-            ("doubled-key", "the same key stands here twice".to_owned())
-        }
+        serde_yaml::Error::DuplicateMappingKey { .. } => ("doubled-key", "the same key stands here twice".to_owned()),
         serde_yaml::Error::Budget { .. }
         | serde_yaml::Error::AliasReplayLimitExceeded { .. }
         | serde_yaml::Error::AliasExpansionLimitExceeded { .. }
-        | serde_yaml::Error::AliasReplayStackDepthExceeded { .. } => (
-            "too-large",
-            format!("the file unfolds into more than is read: {text}"),
-        ),
+        | serde_yaml::Error::AliasReplayStackDepthExceeded { .. } => {
+            ("too-large", format!("the file unfolds into more than is read: {text}"))
+        }
         // The parser wraps some of its limits in the place where the alias was used.
-        _ if text.contains("limit exceeded") => (
-            "too-large",
-            format!("the file unfolds into more than is read: {text}"),
-        ),
+        _ if text.contains("limit exceeded") => ("too-large", format!("the file unfolds into more than is read: {text}")),
         _ => ("syntax", format!("this is not YAML: {text}")),
     }
 }
 
 fn spot(location: &serde_yaml::Location) -> Spot {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    Spot {
-        line: number(location.line()),
-        column: number(location.column()),
-        length: u32::try_from(location.span().len()).unwrap_or(u32::MAX),
-    }
+    Spot { line: number(location.line()), column: number(location.column()), length: u32::try_from(location.span().len()).unwrap_or(u32::MAX) }
 }
 
 fn node(spanned: Spanned<Data>) -> Node {
-    Node {
-        at: spot(&spanned.referenced),
-        data: spanned.value,
-    }
+    Node { at: spot(&spanned.referenced), data: spanned.value }
 }
 
 impl<'de> Deserialize<'de> for Data {
@@ -165,11 +140,7 @@ impl<'de> Visitor<'de> for DataVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Data, E> {
-        Ok(if value.is_finite() {
-            Data::Float(value)
-        } else {
-            Data::Text(value.to_string())
-        })
+        Ok(if value.is_finite() { Data::Float(value) } else { Data::Text(value.to_string()) })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Data, E> {
@@ -205,13 +176,7 @@ impl<'de> Visitor<'de> for DataVisitor {
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let at = spot(&key.referenced);
             let value = node(map.next_value::<Spanned<Data>>()?);
-            entries.push((
-                Key {
-                    at,
-                    text: key.value,
-                },
-                value,
-            ));
+            entries.push((Key { at, text: key.value }, value));
         }
         Ok(Data::Map(entries))
     }
@@ -245,10 +210,7 @@ impl Node {
     /// A number.
     pub fn number(&self) -> Option<f64> {
         match self.data {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "thresholds beyond 2^53 have no sensor"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "thresholds beyond 2^53 have no sensor")]
             Data::Int(n) => Some(n as f64),
             Data::Float(x) => Some(x),
             _ => None,
@@ -273,38 +235,20 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields of `node`, which is `what` ("a class"). Anything but a map is reported and read as empty.
-    pub fn new(
-        source: Source<'a>,
-        what: impl Into<String>,
-        node: &'a Node,
-        out: &mut Diagnostics,
-    ) -> Self {
+    pub fn new(source: Source<'a>, what: impl Into<String>, node: &'a Node, out: &mut Diagnostics) -> Self {
         let what = what.into();
         let left = match &node.data {
             Data::Map(entries) => entries.iter().collect(),
             Data::Null => Vec::new(),
             _ => {
                 out.push(
-                    Diagnostic::error(
-                        "wrong-type",
-                        format!(
-                            "{what} is written as a map of fields, this is {}",
-                            node.describe()
-                        ),
-                    )
-                    .at(source, node.at),
+                    Diagnostic::error("wrong-type", format!("{what} is written as a map of fields, this is {}", node.describe()))
+                        .at(source, node.at),
                 );
                 Vec::new()
             }
         };
-        Self {
-            source,
-            what,
-            at: node.at,
-            left,
-            asked: Vec::new(),
-            elsewhere: Vec::new(),
-        }
+        Self { source, what, at: node.at, left, asked: Vec::new(), elsewhere: Vec::new() }
     }
 
     /// Fields that people look for here and that belong somewhere else: (field, "under `attributes`").
@@ -327,9 +271,7 @@ impl<'a> Fields<'a> {
 
     /// Takes every field that `wanted` accepts.
     pub fn take_all(&mut self, mut wanted: impl FnMut(&str) -> bool) -> Vec<(&'a Key, &'a Node)> {
-        let (taken, left) = std::mem::take(&mut self.left)
-            .into_iter()
-            .partition(|(key, _)| wanted(&key.text));
+        let (taken, left) = std::mem::take(&mut self.left).into_iter().partition(|(key, _)| wanted(&key.text));
         self.left = left;
         let taken: Vec<&'a (Key, Node)> = taken;
         taken.into_iter().map(|(key, node)| (key, node)).collect()
@@ -339,10 +281,7 @@ impl<'a> Fields<'a> {
     pub fn require(&mut self, name: &'static str, out: &mut Diagnostics) -> Option<&'a Node> {
         let found = self.take(name);
         if found.is_none() {
-            out.push(
-                Diagnostic::error("missing-field", format!("{} needs `{name}`", self.what))
-                    .at(self.source, self.at),
-            );
+            out.push(Diagnostic::error("missing-field", format!("{} needs `{name}`", self.what)).at(self.source, self.at));
         }
         found
     }
@@ -361,10 +300,7 @@ impl<'a> Fields<'a> {
     pub fn flag(&mut self, name: &'static str, out: &mut Diagnostics) -> bool {
         match self.take(name) {
             None => false,
-            Some(Node {
-                data: Data::Bool(b),
-                ..
-            }) => *b,
+            Some(Node { data: Data::Bool(b), .. }) => *b,
             Some(node) => {
                 self.wrong(name, "true or false", node, out);
                 false
@@ -390,22 +326,13 @@ impl<'a> Fields<'a> {
             _ => None,
         };
         if parsed.is_none() {
-            self.wrong(
-                name,
-                "a duration with its unit, such as 500ms, 3s or 10m",
-                node,
-                out,
-            );
+            self.wrong(name, "a duration with its unit, such as 500ms, 3s or 10m", node, out);
         }
         parsed
     }
 
     /// A list of words, also written as one word.
-    pub fn words(
-        &mut self,
-        name: &'static str,
-        out: &mut Diagnostics,
-    ) -> Option<Vec<(String, Spot)>> {
+    pub fn words(&mut self, name: &'static str, out: &mut Diagnostics) -> Option<Vec<(String, Spot)>> {
         let node = self.take(name)?;
         Some(word_list(self.source, name, node, out))
     }
@@ -413,15 +340,8 @@ impl<'a> Fields<'a> {
     /// Reports a field of the wrong kind.
     pub fn wrong(&self, name: &str, wanted: &str, node: &Node, out: &mut Diagnostics) {
         out.push(
-            Diagnostic::error(
-                "wrong-type",
-                format!(
-                    "`{name}` of {} is {wanted}, this is {}",
-                    self.what,
-                    node.describe()
-                ),
-            )
-            .at(self.source, node.at),
+            Diagnostic::error("wrong-type", format!("`{name}` of {} is {wanted}, this is {}", self.what, node.describe()))
+                .at(self.source, node.at),
         );
     }
 
@@ -434,30 +354,16 @@ impl<'a> Fields<'a> {
                 None => suggestion(&key.text, self.asked.iter().copied()),
             };
             out.push(
-                Diagnostic::error(
-                    "unknown-field",
-                    format!("{} has no field `{}`", self.what, key.text),
-                )
-                .at(
-                    self.source,
-                    Spot {
-                        length: u32::try_from(key.text.chars().count()).unwrap_or(1),
-                        ..key.at
-                    },
-                )
-                .help_if(help),
+                Diagnostic::error("unknown-field", format!("{} has no field `{}`", self.what, key.text))
+                    .at(self.source, Spot { length: u32::try_from(key.text.chars().count()).unwrap_or(1), ..key.at })
+                    .help_if(help),
             );
         }
     }
 }
 
 /// A list of words with their places, also written as one word.
-pub fn word_list(
-    source: Source<'_>,
-    name: &str,
-    node: &Node,
-    out: &mut Diagnostics,
-) -> Vec<(String, Spot)> {
+pub fn word_list(source: Source<'_>, name: &str, node: &Node, out: &mut Diagnostics) -> Vec<(String, Spot)> {
     let items = match &node.data {
         Data::List(items) => items.as_slice(),
         _ => std::slice::from_ref(node),
@@ -467,11 +373,8 @@ pub fn word_list(
         match item.scalar() {
             Some(word) => words.push((word, item.at)),
             None => out.push(
-                Diagnostic::error(
-                    "wrong-type",
-                    format!("`{name}` is a list of words, this is {}", item.describe()),
-                )
-                .at(source, item.at),
+                Diagnostic::error("wrong-type", format!("`{name}` is a list of words, this is {}", item.describe()))
+                    .at(source, item.at),
             ),
         }
     }
@@ -505,22 +408,15 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Source<'_> {
-        Source {
-            name: "x.yaml",
-            text,
-        }
+        Source { name: "x.yaml", text }
     }
 
     #[test]
     fn words_know_their_places() {
         let root = parse(source("class: fan\nwords: [on, 3, 2.5, true]\n")).expect("good YAML");
-        let Data::Map(entries) = &root.data else {
-            panic!("{root:?}")
-        };
+        let Data::Map(entries) = &root.data else { panic!("{root:?}") };
         assert_eq!((entries[1].0.at.line, entries[1].0.at.column), (2, 1));
-        let Data::List(items) = &entries[1].1.data else {
-            panic!()
-        };
+        let Data::List(items) = &entries[1].1.data else { panic!() };
         assert_eq!(items[0].data, Data::Text("on".into()));
         assert_eq!(items[1].data, Data::Int(3));
         assert_eq!(items[2].data, Data::Float(2.5));
@@ -557,15 +453,7 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(parse_duration("10m"), Some(Duration::from_secs(600)));
-        for bad in [
-            "5",
-            "",
-            "ms",
-            "5 parsecs",
-            "-1s",
-            "1e9999s",
-            "99999999999999d",
-        ] {
+        for bad in ["5", "", "ms", "5 parsecs", "-1s", "1e9999s", "99999999999999d"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }

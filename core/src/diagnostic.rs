@@ -83,24 +83,15 @@ impl Diagnostic {
 
     /// A warning without a place.
     pub fn warning(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            ..Self::error(code, message)
-        }
+        Self { level: Level::Warning, ..Self::error(code, message) }
     }
 
     /// Adds the place, with the line that stands there.
     #[must_use]
     pub fn at(mut self, source: Source<'_>, spot: Spot) -> Self {
         let line = spot.line.max(1);
-        let text = source
-            .text
-            .lines()
-            .nth(line as usize - 1)
-            .unwrap_or_default();
-        let room = u32::try_from(text.chars().count())
-            .unwrap_or(u32::MAX)
-            .saturating_sub(spot.column.saturating_sub(1));
+        let text = source.text.lines().nth(line as usize - 1).unwrap_or_default();
+        let room = u32::try_from(text.chars().count()).unwrap_or(u32::MAX).saturating_sub(spot.column.saturating_sub(1));
         self.place = Some(Place {
             file: source.name.to_owned(),
             line,
@@ -147,11 +138,7 @@ impl fmt::Display for Diagnostic {
                     .map(|c| if c == '\t' { '\t' } else { ' ' })
                     .collect();
                 write!(f, "\n  {number} | {}", excerpt.trim_end())?;
-                write!(
-                    f,
-                    "\n  {gap} | {before}{}",
-                    "^".repeat(place.length as usize)
-                )?;
+                write!(f, "\n  {gap} | {before}{}", "^".repeat(place.length as usize))?;
             }
         }
         for (name, text) in [("help", &self.help), ("if it ran", &self.consequence)] {
@@ -223,10 +210,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// `did you mean "running"?  (running, failed)`: the nearest candidate, and all of them where they are few.
-pub fn suggestion<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str> + Clone,
-) -> Option<String> {
+pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     let near = nearest(word, candidates.clone()).map(|c| format!("did you mean \"{c}\"?"));
     let all: Vec<&str> = candidates.into_iter().collect();
     let list = (!all.is_empty() && all.len() <= 12).then(|| all.join(", "));
@@ -252,9 +236,7 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let swap = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1)
-                .min(rows[i][j - 1] + 1)
-                .min(rows[i - 1][j - 1] + swap);
+            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + swap);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -270,20 +252,9 @@ mod tests {
 
     #[test]
     fn a_message_shows_place_excerpt_help_and_consequence() {
-        let text =
-            "a\n    let running = fan.siblings(\"fan\").filter(|f| f.state == \"runing\");\n";
+        let text = "a\n    let running = fan.siblings(\"fan\").filter(|f| f.state == \"runing\");\n";
         let shown = Diagnostic::error("unknown-value", "the state of a fan is never \"runing\"")
-            .at(
-                Source {
-                    name: "fan.rhai",
-                    text,
-                },
-                Spot {
-                    line: 2,
-                    column: 61,
-                    length: 8,
-                },
-            )
+            .at(Source { name: "fan.rhai", text }, Spot { line: 2, column: 61, length: 8 })
             .help("did you mean \"running\"?")
             .consequence("this list would always be empty")
             .to_string();
@@ -300,26 +271,13 @@ mod tests {
 
     #[test]
     fn a_place_beyond_the_line_still_renders() {
-        let shown = Diagnostic::error("x", "y").at(
-            Source {
-                name: "f",
-                text: "ab",
-            },
-            Spot {
-                line: 9,
-                column: 40,
-                length: 7,
-            },
-        );
+        let shown = Diagnostic::error("x", "y").at(Source { name: "f", text: "ab" }, Spot { line: 9, column: 40, length: 7 });
         assert!(shown.to_string().contains("f:9:40"));
     }
 
     #[test]
     fn the_nearest_word_is_found_and_a_far_one_is_not() {
-        assert_eq!(
-            nearest("runing", ["running", "failed", "absent"]),
-            Some("running")
-        );
+        assert_eq!(nearest("runing", ["running", "failed", "absent"]), Some("running"));
         assert_eq!(nearest("faield", ["running", "failed"]), Some("failed"));
         assert_eq!(nearest("temperature", ["running", "failed"]), None);
     }

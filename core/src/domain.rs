@@ -128,11 +128,7 @@ impl Domain {
     /// # Errors
     /// [`Void`] if the entry does nothing; the index counts as applied all the same.
     pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Result<Vec<Change>, Void> {
-        assert!(
-            index > self.applied,
-            "entry {index} applied after {}",
-            self.applied
-        );
+        assert!(index > self.applied, "entry {index} applied after {}", self.applied);
         self.applied = index;
         let result = self.change(index, entry);
         // Void or not: voters count what their log holds about a node, and cannot know what will be void (3.3).
@@ -144,48 +140,20 @@ impl Domain {
 
     fn change(&mut self, index: LogIndex, entry: &Entry) -> Result<Vec<Change>, Void> {
         match entry {
-            Entry::Joined {
-                node,
-                nonce,
-                replaces,
-            } => self.joined(index, *node, *nonce, *replaces),
+            Entry::Joined { node, nonce, replaces } => self.joined(index, *node, *nonce, *replaces),
             Entry::Confirm { node, since } => self.confirm(index, *node, *since),
             Entry::Configure { expected, config } => self.configure(index, *expected, config),
             Entry::Bundle { expected, bundle } => self.replace_bundle(*expected, bundle),
-            Entry::Start {
-                group,
-                version,
-                to,
-                offers,
-                lost,
-            } => self.start(index, group, *version, *to, offers, *lost),
-            Entry::Takeover {
-                group,
-                version,
-                to,
-                evidence,
-            } => self.takeover(index, group, *version, *to, evidence),
-            Entry::Switchover {
-                group,
-                version,
-                by,
-                to,
-            } => self.switchover(index, group, *version, *by, *to),
-            Entry::Sync {
-                group,
-                version,
-                by,
-                in_sync,
-            } => self.sync(index, group, *version, *by, in_sync),
+            Entry::Start { group, version, to, offers, lost } => self.start(index, group, *version, *to, offers, *lost),
+            Entry::Takeover { group, version, to, evidence } => self.takeover(index, group, *version, *to, evidence),
+            Entry::Switchover { group, version, by, to } => self.switchover(index, group, *version, *by, *to),
+            Entry::Sync { group, version, by, in_sync } => self.sync(index, group, *version, *by, in_sync),
         }
     }
 
     /// The current life of `node`; `None` before its first.
     pub fn member(&self, node: NodeId) -> Option<Member> {
-        self.nodes.get(&node).map(|row| Member {
-            node,
-            incarnation: row.incarnation,
-        })
+        self.nodes.get(&node).map(|row| Member { node, incarnation: row.incarnation })
     }
 
     /// Whether `member` is a life that still counts.
@@ -199,39 +167,19 @@ impl Domain {
     }
 
     /// Rule 1.3: removes the node's older life from every in-sync set.
-    fn joined(
-        &mut self,
-        index: LogIndex,
-        node: NodeId,
-        nonce: u64,
-        replaces: Incarnation,
-    ) -> Result<Vec<Change>, Void> {
+    fn joined(&mut self, index: LogIndex, node: NodeId, nonce: u64, replaces: Incarnation) -> Result<Vec<Change>, Void> {
         if self.config_version > Version(0) && self.config.node(node).is_none() {
             return Err(Void::Unknown(node.to_string()));
         }
         if self.nodes.get(&node).is_some_and(|row| row.nonce == nonce) {
             return Err(Void::Repeated); // a proposal of unknown outcome, proposed again: the life has begun already
         }
-        let present = self
-            .nodes
-            .get(&node)
-            .map_or(Incarnation(0), |row| row.incarnation);
+        let present = self.nodes.get(&node).map_or(Incarnation(0), |row| row.incarnation);
         if present != replaces {
-            return Err(Void::Superseded(Member {
-                node,
-                incarnation: replaces,
-            }));
+            return Err(Void::Superseded(Member { node, incarnation: replaces }));
         }
         let incarnation = Incarnation(index.0);
-        self.nodes.insert(
-            node,
-            NodeRow {
-                incarnation,
-                nonce,
-                since: index,
-                about: index,
-            },
-        );
+        self.nodes.insert(node, NodeRow { incarnation, nonce, since: index, about: index });
         let mut changes = vec![Change::Joined(Member { node, incarnation })];
         for (name, row) in &mut self.groups {
             let before = row.in_sync.len();
@@ -245,23 +193,13 @@ impl Domain {
         Ok(changes)
     }
 
-    fn confirm(
-        &mut self,
-        index: LogIndex,
-        node: Member,
-        since: LogIndex,
-    ) -> Result<Vec<Change>, Void> {
-        let Some(row) = self.nodes.get_mut(&node.node) else {
-            return Err(Void::Unknown(node.to_string()));
-        };
+    fn confirm(&mut self, index: LogIndex, node: Member, since: LogIndex) -> Result<Vec<Change>, Void> {
+        let Some(row) = self.nodes.get_mut(&node.node) else { return Err(Void::Unknown(node.to_string())) };
         if row.incarnation != node.incarnation {
             return Err(Void::Superseded(node));
         }
         if row.since != since {
-            return Err(Void::Version {
-                made_for: Version(since.0),
-                present: Version(row.since.0),
-            });
+            return Err(Void::Version { made_for: Version(since.0), present: Version(row.since.0) });
         }
         row.since = index;
         row.about = index;
@@ -269,20 +207,13 @@ impl Domain {
     }
 
     /// A group that goes keeps its row: should it come back, its epoch goes on, and its old active is not forgotten.
-    fn configure(
-        &mut self,
-        index: LogIndex,
-        expected: Version,
-        config: &DomainConfig,
-    ) -> Result<Vec<Change>, Void> {
+    fn configure(&mut self, index: LogIndex, expected: Version, config: &DomainConfig) -> Result<Vec<Change>, Void> {
         expect_version(expected, self.config_version)?;
         config.check().map_err(|e| Void::Config(e.to_string()))?;
         let voters = |c: &DomainConfig| c.voters().collect::<BTreeSet<_>>();
         if self.config_version > Version(0) && voters(config) != voters(&self.config) {
             // What the old voters promised binds the new ones: every release is to be given anew.
-            self.nodes
-                .values_mut()
-                .for_each(|row| (row.since, row.about) = (index, index));
+            self.nodes.values_mut().for_each(|row| (row.since, row.about) = (index, index));
         }
         self.config = config.clone();
         self.config_version.0 += 1;
@@ -318,10 +249,7 @@ impl Domain {
             return Err(Void::Superseded(to));
         }
         if !self.config.candidates(group).contains(&to.node) {
-            return Err(Void::Unknown(format!(
-                "{} as a candidate for {group}",
-                to.node
-            )));
+            return Err(Void::Unknown(format!("{} as a candidate for {group}", to.node)));
         }
         if let Some(alive) = row.in_sync.iter().find(|m| self.is_current(**m)) {
             return Err(Void::Start(format!("{alive} has everything")));
@@ -331,11 +259,9 @@ impl Domain {
             if row.active.is_some_and(|a| self.is_current(a)) {
                 return Err(Void::Start("its active still counts".into()));
             }
-            let missing = self
-                .config
-                .candidates(group)
-                .into_iter()
-                .find(|n| !offers.iter().any(|m| m.node == *n && self.is_current(*m)));
+            let missing = self.config.candidates(group).into_iter().find(|n| {
+                !offers.iter().any(|m| m.node == *n && self.is_current(*m))
+            });
             if let Some(missing) = missing {
                 return Err(Void::Start(format!("no offer from {missing}")));
             }
@@ -349,18 +275,9 @@ impl Domain {
     }
 
     /// Rule 1.4: a member at the moment of application; the old active leaves the set.
-    fn takeover(
-        &mut self,
-        index: LogIndex,
-        group: &GroupName,
-        version: Version,
-        to: Member,
-        evidence: &Evidence,
-    ) -> Result<Vec<Change>, Void> {
+    fn takeover(&mut self, index: LogIndex, group: &GroupName, version: Version, to: Member, evidence: &Evidence) -> Result<Vec<Change>, Void> {
         let row = self.row(group, version)?;
-        let Some(old) = row.active else {
-            return Err(Void::Start("it has never run".into()));
-        };
+        let Some(old) = row.active else { return Err(Void::Start("it has never run".into())) };
         if !self.is_current(to) {
             return Err(Void::Superseded(to));
         }
@@ -374,14 +291,7 @@ impl Domain {
     }
 
     /// Rule 1.6: the set is unchanged, because the target's cursor equalled the head.
-    fn switchover(
-        &mut self,
-        index: LogIndex,
-        group: &GroupName,
-        version: Version,
-        by: Member,
-        to: Member,
-    ) -> Result<Vec<Change>, Void> {
+    fn switchover(&mut self, index: LogIndex, group: &GroupName, version: Version, by: Member, to: Member) -> Result<Vec<Change>, Void> {
         let row = self.row(group, version)?;
         if row.active != Some(by) {
             return Err(Void::NotActive(by));
@@ -393,14 +303,7 @@ impl Domain {
     }
 
     /// Rule 1.5: only the active; itself always; nobody whose life is over.
-    fn sync(
-        &mut self,
-        index: LogIndex,
-        group: &GroupName,
-        version: Version,
-        by: Member,
-        in_sync: &BTreeSet<Member>,
-    ) -> Result<Vec<Change>, Void> {
+    fn sync(&mut self, index: LogIndex, group: &GroupName, version: Version, by: Member, in_sync: &BTreeSet<Member>) -> Result<Vec<Change>, Void> {
         let row = self.row(group, version)?;
         if row.active != Some(by) || !self.is_current(by) {
             return Err(Void::NotActive(by));
@@ -437,14 +340,7 @@ impl Domain {
                     .map(|r| r.voter.node)
                     .collect();
                 let needed = self.majority();
-                if valid.len() < needed {
-                    Err(Void::Releases {
-                        valid: valid.len(),
-                        needed,
-                    })
-                } else {
-                    Ok(())
-                }
+                if valid.len() < needed { Err(Void::Releases { valid: valid.len(), needed }) } else { Ok(()) }
             }
         }
     }
@@ -468,19 +364,12 @@ impl Domain {
     }
 
     fn row(&self, group: &GroupName, version: Version) -> Result<&GroupRow, Void> {
-        let row = self
-            .groups
-            .get(group)
-            .ok_or_else(|| Void::Unknown(group.to_string()))?;
+        let row = self.groups.get(group).ok_or_else(|| Void::Unknown(group.to_string()))?;
         expect_version(version, row.version)?;
         Ok(row)
     }
 }
 
 fn expect_version(made_for: Version, present: Version) -> Result<(), Void> {
-    if made_for == present {
-        Ok(())
-    } else {
-        Err(Void::Version { made_for, present })
-    }
+    if made_for == present { Ok(()) } else { Err(Void::Version { made_for, present }) }
 }

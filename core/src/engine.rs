@@ -29,8 +29,7 @@ pub use alarms::{Alarm, AlarmKey, Phase};
 pub use claims::{Claim, Control as ControlState};
 use deadlines::{Deadline, Deadlines};
 pub use input::{
-    AlarmRef, Barrier, Command, CommandBody, CommandError, CommandId, Control, ControlAction, Fact,
-    Input, Output,
+    AlarmRef, Barrier, Command, CommandBody, CommandError, CommandId, Control, ControlAction, Fact, Input, Output,
 };
 use recorded::Notes;
 pub(crate) use recorded::{Kept, Line};
@@ -41,10 +40,7 @@ use crate::bundle::Compiled;
 use crate::class::Slot;
 use crate::event::{Body, Event, PolicyLine};
 use crate::history::History;
-use crate::ids::{
-    AttributeName, ClassName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName,
-    Version,
-};
+use crate::ids::{AttributeName, ClassName, EventId, Epoch, GroupName, Identity, Member, NodeId, ObjectName, Version};
 use crate::time::{Duration, HybridTime, Instant, WallTime};
 use crate::value::{Quality, Value};
 use crate::world::{Ix, World};
@@ -128,16 +124,10 @@ struct Cause {
 }
 
 impl Cause {
-    const NONE: Self = Self {
-        id: None,
-        root: None,
-    };
+    const NONE: Self = Self { id: None, root: None };
 
     fn of(event: &Event) -> Self {
-        Self {
-            id: Some(event.id),
-            root: Some(event.root),
-        }
+        Self { id: Some(event.id), root: Some(event.root) }
     }
 }
 
@@ -232,16 +222,8 @@ impl Engine {
             Input::Command(command) => self.on_command(command),
             Input::Remote(event) => self.on_remote(event),
             Input::Outcome { request, outcome } => self.on_outcome(request, outcome),
-            Input::Owner {
-                group,
-                epoch,
-                saved,
-            } => self.on_owner(group, epoch, saved),
-            Input::NotOwner {
-                group,
-                epoch,
-                active,
-            } => self.on_not_owner(group, epoch, active),
+            Input::Owner { group, epoch, saved } => self.on_owner(group, epoch, saved),
+            Input::NotOwner { group, epoch, active } => self.on_not_owner(group, epoch, active),
             Input::Fact(fact) => self.on_fact(fact),
             Input::Domain { nodes, services } => self.on_domain(nodes, services),
             Input::Bundle(compiled) => self.on_bundle(compiled),
@@ -259,11 +241,7 @@ impl Engine {
     /// Looks whether an input is to be kept. A reading is kept only if something comes of it, which shows later.
     fn begin_notes(&mut self, input: &Input) -> Option<Kept> {
         let told = self.notes.told.take();
-        self.notes = Notes {
-            told,
-            touched: !matches!(input, Input::Update(_) | Input::Timeout),
-            ..Notes::default()
-        };
+        self.notes = Notes { told, touched: !matches!(input, Input::Update(_) | Input::Timeout), ..Notes::default() };
         self.journal.then(|| Kept::of(input))
     }
 
@@ -301,13 +279,7 @@ impl Engine {
 
     /// All controls with claims.
     pub fn controls(&self) -> impl Iterator<Item = (&ObjectName, &AttributeName, &ControlState)> {
-        self.controls.iter().map(|((ix, slot), c)| {
-            (
-                &self.world.object(*ix).name,
-                &self.world.attribute(*ix, *slot).name,
-                c,
-            )
-        })
+        self.controls.iter().map(|((ix, slot), c)| (&self.world.object(*ix).name, &self.world.attribute(*ix, *slot).name, c))
     }
 
     /// What has been let go, and how often.
@@ -371,16 +343,8 @@ impl Engine {
         self.sequence += 1;
         self.counts.events += 1;
         self.clock = self.clock.tick(self.wall);
-        let id = EventId {
-            node: self.me.node,
-            incarnation: self.me.incarnation,
-            sequence: self.sequence,
-        };
-        let root = draft
-            .cause
-            .root
-            .or_else(|| self.root_of(draft.cause.id))
-            .unwrap_or(id);
+        let id = EventId { node: self.me.node, incarnation: self.me.incarnation, sequence: self.sequence };
+        let root = draft.cause.root.or_else(|| self.root_of(draft.cause.id)).unwrap_or(id);
         let (ix, time) = (draft.ix, self.clock);
         let event = Arc::new(draft.into_event(id, root, time));
         self.absorb(&event);
@@ -394,11 +358,7 @@ impl Engine {
 
     fn root_of(&self, cause: Option<EventId>) -> Option<EventId> {
         let cause = cause?;
-        let root = self
-            .history
-            .get(cause)
-            .map(|e| e.root)
-            .or_else(|| self.old_roots.get(&cause).copied());
+        let root = self.history.get(cause).map(|e| e.root).or_else(|| self.old_roots.get(&cause).copied());
         Some(root.unwrap_or(cause))
     }
 
@@ -430,9 +390,5 @@ fn no_text() -> Arc<str> {
 /// A deadline's distance for people: `3 s`, `500 ms`.
 fn shown(duration: Duration) -> String {
     let millis = duration.as_millis();
-    if millis.is_multiple_of(1000) {
-        format!("{} s", millis / 1000)
-    } else {
-        format!("{millis} ms")
-    }
+    if millis.is_multiple_of(1000) { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
 }

@@ -38,13 +38,7 @@ pub const CHAIN_MAX: usize = 64;
 impl History {
     /// An empty history for so many events.
     pub fn new(events_max: usize) -> Self {
-        Self {
-            ring: VecDeque::new(),
-            index: BTreeMap::new(),
-            last: BTreeMap::new(),
-            events_max: events_max.max(1),
-            forgotten: 0,
-        }
+        Self { ring: VecDeque::new(), index: BTreeMap::new(), last: BTreeMap::new(), events_max: events_max.max(1), forgotten: 0 }
     }
 
     /// Adds an event; one that is known already is left as it is.
@@ -127,23 +121,11 @@ impl History {
 impl Chain {
     /// The causes that are named and not known.
     pub fn missing(&self) -> impl Iterator<Item = EventId> {
-        self.links.iter().filter_map(|l| {
-            if let Link::Missing(id) = l {
-                Some(*id)
-            } else {
-                None
-            }
-        })
+        self.links.iter().filter_map(|l| if let Link::Missing(id) = l { Some(*id) } else { None })
     }
 
     /// The events that are known, first cause first.
     pub fn known(&self) -> impl Iterator<Item = &Arc<Event>> {
-        self.links.iter().filter_map(|l| {
-            if let Link::Known(event) = l {
-                Some(event)
-            } else {
-                None
-            }
-        })
+        self.links.iter().filter_map(|l| if let Link::Known(event) = l { Some(event) } else { None })
     }
 }

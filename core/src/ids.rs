@@ -73,9 +73,7 @@ macro_rules! name {
 }
 
 /// A node of the domain, 1 to 32. Also the stable voter id in the control log. Prints as `n3`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub u16);
 
@@ -150,9 +148,7 @@ name! {
 }
 
 /// One copy of state: a node in one of its lives. The node alone is never enough (protocol 1.1).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// The node.
     pub node: NodeId,
@@ -167,9 +163,7 @@ impl fmt::Display for Member {
 }
 
 /// An event's id: who numbered it, in which life, and the how manieth. Prints as `n3.1.990`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventId {
     /// The node whose core loop numbered it.
     pub node: NodeId,
@@ -181,10 +175,7 @@ pub struct EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!(
-            "{}.{}.{}",
-            self.node, self.incarnation, self.sequence
-        ))
+        f.pad(&format!("{}.{}.{}", self.node, self.incarnation, self.sequence))
     }
 }
 
@@ -193,8 +184,7 @@ impl FromStr for EventId {
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = || BadId::new(text, "an event id, such as n3.1.990");
         let mut parts = text.split('.');
-        let (Some(node), Some(incarnation), Some(sequence), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(node), Some(incarnation), Some(sequence), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(bad());
         };
@@ -216,10 +206,7 @@ pub struct BadId {
 
 impl BadId {
     fn new(text: &str, expected: &'static str) -> Self {
-        Self {
-            text: text.to_owned(),
-            expected,
-        }
+        Self { text: text.to_owned(), expected }
     }
 }
 
@@ -229,11 +216,7 @@ mod tests {
 
     #[test]
     fn event_ids_print_as_they_parse() {
-        let id = EventId {
-            node: NodeId(3),
-            incarnation: Incarnation(1),
-            sequence: 990,
-        };
+        let id = EventId { node: NodeId(3), incarnation: Incarnation(1), sequence: 990 };
         assert_eq!(id.to_string(), "n3.1.990");
         assert_eq!("n3.1.990".parse(), Ok(id));
         for bad in ["", "n3", "3.1.990", "n3.1.990.4", "n3.x.1", "nines"] {

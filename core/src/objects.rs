@@ -45,24 +45,12 @@ pub struct Override {
 }
 
 /// Reads one file of objects.
-pub fn read_objects(
-    source: Source<'_>,
-    root: &Node,
-    classes: &BTreeMap<ClassName, std::sync::Arc<Class>>,
-    out: &mut Diagnostics,
-) -> Vec<Declared> {
+pub fn read_objects(source: Source<'_>, root: &Node, classes: &BTreeMap<ClassName, std::sync::Arc<Class>>, out: &mut Diagnostics) -> Vec<Declared> {
     let mut fields = Fields::new(source, "a file of objects", root, out);
-    fields.elsewhere(&[
-        ("class", "under an object's name, under `objects`"),
-        ("children", "under an object's name, under `objects`"),
-    ]);
+    fields.elsewhere(&[("class", "under an object's name, under `objects`"), ("children", "under an object's name, under `objects`")]);
     let objects = fields.require("objects", out);
     fields.finish(out);
-    let mut reader = Reader {
-        source,
-        classes,
-        declared: Vec::new(),
-    };
+    let mut reader = Reader { source, classes, declared: Vec::new() };
     if let Some(node) = objects {
         reader.level("", "objects", node, 0, out);
     }
@@ -76,34 +64,18 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn level(
-        &mut self,
-        parent: &str,
-        what: &str,
-        node: &Node,
-        depth: usize,
-        out: &mut Diagnostics,
-    ) {
+    fn level(&mut self, parent: &str, what: &str, node: &Node, depth: usize, out: &mut Diagnostics) {
         let Data::Map(entries) = &node.data else {
-            let message = format!(
-                "`{what}` is a map from a name to an object, this is {}",
-                node.describe()
-            );
+            let message = format!("`{what}` is a map from a name to an object, this is {}", node.describe());
             out.push(Diagnostic::error("wrong-type", message).at(self.source, node.at));
             return;
         };
         for (key, node) in entries {
             match expand(&key.text, parent.is_empty()) {
-                Err(message) => {
-                    out.push(Diagnostic::error("bad-name", message).at(self.source, key.at))
-                }
+                Err(message) => out.push(Diagnostic::error("bad-name", message).at(self.source, key.at)),
                 Ok(names) => {
                     for name in names {
-                        let full = if parent.is_empty() {
-                            name
-                        } else {
-                            format!("{parent}/{name}")
-                        };
+                        let full = if parent.is_empty() { name } else { format!("{parent}/{name}") };
                         self.object(&full, key, node, depth, out);
                     }
                 }
@@ -113,13 +85,7 @@ impl Reader<'_> {
 
     fn object(&mut self, name: &str, key: &Key, node: &Node, depth: usize, out: &mut Diagnostics) {
         if self.declared.len() >= OBJECTS_MAX || depth > 8 {
-            out.push(
-                Diagnostic::error(
-                    "too-large",
-                    format!("more than {OBJECTS_MAX} objects or 8 levels"),
-                )
-                .at(self.source, key.at),
-            );
+            out.push(Diagnostic::error("too-large", format!("more than {OBJECTS_MAX} objects or 8 levels")).at(self.source, key.at));
             return;
         }
         let mut fields = Fields::new(self.source, format!("object {name}"), node, out);
@@ -128,21 +94,9 @@ impl Reader<'_> {
         let class = self.classes.get(class_name.as_str());
         if let (None, Some(node)) = (class, class_node) {
             out.push(
-                Diagnostic::error(
-                    "unknown-class",
-                    format!("there is no class \"{class_name}\""),
-                )
-                .at(
-                    self.source,
-                    Spot {
-                        length: u32::try_from(class_name.chars().count()).unwrap_or(1),
-                        ..node.at
-                    },
-                )
-                .help_if(suggestion(
-                    &class_name,
-                    self.classes.keys().map(ClassName::as_str),
-                )),
+                Diagnostic::error("unknown-class", format!("there is no class \"{class_name}\""))
+                    .at(self.source, Spot { length: u32::try_from(class_name.chars().count()).unwrap_or(1), ..node.at })
+                    .help_if(suggestion(&class_name, self.classes.keys().map(ClassName::as_str))),
             );
         }
         let policy_node = fields.take("policy");
@@ -175,18 +129,10 @@ impl Reader<'_> {
         }
     }
 
-    fn overrides(
-        &self,
-        class: &Class,
-        node: &Node,
-        out: &mut Diagnostics,
-    ) -> BTreeMap<AttributeName, Override> {
+    fn overrides(&self, class: &Class, node: &Node, out: &mut Diagnostics) -> BTreeMap<AttributeName, Override> {
         let mut overrides = BTreeMap::new();
         let Data::Map(entries) = &node.data else {
-            let message = format!(
-                "`attributes` is a map from an attribute to what is different, this is {}",
-                node.describe()
-            );
+            let message = format!("`attributes` is a map from an attribute to what is different, this is {}", node.describe());
             out.push(Diagnostic::error("wrong-type", message).at(self.source, node.at));
             return overrides;
         };
@@ -195,12 +141,9 @@ impl Reader<'_> {
             if known.is_none() {
                 let length = u32::try_from(key.text.chars().count()).unwrap_or(1);
                 out.push(
-                    Diagnostic::error(
-                        "unknown-attribute",
-                        format!("a {} has no `{}`", class.name, key.text),
-                    )
-                    .at(self.source, Spot { length, ..key.at })
-                    .help_if(suggestion(&key.text, class.attribute_names())),
+                    Diagnostic::error("unknown-attribute", format!("a {} has no `{}`", class.name, key.text))
+                        .at(self.source, Spot { length, ..key.at })
+                        .help_if(suggestion(&key.text, class.attribute_names())),
                 );
             }
             let mut fields = Fields::new(self.source, format!("`{}`", key.text), node, out);
@@ -208,15 +151,8 @@ impl Reader<'_> {
                 let (low, high) = t.split_once("..")?;
                 Some((low.trim().parse().ok()?, high.trim().parse().ok()?))
             });
-            let change = Override {
-                range,
-                stale_after: fields.duration("stale_after", out),
-            };
-            fields.elsewhere(&[
-                ("type", "to the class"),
-                ("control", "to the class"),
-                ("unit", "to the class"),
-            ]);
+            let change = Override { range, stale_after: fields.duration("stale_after", out) };
+            fields.elsewhere(&[("type", "to the class"), ("control", "to the class"), ("unit", "to the class")]);
             fields.finish(out);
             overrides.insert(AttributeName::new(&key.text), change);
         }
@@ -227,19 +163,12 @@ impl Reader<'_> {
 /// `fan1..5` is fan1 to fan5; a top-level name begins with a slash.
 fn expand(text: &str, top: bool) -> Result<Vec<String>, String> {
     let bare = if top {
-        text.strip_prefix('/')
-            .ok_or_else(|| format!("an object's name begins with a slash: \"/{text}\""))?
+        text.strip_prefix('/').ok_or_else(|| format!("an object's name begins with a slash: \"/{text}\""))?
     } else {
         text
     };
     let fine = |t: &str| {
-        !t.is_empty()
-            && t.len() <= 128
-            && t.split('/').all(|p| {
-                !p.is_empty()
-                    && p.chars()
-                        .all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
-            })
+        !t.is_empty() && t.len() <= 128 && t.split('/').all(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c)))
     };
     let range = bare.split_once("..").map(|(left, last)| {
         let digits = left.len() - left.trim_end_matches(|c: char| c.is_ascii_digit()).len();
@@ -248,17 +177,11 @@ fn expand(text: &str, top: bool) -> Result<Vec<String>, String> {
     });
     match range {
         None if fine(bare) => Ok(vec![text.to_owned()]),
-        Some((stem, Ok(first), Ok(last)))
-            if first <= last && last - first < 256 && fine(&format!("{stem}1")) =>
-        {
+        Some((stem, Ok(first), Ok(last))) if first <= last && last - first < 256 && fine(&format!("{stem}1")) => {
             let slash = if top { "/" } else { "" };
-            Ok((first..=last)
-                .map(|n| format!("{slash}{stem}{n}"))
-                .collect())
+            Ok((first..=last).map(|n| format!("{slash}{stem}{n}")).collect())
         }
-        _ => Err(format!(
-            "\"{text}\" is no object's name; letters, digits, dashes, or a range such as fan1..5"
-        )),
+        _ => Err(format!("\"{text}\" is no object's name; letters, digits, dashes, or a range such as fan1..5")),
     }
 }
 
@@ -268,10 +191,7 @@ mod tests {
 
     #[test]
     fn a_range_stands_for_several_objects() {
-        assert_eq!(
-            expand("fan1..3", false),
-            Ok(vec!["fan1".into(), "fan2".into(), "fan3".into()])
-        );
+        assert_eq!(expand("fan1..3", false), Ok(vec!["fan1".into(), "fan2".into(), "fan3".into()]));
         assert_eq!(expand("/mxp1", true), Ok(vec!["/mxp1".into()]));
         for bad in ["fan5..1", "fan..", "..", "a b", "", "x//y"] {
             assert!(expand(bad, false).is_err(), "{bad}");

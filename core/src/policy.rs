@@ -15,10 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rhai::packages::Package;
-use rhai::{
-    AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Scope, Shared,
-};
 use serde::{Deserialize, Serialize};
+use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Scope, Shared};
 
 use crate::alarms::Catalogue;
 use crate::class::{Class, Slot};
@@ -29,8 +27,8 @@ use crate::time::Duration;
 use crate::value::Value;
 use crate::world::{Ix, World};
 
-pub use api::{Change, Obj};
 pub(crate) use api::{NORMAL, OPERATOR};
+pub use api::{Change, Obj};
 
 /// Most operations of one call: a loop over 5000 things, or a millisecond.
 pub const OPERATIONS_MAX: u64 = 50_000;
@@ -188,9 +186,7 @@ pub struct Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch")
-            .field("clock", &self.clock.get().is_some())
-            .finish()
+        f.debug_struct("Watch").field("clock", &self.clock.get().is_some()).finish()
     }
 }
 
@@ -203,17 +199,12 @@ impl Watch {
 
     fn start(&self) {
         if let Some(clock) = self.clock.get() {
-            self.deadline.store(
-                clock().saturating_add(crate::time::nanos(TIME_MAX)),
-                Ordering::Relaxed,
-            );
+            self.deadline.store(clock().saturating_add(crate::time::nanos(TIME_MAX)), Ordering::Relaxed);
         }
     }
 
     fn is_over(&self) -> bool {
-        self.clock
-            .get()
-            .is_some_and(|clock| clock() > self.deadline.load(Ordering::Relaxed))
+        self.clock.get().is_some_and(|clock| clock() > self.deadline.load(Ordering::Relaxed))
     }
 }
 
@@ -229,10 +220,8 @@ pub struct Language {
 
 /// Builds what the policies of these classes can call.
 pub fn parts_of_the_language(classes: &BTreeMap<ClassName, Arc<Class>>) -> Language {
-    let mut operations: Vec<String> = classes
-        .values()
-        .flat_map(|c| c.operations.iter().map(|o| o.as_str().to_owned()))
-        .collect();
+    let mut operations: Vec<String> =
+        classes.values().flat_map(|c| c.operations.iter().map(|o| o.as_str().to_owned())).collect();
     operations.sort();
     operations.dedup();
     Language {
@@ -278,41 +267,22 @@ pub fn compile(
         }
     };
     ast.set_source(source.name);
-    let checked = check::Check {
-        source,
-        bound,
-        classes,
-        catalogue,
-        operations: &language.operations,
-        constants: &constants,
-    };
+    let checked = check::Check { source, bound, classes, catalogue, operations: &language.operations, constants: &constants };
     checked.run(&ast, out);
     ast.clear_statements();
-    let handlers: BTreeMap<String, usize> = ast
-        .iter_functions()
-        .map(|f| (f.name.to_owned(), f.params.len()))
-        .filter(|(name, _)| name.starts_with("on_"))
-        .collect();
+    let handlers: BTreeMap<String, usize> =
+        ast.iter_functions().map(|f| (f.name.to_owned(), f.params.len())).filter(|(name, _)| name.starts_with("on_")).collect();
     let on_attribute = bound
         .iter()
         .flat_map(|c| c.slots.keys())
         .map(|name| (name.clone(), format!("on_{name}")))
         .filter(|(_, handler)| handlers.contains_key(handler))
         .collect();
-    Some(Policy {
-        file: Arc::from(source.name),
-        engine,
-        ast,
-        handlers,
-        on_attribute,
-        watch: language.watch.clone(),
-    })
+    Some(Policy { file: Arc::from(source.name), engine, ast, handlers, on_attribute, watch: language.watch.clone() })
 }
 
 fn constants(ast: &AST) -> BTreeMap<String, Dynamic> {
-    ast.iter_literal_variables(true, false)
-        .map(|(name, _, value)| (name.to_owned(), value))
-        .collect()
+    ast.iter_literal_variables(true, false).map(|(name, _, value)| (name.to_owned(), value)).collect()
 }
 
 fn sandbox(language: &Language) -> Engine {
@@ -335,9 +305,7 @@ fn sandbox(language: &Language) -> Engine {
     }
     let watch = language.watch.clone();
     // Every 64 operations: a clock is read in 30 ns, an operation takes about as long.
-    engine.on_progress(move |operations| {
-        (operations % 64 == 0 && watch.is_over()).then_some(Dynamic::UNIT)
-    });
+    engine.on_progress(move |operations| (operations % 64 == 0 && watch.is_over()).then_some(Dynamic::UNIT));
     engine.on_print(|_| ());
     engine.on_debug(|_, _, _| ());
     engine
@@ -347,18 +315,12 @@ fn syntax_error(source: Source<'_>, wrong: &rhai::ParseError) -> Diagnostic {
     let position = wrong.position();
     let text = wrong.err_type().to_string();
     let (code, message, help) = names::parse_error(wrong.err_type(), &text);
-    Diagnostic::error(code, message)
-        .at(source, spot(position, 1))
-        .help_if(help)
+    Diagnostic::error(code, message).at(source, spot(position, 1)).help_if(help)
 }
 
 fn spot(position: rhai::Position, length: usize) -> Spot {
     let number = |n: Option<usize>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
-    Spot {
-        line: number(position.line()),
-        column: number(position.position()),
-        length: u32::try_from(length).unwrap_or(1),
-    }
+    Spot { line: number(position.line()), column: number(position.position()), length: u32::try_from(length).unwrap_or(1) }
 }
 
 /// What a handler sees and where its plans go.
@@ -384,9 +346,7 @@ impl Policy {
             Call::Timer(_) => "on_timer",
             Call::Start => "on_start",
         };
-        self.handlers
-            .get_key_value(name)
-            .map(|(name, count)| (name.as_str(), *count))
+        self.handlers.get_key_value(name).map(|(name, count)| (name.as_str(), *count))
     }
 
     /// Whether it wants to know of an attribute's changes.
@@ -403,27 +363,13 @@ impl Policy {
     ///
     /// # Errors
     /// [`Failure`] with the line; nothing that it planned may be carried out.
-    pub fn run(
-        &self,
-        world: &Arc<World>,
-        me: Ix,
-        call: &Call<'_>,
-    ) -> Result<Vec<Planned>, Failure> {
-        let Some((handler, parameters)) = self.handler(call) else {
-            return Ok(Vec::new());
-        };
-        let run = Arc::new(Run {
-            world: world.clone(),
-            file: self.file.clone(),
-            planned: Mutex::new(Vec::new()),
-        });
+    pub fn run(&self, world: &Arc<World>, me: Ix, call: &Call<'_>) -> Result<Vec<Planned>, Failure> {
+        let Some((handler, parameters)) = self.handler(call) else { return Ok(Vec::new()) };
+        let run = Arc::new(Run { world: world.clone(), file: self.file.clone(), planned: Mutex::new(Vec::new()) });
         let own = Dynamic::from(Obj::new(run.clone(), me));
         let mut arguments = vec![own.clone()];
         match call {
-            Call::Attribute(_, event)
-            | Call::Change(event)
-            | Call::Alarm(event)
-            | Call::Event(event) => {
+            Call::Attribute(_, event) | Call::Change(event) | Call::Alarm(event) | Call::Event(event) => {
                 arguments.push(Dynamic::from(Change::new(event.clone())));
             }
             Call::Timer(name) => arguments.push(Dynamic::from((*name).to_owned())),
@@ -433,14 +379,10 @@ impl Policy {
         self.watch.start();
         let options = CallFnOptions::new().eval_ast(false).with_tag(own);
         let mut scope = Scope::new();
-        let result = self
-            .engine
-            .call_fn_with_options::<Dynamic>(options, &mut scope, &self.ast, handler, arguments);
+        let result = self.engine.call_fn_with_options::<Dynamic>(options, &mut scope, &self.ast, handler, arguments);
         drop(scope);
         match result {
-            Ok(_) => Ok(std::mem::take(
-                &mut *run.planned.lock().unwrap_or_else(PoisonError::into_inner),
-            )),
+            Ok(_) => Ok(std::mem::take(&mut *run.planned.lock().unwrap_or_else(PoisonError::into_inner))),
             Err(error) => Err(self.failure(handler, &error)),
         }
     }
@@ -452,11 +394,7 @@ impl Policy {
         };
         let spot = spot(position, 1);
         Failure {
-            line: PolicyLine {
-                file: self.file.clone(),
-                line: spot.line,
-                column: spot.column,
-            },
+            line: PolicyLine { file: self.file.clone(), line: spot.line, column: spot.column },
             message: names::run_error(error),
             overrun: matches!(innermost(error), EvalAltResult::ErrorTerminated(..)),
         }
@@ -464,12 +402,8 @@ impl Policy {
 
     fn handler_position(&self, handler: &str) -> rhai::Position {
         let module: &Module = self.ast.as_ref();
-        let found = module
-            .iter_script_fn_info()
-            .find(|(_, _, name, _, _)| *name == handler);
-        found.map_or(rhai::Position::NONE, |(_, _, _, _, f)| {
-            f.body.start_position()
-        })
+        let found = module.iter_script_fn_info().find(|(_, _, name, _, _)| *name == handler);
+        found.map_or(rhai::Position::NONE, |(_, _, _, _, f)| f.body.start_position())
     }
 }
 

@@ -363,8 +363,7 @@ impl Roles {
             Input::Applied(domain) => self.on_applied(now, domain),
             Input::Verdict { node, lost, cause } => self.on_verdict(node, lost, cause),
             Input::Release(release) => {
-                self.releases
-                    .insert((release.target.node, release.voter.node), release);
+                self.releases.insert((release.target.node, release.voter.node), release);
             }
             Input::Told { from, told } => self.on_told(now, from, told),
             Input::Unit { group, unit, cause } => self.on_unit(group, unit, cause),
@@ -372,23 +371,13 @@ impl Roles {
             Input::Silenced { group, epoch } => self.on_silenced(now, &group, epoch),
             Input::Move { wish, cause } => self.on_wish(now, wish, cause),
             Input::Offered { group, offer } => self.on_offered(&group, offer),
-            Input::Sync {
-                group,
-                version,
-                in_sync,
-            } => {
+            Input::Sync { group, version, in_sync } => {
                 self.open.remove(&Purpose::Sync(group.clone())); // another set is another entry: it need not wait
                 self.syncs.insert(group, (version, in_sync));
             }
             Input::Leader(leader) => self.on_leader(now, leader),
-            Input::Failed { ticket } => self
-                .open
-                .values_mut()
-                .filter(|o| o.ticket == ticket)
-                .for_each(|o| o.again_at = now + AGAIN),
-            Input::Suspended(cause) => {
-                self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c)))
-            }
+            Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
+            Input::Suspended(cause) => self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c))),
             Input::Timeout => {}
         }
         self.consider(now);
@@ -407,10 +396,7 @@ impl Roles {
     /// This node's life, once its `Joined` entry has been applied.
     pub fn member(&self) -> Option<Member> {
         let row = self.domain.nodes.get(&self.me)?;
-        (row.nonce == self.nonce).then_some(Member {
-            node: self.me,
-            incarnation: row.incarnation,
-        })
+        (row.nonce == self.nonce).then_some(Member { node: self.me, incarnation: row.incarnation })
     }
 
     /// This node's role in a group.
@@ -425,41 +411,17 @@ impl Roles {
         self.domain = domain;
         let domain = &self.domain;
         self.open.retain(|purpose, open| match purpose {
-            Purpose::Group(group) | Purpose::Sync(group) => domain
-                .groups
-                .get(group)
-                .is_some_and(|r| r.version == open.version),
+            Purpose::Group(group) | Purpose::Sync(group) => domain.groups.get(group).is_some_and(|r| r.version == open.version),
             Purpose::Join | Purpose::Confirm => true,
         });
-        self.releases.retain(|_, r| {
-            domain
-                .nodes
-                .get(&r.target.node)
-                .is_some_and(|n| n.since <= r.since)
-        });
-        self.relinquished.retain(|group, (epoch, ..)| {
-            domain.groups.get(group).is_some_and(|r| r.epoch <= *epoch)
-        });
-        self.steps.retain(|group, step| {
-            domain
-                .groups
-                .get(group)
-                .is_some_and(|r| r.epoch == step.epoch)
-        });
+        self.releases.retain(|_, r| domain.nodes.get(&r.target.node).is_some_and(|n| n.since <= r.since));
+        self.relinquished.retain(|group, (epoch, ..)| domain.groups.get(group).is_some_and(|r| r.epoch <= *epoch));
+        self.steps.retain(|group, step| domain.groups.get(group).is_some_and(|r| r.epoch == step.epoch));
         // A set with a life that is over can never be committed: only the copy can tell what to ask for instead.
         self.syncs.retain(|group, (version, in_sync)| {
-            domain
-                .groups
-                .get(group)
-                .is_some_and(|r| r.version <= *version)
-                && in_sync.iter().all(|m| domain.is_current(*m))
+            domain.groups.get(group).is_some_and(|r| r.version <= *version) && in_sync.iter().all(|m| domain.is_current(*m))
         });
-        self.offers.retain(|group, offers| {
-            domain
-                .groups
-                .get(group)
-                .is_some_and(|r| r.version == offers.version)
-        });
+        self.offers.retain(|group, offers| domain.groups.get(group).is_some_and(|r| r.version == offers.version));
     }
 
     /// What was given to the last leader may have died with it. The repeat is for the same version, so only one of them takes effect.
@@ -482,22 +444,12 @@ impl Roles {
     fn on_told(&mut self, now: Instant, from: NodeId, told: Told) {
         match told {
             // Only its own word counts.
-            Told::Relinquished {
-                group,
-                epoch,
-                by,
-                cause,
-            } if by.node == from => self.take_relinquished(group, epoch, by, cause),
+            Told::Relinquished { group, epoch, by, cause } if by.node == from => self.take_relinquished(group, epoch, by, cause),
             Told::Relinquished { .. } => {}
             Told::WantOffer { group, version } => self.on_want_offer(from, group, version),
-            Told::Offer { group, offer } if offer.member.node == from => {
-                self.take_offer(&group, offer)
-            }
+            Told::Offer { group, offer } if offer.member.node == from => self.take_offer(&group, offer),
             Told::Offer { .. } => {}
-            Told::Wish {
-                wish: Wish::Start { group },
-                ..
-            } => self.take_start_word(now, &group),
+            Told::Wish { wish: Wish::Start { group }, .. } => self.take_start_word(now, &group),
             Told::Wish { wish, cause } => self.on_wish(now, wish, cause),
         }
     }
@@ -516,25 +468,14 @@ impl Roles {
             return;
         }
         let Some(me) = self.member() else {
-            let replaces = self
-                .domain
-                .member(self.me)
-                .map_or(Incarnation(0), |m| m.incarnation);
-            let entry = Entry::Joined {
-                node: self.me,
-                nonce: self.nonce,
-                replaces,
-            };
+            let replaces = self.domain.member(self.me).map_or(Incarnation(0), |m| m.incarnation);
+            let entry = Entry::Joined { node: self.me, nonce: self.nonce, replaces };
             self.propose(now, Purpose::Join, Version(0), entry, None);
             return;
         };
         self.open.remove(&Purpose::Join);
         self.consider_confirm(now, me);
-        let mine = self
-            .domain
-            .config
-            .groups()
-            .filter(|g| g.candidates.contains(&self.me));
+        let mine = self.domain.config.groups().filter(|g| g.candidates.contains(&self.me));
         for config in mine.collect::<Vec<_>>() {
             self.consider_role(me, &config);
             self.consider_step(now, me, &config);
@@ -550,36 +491,24 @@ impl Roles {
     /// A voter has released me, and I am back: until this is applied nobody grants me anything (protocol 3.4).
     fn consider_confirm(&mut self, now: Instant, me: Member) {
         let since = self.domain.nodes[&me.node].since;
-        let released = self
-            .releases
-            .values()
-            .any(|r| r.target == me && r.since == since);
+        let released = self.releases.values().any(|r| r.target == me && r.since == since);
         if !released {
             self.open.remove(&Purpose::Confirm);
             return;
         }
-        self.propose(
-            now,
-            Purpose::Confirm,
-            Version(since.0),
-            Entry::Confirm { node: me, since },
-            None,
-        );
+        self.propose(now, Purpose::Confirm, Version(since.0), Entry::Confirm { node: me, since }, None);
     }
 
     /// Protocol 3.8: suspended for too long ends the roles by this node's own word.
     fn consider_suspension(&mut self, now: Instant) {
-        let Some((since, cause)) = self.suspended else {
-            return;
-        };
+        let Some((since, cause)) = self.suspended else { return };
         if now < since + SUSPENDED_MAX {
             return self.wake_at(since + SUSPENDED_MAX);
         }
         let active: Vec<_> = self.active_groups().collect();
         for (group, epoch) in active {
             if !self.steps.contains_key(&group) {
-                self.steps
-                    .insert(group.clone(), Step::giving_up(epoch, cause));
+                self.steps.insert(group.clone(), Step::giving_up(epoch, cause));
                 self.outputs.push_back(Output::Relinquish { group, epoch });
             }
         }
@@ -594,37 +523,15 @@ impl Roles {
 
     /// Proposes unless the same is under way; asks to be woken for the repeat. A proposal of unknown outcome stays open: its repeat
     /// is for the same version, so only one of them can take effect (protocol 1.2).
-    fn propose(
-        &mut self,
-        now: Instant,
-        purpose: Purpose,
-        version: Version,
-        entry: Entry,
-        cause: Option<EventId>,
-    ) {
-        if let Some(open) = self
-            .open
-            .get(&purpose)
-            .filter(|o| o.version == version && now < o.again_at)
-        {
+    fn propose(&mut self, now: Instant, purpose: Purpose, version: Version, entry: Entry, cause: Option<EventId>) {
+        if let Some(open) = self.open.get(&purpose).filter(|o| o.version == version && now < o.again_at) {
             let at = open.again_at;
             return self.wake_at(at);
         }
         self.tickets += 1;
         let again_at = now + AGAIN;
-        self.open.insert(
-            purpose,
-            Open {
-                ticket: self.tickets,
-                version,
-                again_at,
-            },
-        );
-        self.outputs.push_back(Output::Propose {
-            ticket: self.tickets,
-            entry,
-            cause,
-        });
+        self.open.insert(purpose, Open { ticket: self.tickets, version, again_at });
+        self.outputs.push_back(Output::Propose { ticket: self.tickets, entry, cause });
         self.wake_at(again_at);
     }
 

@@ -10,9 +10,7 @@ pub use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds on this node's boot-time clock (`CLOCK_BOOTTIME`). Never wall time; never compared with another node's.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(u64);
 
 impl Instant {
@@ -51,27 +49,18 @@ impl Sub<Duration> for Instant {
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{:06}s",
-            self.0 / 1_000_000_000,
-            self.0 / 1_000 % 1_000_000
-        )
+        write!(f, "{}.{:06}s", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
     }
 }
 
 /// Nanoseconds since 1970 by the node's wall clock. For people; it may jump.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WallTime(pub u64);
 
 /// Hybrid logical time: the wall time of the newest event seen, and a counter for events within it.
 ///
 /// Source: Kulkarni et al., "Logical Physical Clocks" (2014).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HybridTime {
     /// Wall time in nanoseconds since 1970.
     pub wall: WallTime,
@@ -85,10 +74,7 @@ impl HybridTime {
         if wall > self.wall {
             Self { wall, logical: 0 }
         } else {
-            Self {
-                wall: self.wall,
-                logical: self.logical.saturating_add(1),
-            }
+            Self { wall: self.wall, logical: self.logical.saturating_add(1) }
         }
     }
 }
@@ -108,12 +94,6 @@ mod tests {
         let b = a.tick(WallTime(50));
         assert!(b > a);
         assert_eq!(b.wall, WallTime(100));
-        assert_eq!(
-            b.tick(WallTime(101)),
-            HybridTime {
-                wall: WallTime(101),
-                logical: 0
-            }
-        );
+        assert_eq!(b.tick(WallTime(101)), HybridTime { wall: WallTime(101), logical: 0 });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AttributeName, Epoch, EventId, Identity, ObjectName};
+use crate::ids::{AttributeName, EventId, Epoch, Identity, ObjectName};
 
 /// The value of one attribute. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,9 +34,7 @@ impl fmt::Display for Value {
 }
 
 /// How far a value can be trusted. Unknown is never shown as good, zero, or the last value without its age.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quality {
     /// Read from the thing itself, in time.

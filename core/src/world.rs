@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Compiled;
 use crate::class::{Attribute, CHASSIS_CLASS_WORD, Class, Slot};
-use crate::ids::{ChassisName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName};
 use crate::policy::Policy;
+use crate::ids::{ChassisName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName};
 use crate::time::{Duration, Instant};
 use crate::value::{Quality, Value};
 
@@ -147,18 +147,14 @@ impl World {
         };
         for declared in &compiled.objects {
             let class = compiled.classes[&declared.class].clone();
-            let ix = world
-                .insert(declared.name.clone(), class)
-                .expect("the bundle bounds its objects");
+            let ix = world.insert(declared.name.clone(), class).expect("the bundle bounds its objects");
             let object = world.object_mut(ix);
             object.node = declared.node;
             if let Some(policy) = &declared.policy {
                 object.policy = compiled.policies.get(policy.as_str()).cloned();
             }
             for (name, change) in &declared.overrides {
-                if let (Some(slot), Some(patience)) =
-                    (object.class.slot(name.as_str()), change.stale_after)
-                {
+                if let (Some(slot), Some(patience)) = (object.class.slot(name.as_str()), change.stale_after) {
                     object.stale_after[slot.0 as usize] = Some(patience);
                 }
             }
@@ -176,20 +172,12 @@ impl World {
         }
         let ix = Ix(u32::try_from(self.objects.len()).expect("bounded"));
         let parent = self.above(name.as_str());
-        let node = name
-            .as_str()
-            .strip_prefix("/nodes/")
-            .and_then(|rest| rest.split('/').next())
-            .and_then(|n| n.parse().ok());
+        let node = name.as_str().strip_prefix("/nodes/").and_then(|rest| rest.split('/').next()).and_then(|n| n.parse().ok());
         self.objects.push(Object {
             owner: Owner::of(name.as_str()),
             owned: None,
             name: name.clone(),
-            policy: class
-                .policy
-                .as_deref()
-                .and_then(|p| self.compiled.policies.get(p))
-                .cloned(),
+            policy: class.policy.as_deref().and_then(|p| self.compiled.policies.get(p)).cloned(),
             parent,
             children: Vec::new(),
             cells: vec![Cell::default(); class.attributes.len()],
@@ -282,22 +270,13 @@ impl World {
 
     /// Objects beside this one, of one class or of any.
     pub fn siblings(&self, ix: Ix, class: Option<&str>) -> impl Iterator<Item = Ix> {
-        let all = self
-            .object(ix)
-            .parent
-            .map_or(&[][..], |p| self.object(p).children.as_slice());
-        all.iter().copied().filter(move |i| {
-            *i != ix && class.is_none_or(|c| self.object(*i).class.name.as_str() == c)
-        })
+        let all = self.object(ix).parent.map_or(&[][..], |p| self.object(p).children.as_slice());
+        all.iter().copied().filter(move |i| *i != ix && class.is_none_or(|c| self.object(*i).class.name.as_str() == c))
     }
 
     /// Objects in this one, of one class or of any.
     pub fn children(&self, ix: Ix, class: Option<&str>) -> impl Iterator<Item = Ix> {
-        self.object(ix)
-            .children
-            .iter()
-            .copied()
-            .filter(move |i| class.is_none_or(|c| self.object(*i).class.name.as_str() == c))
+        self.object(ix).children.iter().copied().filter(move |i| class.is_none_or(|c| self.object(*i).class.name.as_str() == c))
     }
 
     /// The chassis around an object: the nearest object of class `chassis` above it or itself, else that of its node, else

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use sixnines_core::domain::config::{
-    Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig,
-};
+use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release, Void};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 
@@ -25,10 +23,7 @@ fn group() -> impl Strategy<Value = GroupName> {
 }
 
 fn member() -> impl Strategy<Value = Member> {
-    (node(), 0..24_u64).prop_map(|(node, life)| Member {
-        node,
-        incarnation: Incarnation(life),
-    })
+    (node(), 0..24_u64).prop_map(|(node, life)| Member { node, incarnation: Incarnation(life) })
 }
 
 fn version() -> impl Strategy<Value = Version> {
@@ -41,32 +36,18 @@ fn index() -> impl Strategy<Value = LogIndex> {
 
 /// Two to five nodes, one or two services; now and then a configuration that contradicts itself.
 fn config() -> impl Strategy<Value = DomainConfig> {
-    (1..6_u16, any::<bool>(), vec(1..5_u16, 0..2), 0..3_u8).prop_map(
-        |(nodes, two_services, candidates, floor)| DomainConfig {
-            domain: "any".into(),
-            profile: Profile::Lan,
-            nodes: (1..=nodes).map(node_config).collect(),
-            chassis: vec![ChassisConfig {
-                name: "x".into(),
-                manager: None,
-            }],
-            services: GROUPS[..1 + usize::from(two_services)]
-                .iter()
-                .map(|name| service(name, &candidates, floor))
-                .collect(),
-        },
-    )
+    (1..6_u16, any::<bool>(), vec(1..5_u16, 0..2), 0..3_u8).prop_map(|(nodes, two_services, candidates, floor)| DomainConfig {
+        domain: "any".into(),
+        profile: Profile::Lan,
+        nodes: (1..=nodes).map(node_config).collect(),
+        chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
+        services: GROUPS[..1 + usize::from(two_services)].iter().map(|name| service(name, &candidates, floor)).collect(),
+    })
 }
 
 fn node_config(id: u16) -> NodeConfig {
     let address = format!("10.1.0.{id}:7400").parse().expect("an address");
-    NodeConfig {
-        id: NodeId(id),
-        chassis: "x".into(),
-        links: vec![address],
-        voter: id != 2,
-        witness: id == 3,
-    }
+    NodeConfig { id: NodeId(id), chassis: "x".into(), links: vec![address], voter: id != 2, witness: id == 3 }
 }
 
 fn service(name: &str, candidates: &[u16], floor: u8) -> ServiceConfig {
@@ -75,12 +56,7 @@ fn service(name: &str, candidates: &[u16], floor: u8) -> ServiceConfig {
         command: vec!["server".into()],
         addresses: Vec::new(),
         device: None,
-        nodes: candidates
-            .iter()
-            .map(|n| NodeId(*n))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        nodes: candidates.iter().map(|n| NodeId(*n)).collect::<BTreeSet<_>>().into_iter().collect(),
         copies: 2,
         floor,
         on_total_loss: OnTotalLoss::Wait,
@@ -88,17 +64,10 @@ fn service(name: &str, candidates: &[u16], floor: u8) -> ServiceConfig {
 }
 
 fn evidence() -> impl Strategy<Value = Evidence> {
-    let release = (member(), member(), index()).prop_map(|(voter, target, since)| Release {
-        voter,
-        target,
-        since,
-    });
+    let release = (member(), member(), index()).prop_map(|(voter, target, since)| Release { voter, target, since });
     prop_oneof![
         vec(release, 0..4).prop_map(Evidence::Released),
-        (member(), 0..6_u64).prop_map(|(by, epoch)| Evidence::Relinquished {
-            by,
-            epoch: Epoch(epoch)
-        }),
+        (member(), 0..6_u64).prop_map(|(by, epoch)| Evidence::Relinquished { by, epoch: Epoch(epoch) }),
     ]
 }
 
@@ -128,113 +97,42 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
     let at = |group: &GroupName| domain.groups.get(group).cloned().unwrap_or_default();
     let live = |m: Member| domain.member(m.node).unwrap_or(m);
     let active = |row: &GroupRow, m: Member| row.active.unwrap_or(m);
-    let one_of = |row: &GroupRow, m: Member| {
-        row.in_sync
-            .iter()
-            .cycle()
-            .nth(usize::from(m.node.0))
-            .copied()
-            .unwrap_or(live(m))
-    };
+    let one_of = |row: &GroupRow, m: Member| row.in_sync.iter().cycle().nth(usize::from(m.node.0)).copied().unwrap_or(live(m));
     match entry {
-        Entry::Configure { config, .. } => Entry::Configure {
-            expected: domain.config_version,
-            config,
-        },
-        Entry::Bundle { bundle, .. } => Entry::Bundle {
-            expected: domain.bundle_version,
-            bundle,
-        },
+        Entry::Configure { config, .. } => Entry::Configure { expected: domain.config_version, config },
+        Entry::Bundle { bundle, .. } => Entry::Bundle { expected: domain.bundle_version, bundle },
         Entry::Confirm { node, since } => {
             let since = domain.nodes.get(&node.node).map_or(since, |n| n.since);
-            Entry::Confirm {
-                node: live(node),
-                since,
-            }
+            Entry::Confirm { node: live(node), since }
         }
-        Entry::Start {
-            group, to, lost, ..
-        } => {
-            let offers = domain
-                .nodes
-                .keys()
-                .filter_map(|n| domain.member(*n))
-                .collect();
-            Entry::Start {
-                version: at(&group).version,
-                group,
-                to: live(to),
-                offers,
-                lost,
-            }
+        Entry::Start { group, to, lost, .. } => {
+            let offers = domain.nodes.keys().filter_map(|n| domain.member(*n)).collect();
+            Entry::Start { version: at(&group).version, group, to: live(to), offers, lost }
         }
-        Entry::Takeover {
-            group,
-            to,
-            evidence,
-            ..
-        } => {
+        Entry::Takeover { group, to, evidence, .. } => {
             let row = at(&group);
             let target = active(&row, to);
-            let since = domain
-                .nodes
-                .get(&target.node)
-                .map_or(LogIndex(0), |n| n.since);
+            let since = domain.nodes.get(&target.node).map_or(LogIndex(0), |n| n.since);
             let evidence = match evidence {
-                Evidence::Relinquished { .. } => Evidence::Relinquished {
-                    by: target,
-                    epoch: row.epoch,
-                },
+                Evidence::Relinquished { .. } => Evidence::Relinquished { by: target, epoch: row.epoch },
                 Evidence::Released(_) => Evidence::Released(
-                    domain
-                        .nodes
-                        .keys()
-                        .filter_map(|n| domain.member(*n))
-                        .map(|voter| Release {
-                            voter,
-                            target,
-                            since,
-                        })
-                        .collect(),
+                    domain.nodes.keys().filter_map(|n| domain.member(*n)).map(|voter| Release { voter, target, since }).collect(),
                 ),
             };
-            Entry::Takeover {
-                version: row.version,
-                to: one_of(&row, to),
-                group,
-                evidence,
-            }
+            Entry::Takeover { version: row.version, to: one_of(&row, to), group, evidence }
         }
         Entry::Switchover { group, by, to, .. } => {
             let row = at(&group);
-            Entry::Switchover {
-                version: row.version,
-                by: active(&row, by),
-                to: one_of(&row, to),
-                group,
-            }
+            Entry::Switchover { version: row.version, by: active(&row, by), to: one_of(&row, to), group }
         }
-        Entry::Sync {
-            group, by, in_sync, ..
-        } => {
+        Entry::Sync { group, by, in_sync, .. } => {
             let row = at(&group);
             let by = active(&row, by);
-            Entry::Sync {
-                version: row.version,
-                group,
-                by,
-                in_sync: in_sync.into_iter().map(live).chain([by]).collect(),
-            }
+            Entry::Sync { version: row.version, group, by, in_sync: in_sync.into_iter().map(live).chain([by]).collect() }
         }
         Entry::Joined { node, nonce, .. } => {
-            let replaces = domain
-                .member(node)
-                .map_or(Incarnation(0), |m| m.incarnation);
-            Entry::Joined {
-                node,
-                nonce,
-                replaces,
-            }
+            let replaces = domain.member(node).map_or(Incarnation(0), |m| m.incarnation);
+            Entry::Joined { node, nonce, replaces }
         }
     }
 }
@@ -246,42 +144,20 @@ fn step(domain: &mut Domain, entry: &Entry) -> Result<bool, TestCaseError> {
     let result = domain.apply(index, entry);
     prop_assert_eq!(domain.applied, index);
     if let Err(void) = &result {
-        let mut unchanged = Domain {
-            applied: before.applied,
-            ..domain.clone()
-        };
+        let mut unchanged = Domain { applied: before.applied, ..domain.clone() };
         for (id, row) in &mut unchanged.nodes {
             row.about = before.nodes[id].about;
         }
-        prop_assert_eq!(
-            &unchanged,
-            &before,
-            "void ({}) and yet it changed something",
-            void
-        );
+        prop_assert_eq!(&unchanged, &before, "void ({}) and yet it changed something", void);
     }
     for node in entry.about().filter_map(|n| domain.nodes.get(&n)) {
-        prop_assert_eq!(
-            node.about,
-            index,
-            "voters hold that this entry is about it, and it can never say that it has applied it"
-        );
+        prop_assert_eq!(node.about, index, "voters hold that this entry is about it, and it can never say that it has applied it");
     }
-    prop_assert!(
-        domain.config_version >= before.config_version
-            && domain.bundle_version >= before.bundle_version
-    );
-    prop_assert_eq!(
-        domain.config == before.config || domain.config_version > before.config_version,
-        true
-    );
+    prop_assert!(domain.config_version >= before.config_version && domain.bundle_version >= before.bundle_version);
+    prop_assert_eq!(domain.config == before.config || domain.config_version > before.config_version, true);
     for (id, old) in &before.nodes {
         let new = &domain.nodes[id];
-        prop_assert!(
-            new.incarnation >= old.incarnation && new.since >= old.since && new.about >= old.about,
-            "{} went back",
-            id
-        );
+        prop_assert!(new.incarnation >= old.incarnation && new.since >= old.since && new.about >= old.about, "{} went back", id);
         prop_assert!(new.about >= new.since && new.since.0 >= new.incarnation.0);
     }
     for (name, row) in &domain.groups {
@@ -295,68 +171,29 @@ fn step(domain: &mut Domain, entry: &Entry) -> Result<bool, TestCaseError> {
 
 fn row_holds(domain: &Domain, name: &GroupName, row: &GroupRow) -> Result<(), TestCaseError> {
     for m in &row.in_sync {
-        prop_assert!(
-            domain.is_current(*m),
-            "{} lists {}, a life that is over",
-            name,
-            m
-        );
+        prop_assert!(domain.is_current(*m), "{} lists {}, a life that is over", name, m);
     }
-    prop_assert_eq!(
-        row.epoch == Epoch(0),
-        row.active.is_none(),
-        "an epoch has an active"
-    );
+    prop_assert_eq!(row.epoch == Epoch(0), row.active.is_none(), "an epoch has an active");
     if let Some(active) = row.active.filter(|a| domain.is_current(*a)) {
-        prop_assert!(
-            row.in_sync.contains(&active),
-            "{}: the active {} is no member",
-            name,
-            active
-        );
+        prop_assert!(row.in_sync.contains(&active), "{}: the active {} is no member", name, active);
     }
     prop_assert!(row.generation.0 <= row.epoch.0);
     Ok(())
 }
 
-fn row_follows(
-    before: &Domain,
-    domain: &Domain,
-    old: &GroupRow,
-    new: &GroupRow,
-) -> Result<(), TestCaseError> {
-    prop_assert!(
-        new.version >= old.version && new.epoch >= old.epoch && new.generation >= old.generation
-    );
-    prop_assert!(
-        new == old || new.version > old.version,
-        "a row changed and its version did not"
-    );
-    prop_assert!(
-        new.epoch.0 - old.epoch.0 <= 1,
-        "an entry begins one epoch at most"
-    );
-    prop_assert!(
-        new.active == old.active || new.epoch > old.epoch,
-        "another active under the same epoch"
-    );
+fn row_follows(before: &Domain, domain: &Domain, old: &GroupRow, new: &GroupRow) -> Result<(), TestCaseError> {
+    prop_assert!(new.version >= old.version && new.epoch >= old.epoch && new.generation >= old.generation);
+    prop_assert!(new == old || new.version > old.version, "a row changed and its version did not");
+    prop_assert!(new.epoch.0 - old.epoch.0 <= 1, "an entry begins one epoch at most");
+    prop_assert!(new.active == old.active || new.epoch > old.epoch, "another active under the same epoch");
     if new.epoch > old.epoch {
         let to = new.active.expect("an epoch has an active");
         prop_assert!(domain.is_current(to), "{} was promoted after its life", to);
         let was_whole = old.in_sync.contains(&to);
         let nobody_was = !old.in_sync.iter().any(|m| before.is_current(*m));
-        prop_assert!(
-            was_whole || nobody_was,
-            "{} was promoted without being a member",
-            to
-        );
+        prop_assert!(was_whole || nobody_was, "{} was promoted without being a member", to);
         for node in old.active.iter().chain([&to]).map(|m| m.node) {
-            prop_assert_eq!(
-                domain.nodes[&node].about,
-                domain.applied,
-                "{} need not notice",
-                node
-            );
+            prop_assert_eq!(domain.nodes[&node].about, domain.applied, "{} need not notice", node);
         }
     }
     Ok(())
@@ -369,25 +206,13 @@ fn begun() -> Domain {
         domain: "any".into(),
         profile: Profile::Lan,
         nodes: (1..=5).map(node_config).collect(),
-        chassis: vec![ChassisConfig {
-            name: "x".into(),
-            manager: None,
-        }],
+        chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: vec![service("calls", &[], 1), service("trunks", &[1, 2], 1)],
     };
     let mut apply = |entry: Entry| domain.apply(LogIndex(domain.applied.0 + 1), &entry);
-    apply(Entry::Configure {
-        expected: Version(0),
-        config,
-    })
-    .expect("a good configuration");
+    apply(Entry::Configure { expected: Version(0), config }).expect("a good configuration");
     for id in 1..=5 {
-        apply(Entry::Joined {
-            node: NodeId(id),
-            nonce: 100,
-            replaces: Incarnation(0),
-        })
-        .expect("a node of the domain");
+        apply(Entry::Joined { node: NodeId(id), nonce: 100, replaces: Incarnation(0) }).expect("a node of the domain");
     }
     domain
 }
@@ -441,17 +266,10 @@ fn the_sequences_are_worth_their_while() {
     let strategy = vec(entry(), 40);
     let (mut promotions, mut voids) = (0, BTreeSet::new());
     for _ in 0..100 {
-        let entries = strategy
-            .new_tree(&mut runner)
-            .expect("a sequence")
-            .current();
+        let entries = strategy.new_tree(&mut runner).expect("a sequence").current();
         let mut domain = begun();
         for (i, entry) in entries.into_iter().enumerate() {
-            let entry = if i % 5 == 4 {
-                entry
-            } else {
-                fit(&domain, entry)
-            };
+            let entry = if i % 5 == 4 { entry } else { fit(&domain, entry) };
             let before = domain.groups.values().map(|r| r.epoch.0).sum::<u64>();
             if let Err(void) = domain.apply(LogIndex(domain.applied.0 + 1), &entry) {
                 voids.insert(kind(&void));
@@ -466,9 +284,5 @@ fn the_sequences_are_worth_their_while() {
 }
 
 fn kind(void: &Void) -> String {
-    format!("{void:?}")
-        .split([' ', '('])
-        .next()
-        .expect("a name")
-        .to_owned()
+    format!("{void:?}").split([' ', '(']).next().expect("a name").to_owned()
 }

@@ -201,11 +201,7 @@ impl Liveness {
     /// Starts at `now`; knows nobody yet and grants nothing.
     pub fn new(now: Instant, setup: Setup) -> Self {
         assert!(setup.times.is_safe(), "configuration was checked before");
-        let peers = setup
-            .peers
-            .iter()
-            .map(|n| (*n, Peer::new(setup.links)))
-            .collect();
+        let peers = setup.peers.iter().map(|n| (*n, Peer::new(setup.links))).collect();
         Self {
             me: setup.me,
             life: setup.life,
@@ -247,18 +243,10 @@ impl Liveness {
 
     /// When [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let silence = self
-            .peers
-            .values()
-            .filter_map(|p| p.next_judgement(self.times.dead_after));
+        let silence = self.peers.values().filter_map(|p| p.next_judgement(self.times.dead_after));
         let promises = self.peers.values().filter_map(Peer::release_due);
         let from = self.judge_from;
-        silence
-            .chain(promises)
-            .map(|t| t.max(from))
-            .chain([self.next_beat])
-            .min()
-            .expect("a beat is always due")
+        silence.chain(promises).map(|t| t.max(from)).chain([self.next_beat]).min().expect("a beat is always due")
     }
 
     /// Until when this node may speak.
@@ -268,22 +256,12 @@ impl Liveness {
 
     /// What this node thinks of `node` now.
     pub fn verdict(&self, node: NodeId) -> Verdict {
-        self.peers
-            .get(&node)
-            .map_or(Verdict::Unknown, |p| p.verdict)
+        self.peers.get(&node).map_or(Verdict::Unknown, |p| p.verdict)
     }
 
     /// How long ago `node` was heard on each link, by `now`; `None` where never.
     pub fn heard(&self, node: NodeId, now: Instant) -> Vec<Option<Duration>> {
-        self.peers
-            .get(&node)
-            .map(|p| {
-                p.links
-                    .iter()
-                    .map(|l| l.heard.map(|t| now.since(t)))
-                    .collect()
-            })
-            .unwrap_or_default()
+        self.peers.get(&node).map(|p| p.links.iter().map(|l| l.heard.map(|t| now.since(t))).collect()).unwrap_or_default()
     }
 
     fn me_now(&self) -> Standing {
@@ -291,18 +269,10 @@ impl Liveness {
     }
 
     fn on_heard(&mut self, now: Instant, link: LinkId, beat: &Heartbeat) {
-        let Some(peer) = self.peers.get_mut(&beat.from.node) else {
-            return;
-        };
-        let Some(new) = peer.accept(now, link, beat) else {
-            return;
-        };
+        let Some(peer) = self.peers.get_mut(&beat.from.node) else { return };
+        let Some(new) = peer.accept(now, link, beat) else { return };
         if new.link_up {
-            self.outputs.push_back(Output::Link {
-                node: beat.from.node,
-                link,
-                up: true,
-            });
+            self.outputs.push_back(Output::Link { node: beat.from.node, link, up: true });
         }
         if !new.first_copy {
             return;
@@ -317,11 +287,7 @@ impl Liveness {
         if !beat.is_echo && self.stalled.is_none() && self.echoes_at_once() {
             // On the way it came: the holder's lease counts from when it sent, so each millisecond here is lost.
             let heartbeat = self.heartbeat(now, true);
-            self.outputs.push_back(Output::Send {
-                to: beat.from.node,
-                link: Some(link),
-                heartbeat,
-            });
+            self.outputs.push_back(Output::Send { to: beat.from.node, link: Some(link), heartbeat });
         }
     }
 
@@ -335,30 +301,14 @@ impl Liveness {
     /// Rules 3.1, 3.3, 3.6: promises not to release the sender for P, if everything speaks for it.
     fn grant(&mut self, now: Instant, beat: &Heartbeat) {
         let me = self.me_now();
-        let holder = self
-            .standing
-            .get(&beat.from.node)
-            .copied()
-            .unwrap_or_default();
-        let logged = self
-            .logged
-            .get(&beat.from.node)
-            .copied()
-            .unwrap_or_default()
-            .max(holder.about);
-        let hears_me = beat
-            .echo_of(self.me, self.life)
-            .is_some_and(|e| now.since(e.heard) < self.times.lease && e.heard <= now);
-        let peer = self
-            .peers
-            .get_mut(&beat.from.node)
-            .expect("on_heard looked it up");
+        let holder = self.standing.get(&beat.from.node).copied().unwrap_or_default();
+        let logged = self.logged.get(&beat.from.node).copied().unwrap_or_default().max(holder.about);
+        let hears_me = beat.echo_of(self.me, self.life).is_some_and(|e| now.since(e.heard) < self.times.lease && e.heard <= now);
+        let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
         let released = peer.released == Some(holder.since);
-        let is_current =
-            beat.from.incarnation == holder.incarnation && holder.incarnation != Incarnation(0);
+        let is_current = beat.from.incarnation == holder.incarnation && holder.incarnation != Incarnation(0);
         let has_applied = beat.applied >= logged;
-        if me.incarnation == Incarnation(0) || !is_current || !hears_me || !has_applied || released
-        {
+        if me.incarnation == Incarnation(0) || !is_current || !hears_me || !has_applied || released {
             return;
         }
         peer.granted = peer.granted.max(beat.sent);
@@ -367,14 +317,9 @@ impl Liveness {
 
     /// What the sender has granted me, if it is a voter in its present life.
     fn take_echo(&mut self, beat: &Heartbeat) {
-        let Some(echo) = beat.echo_of(self.me, self.life) else {
-            return;
-        };
+        let Some(echo) = beat.echo_of(self.me, self.life) else { return };
         let sent = self.pace.sent;
-        let peer = self
-            .peers
-            .get_mut(&beat.from.node)
-            .expect("on_heard looked it up");
+        let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
         peer.granted_me = peer.granted_me.max(echo.granted).min(sent); // nobody can grant what was not sent
         peer.granted_me_by = beat.from;
     }
@@ -382,21 +327,9 @@ impl Liveness {
     fn take_releases(&mut self, beat: &Heartbeat) {
         let voter = beat.from;
         for echo in &beat.echoes {
-            let Some((incarnation, since)) = echo.released else {
-                continue;
-            };
-            let release = Release {
-                voter,
-                target: Member {
-                    node: echo.node,
-                    incarnation,
-                },
-                since,
-            };
-            let peer = self
-                .peers
-                .get_mut(&voter.node)
-                .expect("on_heard looked it up");
+            let Some((incarnation, since)) = echo.released else { continue };
+            let release = Release { voter, target: Member { node: echo.node, incarnation }, since };
+            let peer = self.peers.get_mut(&voter.node).expect("on_heard looked it up");
             if peer.releases_seen.insert(echo.node, release) != Some(release) {
                 self.outputs.push_back(Output::Release(release));
             }
@@ -462,31 +395,17 @@ impl Liveness {
     fn judge(&mut self, now: Instant, node: NodeId) {
         let dead_after = self.times.dead_after;
         // Half a window: when I am cut off, all fall silent together, and the first to run out must not be accused.
-        let hears_somebody = self
-            .peers
-            .values()
-            .any(|p| p.heard_within(now, dead_after / 2));
-        let peer = self
-            .peers
-            .get_mut(&node)
-            .expect("only known peers are judged");
+        let hears_somebody = self.peers.values().any(|p| p.heard_within(now, dead_after / 2));
+        let peer = self.peers.get_mut(&node).expect("only known peers are judged");
         for (index, link) in peer.links.iter_mut().enumerate() {
             if link.up && link.heard.is_none_or(|t| now.since(t) >= dead_after) {
                 link.up = false;
                 let link = LinkId(u8::try_from(index).expect("at most 4 links"));
-                self.outputs.push_back(Output::Link {
-                    node,
-                    link,
-                    up: false,
-                });
+                self.outputs.push_back(Output::Link { node, link, up: false });
             }
         }
         let verdict = if peer.heard_within(now, dead_after) {
-            if peer.hears_nobody {
-                Verdict::Mute
-            } else {
-                Verdict::Alive
-            }
+            if peer.hears_nobody { Verdict::Mute } else { Verdict::Alive }
         } else if now < self.judge_from || !hears_somebody {
             Verdict::Unknown
         } else if peer.heard_ever() || now.since(self.started) >= dead_after * START_PATIENCE {
@@ -497,34 +416,19 @@ impl Liveness {
         let was = std::mem::replace(&mut peer.verdict, verdict);
         if was != verdict {
             let silent = peer.silent(now).unwrap_or_else(|| now.since(self.started));
-            self.outputs.push_back(Output::Verdict {
-                node,
-                was,
-                now: verdict,
-                silent,
-            });
+            self.outputs.push_back(Output::Verdict { node, was, now: verdict, silent });
         }
     }
 
     /// Rules 3.4 and 3.6: my own promise has run out, and I hold it for dead or mute.
     fn release_the_lost(&mut self, now: Instant) {
         let me = self.me_now();
-        if !me.voter
-            || me.incarnation == Incarnation(0)
-            || now < self.started + self.times.promise
-            || now < self.judge_from
-        {
+        if !me.voter || me.incarnation == Incarnation(0) || now < self.started + self.times.promise || now < self.judge_from {
             return;
         }
         let mut released = false;
         for (node, peer) in &mut self.peers {
-            let Some(holder) = self
-                .standing
-                .get(node)
-                .filter(|s| s.incarnation != Incarnation(0))
-            else {
-                continue;
-            };
+            let Some(holder) = self.standing.get(node).filter(|s| s.incarnation != Incarnation(0)) else { continue };
             peer.wants_release = peer.verdict.is_lost() && peer.released != Some(holder.since);
             if !peer.wants_release || now < peer.promised_until {
                 continue;
@@ -533,19 +437,9 @@ impl Liveness {
             peer.released_life = holder.incarnation;
             peer.wants_release = false;
             released = true;
-            let voter = Member {
-                node: self.me,
-                incarnation: me.incarnation,
-            };
-            let target = Member {
-                node: *node,
-                incarnation: holder.incarnation,
-            };
-            self.outputs.push_back(Output::Release(Release {
-                voter,
-                target,
-                since: holder.since,
-            }));
+            let voter = Member { node: self.me, incarnation: me.incarnation };
+            let target = Member { node: *node, incarnation: holder.incarnation };
+            self.outputs.push_back(Output::Release(Release { voter, target, since: holder.since }));
         }
         if released && self.stalled.is_none() {
             self.beat(now); // the others wait for it
@@ -568,9 +462,7 @@ impl Liveness {
             .collect();
         granted.sort_unstable_by(|a, b| b.cmp(a));
         let needed = granted.len() / 2 + 1;
-        let Some(stamp) = granted.get(needed - 1).filter(|t| **t > Instant::ZERO) else {
-            return;
-        };
+        let Some(stamp) = granted.get(needed - 1).filter(|t| **t > Instant::ZERO) else { return };
         let until = *stamp + self.times.lease;
         if until > self.lease {
             self.lease = until;
@@ -582,11 +474,7 @@ impl Liveness {
         let heartbeat = self.heartbeat(now, false);
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         for to in nodes {
-            self.outputs.push_back(Output::Send {
-                to,
-                link: None,
-                heartbeat: heartbeat.clone(),
-            });
+            self.outputs.push_back(Output::Send { to, link: None, heartbeat: heartbeat.clone() });
         }
         self.renew_lease(); // a domain of one voter grants itself
     }
@@ -594,10 +482,7 @@ impl Liveness {
     fn heartbeat(&mut self, now: Instant, is_echo: bool) -> Heartbeat {
         self.sequence += 1;
         let me = self.me_now();
-        let hears_nobody = !self
-            .peers
-            .values()
-            .any(|p| p.heard_within(now, self.times.dead_after));
+        let hears_nobody = !self.peers.values().any(|p| p.heard_within(now, self.times.dead_after));
         if !is_echo {
             self.pace.sent = now;
             let logged = self.logged.get(&self.me).copied().unwrap_or_default();
@@ -606,10 +491,7 @@ impl Liveness {
             }
         }
         Heartbeat {
-            from: Member {
-                node: self.me,
-                incarnation: me.incarnation,
-            },
+            from: Member { node: self.me, incarnation: me.incarnation },
             life: self.life,
             sequence: self.sequence,
             sent: now,
@@ -617,11 +499,7 @@ impl Liveness {
             is_echo,
             hears_nobody,
             stalled: self.stalled.map(|p| p as u8),
-            echoes: self
-                .peers
-                .iter()
-                .map(|(node, peer)| peer.echo(*node))
-                .collect(),
+            echoes: self.peers.iter().map(|(node, peer)| peer.echo(*node)).collect(),
         }
     }
 
@@ -633,9 +511,7 @@ impl Liveness {
 
 impl Heartbeat {
     fn echo_of(&self, node: NodeId, life: u64) -> Option<&Echo> {
-        self.echoes
-            .iter()
-            .find(|e| e.node == node && e.life == life)
+        self.echoes.iter().find(|e| e.node == node && e.life == life)
     }
 }
 

@@ -29,10 +29,7 @@
 //! **Failures.** A failed write or sync, an entry or snapshot that cannot be read, or a stopped Raft is reported once by
 //! [`Port::failed`]; the log takes no further part, and the node must stop (protocol 6.3).
 
-#![cfg_attr(
-    not(any(feature = "shell", feature = "sim")),
-    expect(dead_code, reason = "without a runtime nothing hosts it")
-)]
+#![cfg_attr(not(any(feature = "shell", feature = "sim")), expect(dead_code, reason = "without a runtime nothing hosts it"))]
 
 mod config;
 mod disk;
@@ -76,13 +73,7 @@ pub trait Port: Send + Sync + 'static {
     fn send(&self, to: NodeId, frame: Vec<u8>);
     /// An entry was applied. `proposal` is `None` for entries of Raft's own and after a snapshot replaced the state as a whole; then `domain`
     /// is all there is to know. After a restart entries come again from the last snapshot on.
-    fn applied(
-        &self,
-        index: LogIndex,
-        proposal: Option<&Proposal>,
-        outcome: &Result<Vec<Change>, Void>,
-        domain: &Domain,
-    );
+    fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain);
     /// What became of this node's proposal. Comes after `applied` where this node leads, in any order elsewhere.
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>);
     /// There is another leader, as far as this node knows. One that is cut off takes itself for the leader for a while.
@@ -277,10 +268,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     fn new(port: Arc<dyn Port>) -> Self {
-        Self {
-            port,
-            raised: Arc::default(),
-        }
+        Self { port, raised: Arc::default() }
     }
 
     fn raise(&self, failure: Failure) {

@@ -67,9 +67,9 @@ pub struct MeshConfig {
 impl MeshConfig {
     /// A node with these addresses and no peers yet.
     pub fn new(identity: Identity, links: Vec<SocketAddr>) -> Self {
-        let life = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(1, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX >> 1));
+        let life = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| {
+            u64::try_from(d.as_nanos()).unwrap_or(u64::MAX >> 1)
+        });
         Self {
             identity,
             life,
@@ -139,10 +139,7 @@ pub enum SendError {
     #[error("the peer is behind by the whole window of this class")]
     Full,
     /// Too long, or one of the mesh's own kinds. The caller's mistake.
-    #[error(
-        "a payload is at most {} bytes, of a kind from 16 up",
-        crate::wire::PAYLOAD_BYTES_MAX
-    )]
+    #[error("a payload is at most {} bytes, of a kind from 16 up", crate::wire::PAYLOAD_BYTES_MAX)]
     NotSendable,
     /// No member of this number.
     #[error("{0} is no member")]
@@ -212,18 +209,11 @@ struct Shared {
 
 impl Shared {
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&node)
-            .cloned()
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
     }
 
     fn hello(&self, life: u64) -> Hello {
-        Hello {
-            life,
-            ..self.hello.clone()
-        }
+        Hello { life, ..self.hello.clone() }
     }
 
     fn next_generation(&self) -> u64 {
@@ -231,30 +221,17 @@ impl Shared {
     }
 
     fn is_known_address(&self, address: IpAddr) -> bool {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .any(|peer| peer.is_at(address))
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().any(|peer| peer.is_at(address))
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets go of every socket and of every peer.
     fn clear(&self) {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        self.peers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.peers.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -287,20 +264,13 @@ impl Mesh {
             .enable_all()
             .build()
             .map_err(|e| MeshError::Start("runtime", e.to_string()))?;
-        let allowed = pki::Members::new(
-            config.identity.domain(),
-            config.peers.iter().map(|p| p.node),
-        );
+        let allowed = pki::Members::new(config.identity.domain(), config.peers.iter().map(|p| p.node));
         let reports = Arc::new(Reports::default());
         let settings = transport::Settings::new(&config.identity, &allowed, config.profile)?;
         let entered = runtime.enter();
         let (mut endpoints, mut addresses) = (Vec::new(), Vec::new());
         for (index, address) in config.links.iter().enumerate() {
-            let bind = |source| MeshError::Bind {
-                link_name: format!("link {index}"),
-                address: *address,
-                source,
-            };
+            let bind = |source| MeshError::Bind { link_name: format!("link {index}"), address: *address, source };
             let endpoint = settings.open(*address, reports.garbage()).map_err(bind)?;
             addresses.push(endpoint.local_addr().map_err(bind)?);
             endpoints.push(endpoint);
@@ -330,10 +300,7 @@ impl Mesh {
             generations: AtomicU64::new(1),
         });
         let (orders, inbox) = mpsc::unbounded_channel();
-        let handle = MeshHandle {
-            shared: shared.clone(),
-            orders,
-        };
+        let handle = MeshHandle { shared: shared.clone(), orders };
         handle.set_peers(config.peers);
         let thread = std::thread::Builder::new()
             .name("mesh".into())
@@ -343,10 +310,7 @@ impl Mesh {
                 runtime.shutdown_background();
             })
             .map_err(|e| MeshError::Start("thread", e.to_string()))?;
-        Ok(Self {
-            handle,
-            thread: Some(thread),
-        })
+        Ok(Self { handle, thread: Some(thread) })
     }
 
     /// For everybody who sends.
@@ -360,9 +324,7 @@ impl Mesh {
     }
 
     fn end(&mut self, goodbye: bool) {
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
+        let Some(thread) = self.thread.take() else { return };
         // It can only fail if the thread has ended by itself.
         drop(self.handle.orders.send(Order::Stop { goodbye }));
         if thread.join().is_err() {
@@ -384,22 +346,9 @@ impl MeshHandle {
     ///
     /// # Errors
     /// [`SendError`]; nothing was sent.
-    pub fn send(
-        &self,
-        to: NodeId,
-        class: Class,
-        kind: Kind,
-        payload: impl Into<Bytes>,
-    ) -> Result<(), SendError> {
-        let peers = self
-            .shared
-            .peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        peers
-            .get(&to)
-            .ok_or(SendError::UnknownPeer(to))?
-            .send(class, kind, payload.into())
+    pub fn send(&self, to: NodeId, class: Class, kind: Kind, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        let peers = self.shared.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.get(&to).ok_or(SendError::UnknownPeer(to))?.send(class, kind, payload.into())
     }
 
     /// Liveness hears nothing any more on this link: use another one, at once, if there is one.
@@ -431,9 +380,7 @@ impl MeshHandle {
 
     /// How the connections to a peer do, in the order of the links.
     pub fn links(&self, peer: NodeId) -> Vec<LinkStats> {
-        self.shared
-            .peer(peer)
-            .map_or_else(Vec::new, |peer| peer.links())
+        self.shared.peer(peer).map_or_else(Vec::new, |peer| peer.links())
     }
 
     /// How often things happened in the session with a peer.
@@ -460,11 +407,7 @@ async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
     let mut listeners = JoinSet::new();
     let endpoints = shared.endpoints();
     for (index, endpoint) in endpoints.iter().enumerate() {
-        listeners.spawn(link::listen_for_ever(
-            shared.clone(),
-            link_id(index),
-            endpoint.clone(),
-        ));
+        listeners.spawn(link::listen_for_ever(shared.clone(), link_id(index), endpoint.clone()));
     }
     let mut members = Members::default();
     while let Some(order) = inbox.recv().await {
@@ -524,17 +467,10 @@ impl Members {
         });
         for config in wanted {
             // A session that begins anew is a new life to the peer, which may remember the numbers of the last one.
-            let life = lives
-                .get(&config.node)
-                .map_or(shared.hello.life, |last| last + 1);
-            present
-                .entry(config.node)
-                .or_insert_with(|| Member::start(shared, config, life));
+            let life = lives.get(&config.node).map_or(shared.hello.life, |last| last + 1);
+            present.entry(config.node).or_insert_with(|| Member::start(shared, config, life));
         }
-        let table = present
-            .iter()
-            .map(|(node, member)| (*node, member.peer.clone()))
-            .collect();
+        let table = present.iter().map(|(node, member)| (*node, member.peer.clone())).collect();
         *shared.peers.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 }
@@ -542,34 +478,15 @@ impl Members {
 impl Member {
     fn start(shared: &Arc<Shared>, config: PeerConfig, life: u64) -> Self {
         let session = Session::new(life, shared.limits.clone());
-        let peer = Peer::new(
-            &config,
-            session,
-            shared.receiver.clone(),
-            shared.reports.clone(),
-        );
-        let mut tasks =
-            vec![tokio::spawn(link::pump_for_ever(shared.clone(), peer.clone())).abort_handle()];
+        let peer = Peer::new(&config, session, shared.receiver.clone(), shared.reports.clone());
+        let mut tasks = vec![tokio::spawn(link::pump_for_ever(shared.clone(), peer.clone())).abort_handle()];
         if shared.identity.node() < config.node {
-            for (index, (address, endpoint)) in
-                config.links.iter().zip(shared.endpoints()).enumerate()
-            {
-                let way = link::Way {
-                    link: link_id(index),
-                    address: *address,
-                    endpoint,
-                };
-                tasks.push(
-                    tokio::spawn(link::dial_for_ever(shared.clone(), peer.clone(), way))
-                        .abort_handle(),
-                );
+            for (index, (address, endpoint)) in config.links.iter().zip(shared.endpoints()).enumerate() {
+                let way = link::Way { link: link_id(index), address: *address, endpoint };
+                tasks.push(tokio::spawn(link::dial_for_ever(shared.clone(), peer.clone(), way)).abort_handle());
             }
         }
-        Self {
-            config,
-            peer,
-            tasks,
-        }
+        Self { config, peer, tasks }
     }
 }
 

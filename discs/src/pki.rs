@@ -7,9 +7,9 @@
 //! There is no other mode: TLS 1.3, both ends authenticated, no tickets (a resumed session would skip the member list), no
 //! early data (it can be replayed).
 
+mod tls;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,8 +17,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -51,9 +51,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// Not usable in a certificate's name.
-    #[error(
-        "domain name {0:?}: want 1 to {DOMAIN_CHARS_MAX} of a-z, 0-9 and inner hyphens, such as \"lab-2\""
-    )]
+    #[error("domain name {0:?}: want 1 to {DOMAIN_CHARS_MAX} of a-z, 0-9 and inner hyphens, such as \"lab-2\"")]
     DomainName(String),
     /// There is something already, and it may be in use.
     #[error("{} exists: remove it first if the domain is to begin anew", .0.display())]
@@ -121,10 +119,7 @@ pub fn certificate_name(domain: &str, node: NodeId) -> String {
 
 /// The file names of a node's certificate and key in a directory.
 pub fn node_files(dir: &Path, node: NodeId) -> (PathBuf, PathBuf) {
-    (
-        dir.join(format!("{node}.pem")),
-        dir.join(format!("{node}.key")),
-    )
+    (dir.join(format!("{node}.pem")), dir.join(format!("{node}.key")))
 }
 
 /// The file names of the CA's certificate and key in a directory.
@@ -141,15 +136,8 @@ impl Authority {
         check_domain(domain)?;
         let key = KeyPair::generate().map_err(library("CA key"))?;
         let params = ca_params(domain);
-        let certificate_pem = params
-            .self_signed(&key)
-            .map_err(library("CA certificate"))?
-            .pem();
-        Ok(Self {
-            domain: domain.to_owned(),
-            certificate_pem,
-            issuer: Issuer::new(params, key),
-        })
+        let certificate_pem = params.self_signed(&key).map_err(library("CA certificate"))?.pem();
+        Ok(Self { domain: domain.to_owned(), certificate_pem, issuer: Issuer::new(params, key) })
     }
 
     /// Reads the CA of `domain` from `ca.pem` and `ca.key`, to issue more certificates.
@@ -161,16 +149,9 @@ impl Authority {
         let (certificate, key) = ca_files(dir);
         let certificate_pem = read(&certificate)?;
         let key_pem = read_key(&key)?;
-        let pair = KeyPair::from_pem(&key_pem).map_err(|e| PkiError::Content {
-            path: key,
-            what: "private key",
-            reason: e.to_string(),
-        })?;
-        Ok(Self {
-            domain: domain.to_owned(),
-            certificate_pem,
-            issuer: Issuer::new(ca_params(domain), pair),
-        })
+        let pair = KeyPair::from_pem(&key_pem)
+            .map_err(|e| PkiError::Content { path: key, what: "private key", reason: e.to_string() })?;
+        Ok(Self { domain: domain.to_owned(), certificate_pem, issuer: Issuer::new(ca_params(domain), pair) })
     }
 
     /// Writes `ca.pem` and, readable by the owner alone, `ca.key`.
@@ -179,12 +160,7 @@ impl Authority {
     /// [`PkiError::Exists`] if either file is there, [`PkiError::Write`].
     pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
         let (certificate, key) = ca_files(dir);
-        write_pair(
-            &certificate,
-            &self.certificate_pem,
-            &key,
-            &self.issuer.key().serialize_pem(),
-        )
+        write_pair(&certificate, &self.certificate_pem, &key, &self.issuer.key().serialize_pem())
     }
 
     /// Makes a node's certificate and key in memory.
@@ -194,20 +170,14 @@ impl Authority {
     pub fn issue(&self, node: NodeId) -> Result<Issued, PkiError> {
         let name = certificate_name(&self.domain, node);
         let key = KeyPair::generate().map_err(library("node key"))?;
-        let mut params =
-            CertificateParams::new(vec![name.clone()]).map_err(library("node name"))?;
+        let mut params = CertificateParams::new(vec![name.clone()]).map_err(library("node name"))?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_before = rcgen::date_time_ymd(1970, 1, 1);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(library("node certificate"))?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).map_err(library("node certificate"))?;
         Ok(Issued {
             domain: self.domain.clone(),
             node,
@@ -229,10 +199,7 @@ pub struct Issued {
 
 impl std::fmt::Debug for Issued {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Issued")
-            .field("domain", &self.domain)
-            .field("node", &self.node)
-            .finish_non_exhaustive()
+        f.debug_struct("Issued").field("domain", &self.domain).field("node", &self.node).finish_non_exhaustive()
     }
 }
 
@@ -245,11 +212,7 @@ impl Issued {
         let (certificate, key) = node_files(dir, self.node);
         write_pair(&certificate, &self.certificate_pem, &key, &self.key_pem)?;
         let (ca, _stays_with_the_authority) = ca_files(dir);
-        if ca.exists() {
-            Ok(())
-        } else {
-            write_new(&ca, &self.ca_pem, 0o644)
-        }
+        if ca.exists() { Ok(()) } else { write_new(&ca, &self.ca_pem, 0o644) }
     }
 
     /// The identity itself, without files.
@@ -301,10 +264,7 @@ impl Identity {
     /// The same certificate, with the CA of another identity.
     #[cfg(test)]
     pub(crate) fn trusting(self, other: &Self) -> Self {
-        Self {
-            ca: other.ca.clone(),
-            ..self
-        }
+        Self { ca: other.ca.clone(), ..self }
     }
 
     /// Bytes that only this node knows and that outlive its process, for the purpose that `label` names.
@@ -318,24 +278,16 @@ impl Identity {
 
 fn check_domain(domain: &str) -> Result<(), PkiError> {
     let fits = (1..=DOMAIN_CHARS_MAX).contains(&domain.len());
-    let plain = domain
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain = domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let inner = !domain.starts_with('-') && !domain.ends_with('-');
-    if fits && plain && inner {
-        Ok(())
-    } else {
-        Err(PkiError::DomainName(domain.to_owned()))
-    }
+    if fits && plain && inner { Ok(()) } else { Err(PkiError::DomainName(domain.to_owned())) }
 }
 
 /// The same for the same domain, so that a CA that was loaded issues under the name that its certificate bears.
 fn ca_params(domain: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("{domain}.sixnines CA"));
+    params.distinguished_name.push(DnType::CommonName, format!("{domain}.sixnines CA"));
     params.not_before = rcgen::date_time_ymd(1970, 1, 1);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -343,10 +295,7 @@ fn ca_params(domain: &str) -> CertificateParams {
 }
 
 fn library<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> PkiError {
-    move |e| PkiError::Library {
-        what,
-        reason: e.to_string(),
-    }
+    move |e| PkiError::Library { what, reason: e.to_string() }
 }
 
 fn parse_certificate(path: &Path, pem: &str) -> Result<CertificateDer<'static>, PkiError> {
@@ -358,42 +307,24 @@ fn parse_key(path: &Path, pem: &str) -> Result<PrivateKeyDer<'static>, PkiError>
 }
 
 fn content(path: &Path, what: &'static str, reason: &dyn std::fmt::Display) -> PkiError {
-    PkiError::Content {
-        path: path.to_owned(),
-        what,
-        reason: reason.to_string(),
-    }
+    PkiError::Content { path: path.to_owned(), what, reason: reason.to_string() }
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|source| PkiError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.to_owned(), source })
 }
 
 fn read_key(path: &Path) -> Result<String, PkiError> {
-    let metadata = fs::metadata(path).map_err(|source| PkiError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let metadata = fs::metadata(path).map_err(|source| PkiError::Read { path: path.to_owned(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(PkiError::KeyMode {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(PkiError::KeyMode { path: path.to_owned(), mode });
     }
     read(path)
 }
 
 /// The key first: a certificate whose key could not be written would look complete.
-fn write_pair(
-    certificate: &Path,
-    certificate_pem: &str,
-    key: &Path,
-    key_pem: &str,
-) -> Result<(), PkiError> {
+fn write_pair(certificate: &Path, certificate_pem: &str, key: &Path, key_pem: &str) -> Result<(), PkiError> {
     if certificate.exists() {
         return Err(PkiError::Exists(certificate.to_owned()));
     }
@@ -403,19 +334,12 @@ fn write_pair(
 
 fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let write = || {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
     write().map_err(|source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => PkiError::Exists(path.to_owned()),
-        _ => PkiError::Write {
-            path: path.to_owned(),
-            source,
-        },
+        _ => PkiError::Write { path: path.to_owned(), source },
     })
 }

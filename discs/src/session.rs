@@ -234,8 +234,7 @@ impl Session {
         self.in_touch = false;
         if !self.links.is_empty() {
             self.drop_links();
-            self.outputs
-                .push_back(Output::LinkState { links: Vec::new() });
+            self.outputs.push_back(Output::LinkState { links: Vec::new() });
         }
         for lane in &mut self.outbound {
             lane.renumber();
@@ -247,13 +246,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SendError`]; nothing has changed.
-    pub fn send(
-        &mut self,
-        now: Instant,
-        class: Class,
-        kind: Kind,
-        payload: Bytes,
-    ) -> Result<(), SendError> {
+    pub fn send(&mut self, now: Instant, class: Class, kind: Kind, payload: Bytes) -> Result<(), SendError> {
         if payload.len() > PAYLOAD_BYTES_MAX || kind.is_internal() {
             return Err(SendError::NotSendable);
         }
@@ -277,11 +270,7 @@ impl Session {
     /// [`PeerFault`] if the frame is one that no correct peer sends; nothing has changed.
     pub fn handle(&mut self, now: Instant, input: Input) -> Result<(), PeerFault> {
         match input {
-            Input::LinkUp {
-                link,
-                own_life,
-                peer_life,
-            } => self.on_link_up(now, link, own_life, peer_life),
+            Input::LinkUp { link, own_life, peer_life } => self.on_link_up(now, link, own_life, peer_life),
             Input::LinkDown { link } => self.on_link_down(link),
             Input::LinkHint { link, good } => self.on_hint(link, good),
             Input::Frame { link, frame } => return self.on_frame(now, link, frame),
@@ -316,9 +305,7 @@ impl Session {
             self.meet(peer_life);
         }
         self.links.insert(link, true);
-        self.outputs.push_back(Output::LinkState {
-            links: self.links().collect(),
-        });
+        self.outputs.push_back(Output::LinkState { links: self.links().collect() });
         for inbound in &mut self.inbound {
             inbound.tell_again();
         }
@@ -353,9 +340,7 @@ impl Session {
         if self.links.remove(&link).is_none() {
             return;
         }
-        self.outputs.push_back(Output::LinkState {
-            links: self.links().collect(),
-        });
+        self.outputs.push_back(Output::LinkState { links: self.links().collect() });
         self.leave(link);
         // The last acknowledgements may have gone down with it.
         for inbound in &mut self.inbound {
@@ -366,9 +351,7 @@ impl Session {
     }
 
     fn on_hint(&mut self, link: LinkId, good: bool) {
-        let Some(state) = self.links.get_mut(&link) else {
-            return;
-        };
+        let Some(state) = self.links.get_mut(&link) else { return };
         if *state == good {
             return;
         }
@@ -421,11 +404,7 @@ impl Session {
             return;
         }
         self.counters.delivered += 1;
-        self.outputs.push_back(Output::Deliver {
-            class: frame.class,
-            kind: frame.kind,
-            payload: frame.payload,
-        });
+        self.outputs.push_back(Output::Deliver { class: frame.class, kind: frame.kind, payload: frame.payload });
     }
 
     fn owe(&mut self, now: Instant, lane: Lane) {
@@ -461,10 +440,7 @@ impl Session {
             self.acknowledge(&links, Lane::Control);
         }
         for lane in Lane::ALL {
-            if self.outbound[lane.index()]
-                .stalls_at()
-                .is_some_and(|at| at <= now)
-            {
+            if self.outbound[lane.index()].stalls_at().is_some_and(|at| at <= now) {
                 self.on_stall(now, lane);
             }
         }
@@ -474,9 +450,7 @@ impl Session {
     fn on_stall(&mut self, now: Instant, lane: Lane) {
         self.outbound[lane.index()].be_patient(now, &self.limits);
         let on = self.outbound[lane.index()].link;
-        if !lane.on_all_links()
-            && let Some(other) = self.good_link_but(on)
-        {
+        if !lane.on_all_links() && let Some(other) = self.good_link_but(on) {
             self.move_lane(lane, other);
             return;
         }
@@ -508,21 +482,16 @@ impl Session {
     fn repeat_all(&mut self, lane: Lane, link: LinkId) {
         for frame in self.outbound[lane.index()].unacknowledged() {
             self.counters.repeats += 1;
-            self.outputs
-                .push_back(Output::Transmit { link, lane, frame });
+            self.outputs.push_back(Output::Transmit { link, lane, frame });
         }
     }
 
     fn best_link(&self) -> Option<LinkId> {
-        self.good_link_but(None)
-            .or_else(|| self.links.keys().next().copied())
+        self.good_link_but(None).or_else(|| self.links.keys().next().copied())
     }
 
     fn good_link_but(&self, not: Option<LinkId>) -> Option<LinkId> {
-        self.links
-            .iter()
-            .find(|(link, good)| **good && Some(**link) != not)
-            .map(|(link, _)| *link)
+        self.links.iter().find(|(link, good)| **good && Some(**link) != not).map(|(link, _)| *link)
     }
 
     fn drop_links(&mut self) {
@@ -543,20 +512,13 @@ impl Session {
             let links: Vec<_> = self.links().collect();
             self.acknowledge(&links, lane);
             for link in links {
-                self.outputs.push_back(Output::Transmit {
-                    link,
-                    lane,
-                    frame: frame.clone(),
-                });
+                self.outputs.push_back(Output::Transmit { link, lane, frame: frame.clone() });
             }
             return;
         }
-        let link = self.outbound[lane.index()]
-            .link
-            .expect("a lane has a link while one is up");
+        let link = self.outbound[lane.index()].link.expect("a lane has a link while one is up");
         self.acknowledge(&[link], lane);
-        self.outputs
-            .push_back(Output::Transmit { link, lane, frame });
+        self.outputs.push_back(Output::Transmit { link, lane, frame });
     }
 
     /// Tells the peer on these links what has arrived, if it has not been told.
@@ -572,18 +534,9 @@ impl Session {
                 words.put_u64_le(inbound.tell());
             }
         }
-        let frame = Frame {
-            class: lane.class(),
-            kind: Kind::ACK,
-            sequence: 0,
-            payload: words.freeze(),
-        };
+        let frame = Frame { class: lane.class(), kind: Kind::ACK, sequence: 0, payload: words.freeze() };
         for link in links {
-            self.outputs.push_back(Output::Transmit {
-                link: *link,
-                lane,
-                frame: frame.clone(),
-            });
+            self.outputs.push_back(Output::Transmit { link: *link, lane, frame: frame.clone() });
         }
     }
 }

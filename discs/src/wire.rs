@@ -49,13 +49,7 @@ pub enum Class {
 
 impl Class {
     /// All classes, the most urgent first.
-    pub const ALL: [Self; 5] = [
-        Self::Control,
-        Self::Alarm,
-        Self::State,
-        Self::Telemetry,
-        Self::Bulk,
-    ];
+    pub const ALL: [Self; 5] = [Self::Control, Self::Alarm, Self::State, Self::Telemetry, Self::Bulk];
 
     fn from_wire(byte: u8) -> Option<Self> {
         Self::ALL.get(usize::from(byte)).copied()
@@ -152,14 +146,8 @@ impl Lane {
     /// How many there are.
     pub const COUNT: usize = 6;
     /// All lanes, the most urgent first.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Log,
-        Self::Control,
-        Self::Alarm,
-        Self::State,
-        Self::Telemetry,
-        Self::Bulk,
-    ];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Log, Self::Control, Self::Alarm, Self::State, Self::Telemetry, Self::Bulk];
 
     /// The lane of a frame. A log message is control whatever class it was given.
     pub fn of(class: Class, kind: Kind) -> Self {
@@ -196,9 +184,7 @@ impl Lane {
 }
 
 /// The fixed header of a frame, little endian.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Header {
     magic: [u8; 2],
@@ -240,11 +226,7 @@ impl Frame {
     /// # Panics
     /// If the payload is longer than [`PAYLOAD_BYTES_MAX`]; `Session::send` refuses such.
     pub fn header(&self) -> Header {
-        assert!(
-            self.payload.len() <= PAYLOAD_BYTES_MAX,
-            "{} bytes in one frame",
-            self.payload.len()
-        );
+        assert!(self.payload.len() <= PAYLOAD_BYTES_MAX, "{} bytes in one frame", self.payload.len());
         let length = u32::try_from(self.payload.len()).expect("the bound fits in 32 bits");
         Header {
             magic: MAGIC,

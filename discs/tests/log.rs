@@ -18,10 +18,7 @@ fn three_voters_elect_commit_and_apply_the_same() {
     c.assert_same_domain();
     for id in [1, 2, 3] {
         assert_eq!(c.said(n(id), |s| s.domain.config_version), Version(1));
-        assert_eq!(
-            c.said(n(id), |s| s.domain.nodes[&n(2)].incarnation),
-            Incarnation(index.0)
-        );
+        assert_eq!(c.said(n(id), |s| s.domain.nodes[&n(2)].incarnation), Incarnation(index.0));
         assert_eq!(c.said(n(id), |s| s.appended[&n(2)]), index, "rule 3.3");
         assert!(c.said(n(id), |s| s.progress_gap_max) <= Duration::from_millis(100));
     }
@@ -33,11 +30,7 @@ fn a_follower_hands_its_proposal_to_the_leader() {
     c.wait_for_leader();
     let follower = c.follower();
     let index = c.commit(follower, follower);
-    let applied = c
-        .said(follower, |s| {
-            s.applied.iter().find(|(i, ..)| *i == index).cloned()
-        })
-        .expect("applied");
+    let applied = c.said(follower, |s| s.applied.iter().find(|(i, ..)| *i == index).cloned()).expect("applied");
     assert_eq!(applied.1.map(|p| p.by), Some(follower));
 }
 
@@ -47,10 +40,7 @@ fn an_entry_without_effect_is_told_apart() {
     c.wait_for_leader();
     let follower = c.follower();
     let ticket = c.propose(follower, n(9));
-    assert!(matches!(
-        c.outcome(follower, ticket),
-        Err(ProposeError::Void { .. })
-    ));
+    assert!(matches!(c.outcome(follower, ticket), Err(ProposeError::Void { .. })));
 }
 
 #[test]
@@ -62,9 +52,7 @@ fn the_others_go_on_without_a_leader_that_is_cut_off() {
     let ticket = c.propose(new, new);
     let index = c.outcome(new, ticket).expect("two of three are enough");
     c.heal();
-    c.run_until("the old leader follows", |c| {
-        c.said(old, |s| s.domain.applied >= index)
-    });
+    c.run_until("the old leader follows", |c| c.said(old, |s| s.domain.applied >= index));
     c.assert_same_domain();
 }
 
@@ -76,25 +64,13 @@ fn what_only_a_cut_off_leader_has_is_of_unknown_outcome_and_overruled() {
     c.cut_off(old);
     let lost = c.propose(old, old);
     assert_eq!(c.outcome(old, lost), Err(ProposeError::Unknown));
-    assert!(
-        c.said(old, |s| s.appended[&old]) > before,
-        "it is in that voter's log"
-    );
+    assert!(c.said(old, |s| s.appended[&old]) > before, "it is in that voter's log");
     let new = c.wait_for_leader_other_than(old);
-    let index = {
-        let ticket = c.propose(new, new);
-        c.outcome(new, ticket).expect("committed")
-    };
+    let index = { let ticket = c.propose(new, new); c.outcome(new, ticket).expect("committed") };
     c.heal();
-    c.run_until("the old leader follows", |c| {
-        c.said(old, |s| s.domain.applied >= index)
-    });
+    c.run_until("the old leader follows", |c| c.said(old, |s| s.domain.applied >= index));
     c.assert_same_domain();
-    assert_eq!(
-        c.said(old, |s| s.appended[&old]),
-        before,
-        "the overruled entry no longer counts"
-    );
+    assert_eq!(c.said(old, |s| s.appended[&old]), before, "the overruled entry no longer counts");
 }
 
 #[test]
@@ -103,17 +79,10 @@ fn without_a_majority_a_proposal_is_not_sent_or_unknown_but_never_done() {
     let leader = c.wait_for_leader();
     let follower = c.follower();
     c.kill(leader);
-    let third = *c
-        .places
-        .keys()
-        .find(|id| **id != leader && **id != follower)
-        .expect("three nodes");
+    let third = *c.places.keys().find(|id| **id != leader && **id != follower).expect("three nodes");
     c.kill(third);
     let ticket = c.propose(follower, follower);
-    assert!(matches!(
-        c.outcome(follower, ticket),
-        Err(ProposeError::NotSent | ProposeError::Unknown)
-    ));
+    assert!(matches!(c.outcome(follower, ticket), Err(ProposeError::NotSent | ProposeError::Unknown)));
 }
 
 /// engine.md 2.2.2: leader to witness comes through, witness to leader does not, leader and standby are cut.
@@ -123,13 +92,8 @@ fn a_leader_that_is_heard_but_hears_nobody_is_replaced() {
         let mut c = Cluster::settled(70 + seed);
         let leader = c.wait_for_leader();
         let standby = c.follower();
-        let witness = *c
-            .places
-            .keys()
-            .find(|id| **id != leader && **id != standby)
-            .expect("three nodes");
-        c.cuts
-            .extend([(witness, leader), (leader, standby), (standby, leader)]);
+        let witness = *c.places.keys().find(|id| **id != leader && **id != standby).expect("three nodes");
+        c.cuts.extend([(witness, leader), (leader, standby), (standby, leader)]);
         let new = c.wait_for_leader_other_than(leader);
         let ticket = c.propose(new, new);
         assert!(c.outcome(new, ticket).is_ok(), "seed {seed}");
@@ -147,18 +111,10 @@ fn a_restart_keeps_everything() {
     }
     for id in [1, 2, 3] {
         c.start(n(id)).expect("its own disk");
-        assert_eq!(
-            c.said(n(id), |s| s.appended[&n(1)]),
-            index,
-            "known before anybody speaks"
-        );
+        assert_eq!(c.said(n(id), |s| s.appended[&n(1)]), index, "known before anybody speaks");
     }
     c.wait_for_leader();
-    c.run_until("all applied again", |c| {
-        c.running()
-            .iter()
-            .all(|id| c.said(*id, |s| s.domain.applied >= index))
-    });
+    c.run_until("all applied again", |c| c.running().iter().all(|id| c.said(*id, |s| s.domain.applied >= index)));
     assert_eq!(c.said(leader, |s| s.domain.clone()), before);
     c.assert_same_domain();
 }
@@ -181,8 +137,7 @@ fn what_was_acknowledged_survives_crashes_at_any_moment() {
                 c.crash(n(id));
             }
             for id in [1, 2, 3] {
-                c.start(n(id))
-                    .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+                c.start(n(id)).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             }
         }
         let leader = c.wait_for_leader();
@@ -204,24 +159,16 @@ fn a_torn_tail_is_cut_and_a_flipped_byte_before_it_halts() {
     }
     c.kill(follower);
     let disk = c.places[&follower].disk.clone();
-    disk.meddle("log", |bytes| {
-        bytes.extend_from_slice(b"9\x01\x04\x00half a record")
-    });
+    disk.meddle("log", |bytes| bytes.extend_from_slice(b"9\x01\x04\x00half a record"));
     let torn = disk.bytes("log").expect("a log").len();
     c.start(follower).expect("a torn tail is no damage");
     assert!(disk.bytes("log").expect("a log").len() < torn);
     c.commit(leader, leader);
 
     c.kill(follower);
-    disk.meddle("log", |bytes| {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x40;
-    });
+    disk.meddle("log", |bytes| { let middle = bytes.len() / 2; bytes[middle] ^= 0x40; });
     let refused = c.start(follower).expect_err("damage");
-    assert!(
-        matches!(refused, OpenError::Damaged { file: "log", .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, OpenError::Damaged { file: "log", .. }), "{refused}");
 }
 
 #[test]
@@ -231,28 +178,17 @@ fn a_failed_sync_and_a_full_disk_stop_the_node() {
         let leader = c.wait_for_leader();
         let follower = c.follower();
         let disk = &c.places[&follower].disk;
-        if full {
-            disk.set_room(Some(10))
-        } else {
-            disk.fail_next_sync()
-        }
+        if full { disk.set_room(Some(10)) } else { disk.fail_next_sync() }
         let ticket = c.propose(leader, leader);
         assert!(c.outcome(leader, ticket).is_ok(), "two disks are enough");
         c.run_until("a failure", |c| c.said(follower, |s| s.failed.is_some()));
-        assert!(matches!(
-            c.said(follower, |s| s.failed.clone()),
-            Some(Failure::Disk(_))
-        ));
+        assert!(matches!(c.said(follower, |s| s.failed.clone()), Some(Failure::Disk(_))));
     }
 }
 
 #[test]
 fn a_node_far_behind_gets_a_snapshot() {
-    let timing = Timing {
-        snapshot_every: 50,
-        keep_entries: 10,
-        ..Timing::of(Profile::Fabric)
-    };
+    let timing = Timing { snapshot_every: 50, keep_entries: 10, ..Timing::of(Profile::Fabric) };
     let mut c = Cluster::settle(Cluster::with_timing(11, 3, timing));
     c.wait_for_leader();
     let away = c.follower();
@@ -264,14 +200,9 @@ fn a_node_far_behind_gets_a_snapshot() {
     assert!(c.log(leader).handle().metrics().snapshot > LogIndex(50));
     c.start(away).expect("its own disk");
     let index = c.commit(leader, away);
-    c.run_until("it has caught up", |c| {
-        c.said(away, |s| s.domain.applied >= index)
-    });
+    c.run_until("it has caught up", |c| c.said(away, |s| s.domain.applied >= index));
     c.assert_same_domain();
-    assert!(
-        c.said(away, |s| s.applied.len()) < 100,
-        "not entry by entry"
-    );
+    assert!(c.said(away, |s| s.applied.len()) < 100, "not entry by entry");
 
     // And from its own snapshot.
     for id in [1, 2, 3] {
@@ -290,10 +221,7 @@ fn leadership_moves_where_it_is_wanted() {
     let wanted = c.follower();
     c.log(old).handle().transfer_leader(wanted);
     let took = c.run_until("the wanted leader", |c| c.leader() == Some(wanted));
-    assert!(
-        took < Duration::from_millis(45),
-        "by request, not by silence: {took:?}"
-    );
+    assert!(took < Duration::from_millis(45), "by request, not by silence: {took:?}");
 }
 
 #[test]
@@ -305,10 +233,7 @@ fn a_campaign_against_a_dead_leader_does_not_wait_for_its_lease() {
     c.log(first).handle().campaign(second);
     c.log(first).handle().campaign(dead);
     let took = c.run_until("the campaigner leads", |c| c.leader() == Some(first));
-    assert!(
-        took < Duration::from_millis(20),
-        "by the campaign, not by the silence: {took:?}"
-    );
+    assert!(took < Duration::from_millis(20), "by the campaign, not by the silence: {took:?}");
     c.commit(first, second);
 }
 

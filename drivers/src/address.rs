@@ -26,12 +26,8 @@ use crate::netlink::{Netlink, NetlinkError, Protocol};
 use packet::PacketSocket;
 
 /// When to announce again after the first time: a frame may get lost, a switch may have been busy.
-pub const ANNOUNCE_AGAIN_AFTER: [Duration; 4] = [
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-];
+pub const ANNOUNCE_AGAIN_AFTER: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// One address on one device of this node, ready to be taken.
 #[derive(Debug)]
@@ -107,18 +103,12 @@ impl Address {
         let mut route = Route::open()?;
         let link = route.link(device)?;
         let Some(mac) = link.mac.filter(|_| link.is_ethernet) else {
-            return Err(AddressError::NotEthernet {
-                cidr,
-                device: device.to_owned(),
-            });
+            return Err(AddressError::NotEthernet { cidr, device: device.to_owned() });
         };
         if cidr.address.is_ipv4() {
             route.keep_secondaries(device)?;
         }
-        let packet = PacketSocket::open(link.index).map_err(|source| AddressError::RawSocket {
-            device: device.to_owned(),
-            source,
-        })?;
+        let packet = PacketSocket::open(link.index).map_err(|source| AddressError::RawSocket { device: device.to_owned(), source })?;
         Ok(Self {
             device: device.to_owned(),
             cidr,
@@ -136,9 +126,7 @@ impl Address {
     pub fn take(&mut self) -> Result<(), AddressError> {
         self.ledger.note_taken(&self.device, self.cidr)?;
         match self.netlink.request_prepared(&mut self.add) {
-            Err(refusal) if !refusal.is(libc::EEXIST) => Err(refusal
-                .named(format!("add {} to {}", self.cidr, self.device))
-                .into()),
+            Err(refusal) if !refusal.is(libc::EEXIST) => Err(refusal.named(format!("add {} to {}", self.cidr, self.device)).into()),
             _ => {
                 self.is_taken = true;
                 Ok(())
@@ -148,30 +136,21 @@ impl Address {
 
     /// Tells all neighbours where the address is now. To be repeated after [`ANNOUNCE_AGAIN_AFTER`].
     pub fn announce(&self) -> Result<(), AnnounceError> {
-        self.announcements
-            .iter()
-            .try_for_each(|frame| self.packet.send(frame))
-            .map_err(|source| {
-                let (cidr, device) = (self.cidr, self.device.clone());
-                if source.raw_os_error() == Some(libc::ENOBUFS) {
-                    AnnounceError::Silenced { cidr, device }
-                } else {
-                    AnnounceError::Send {
-                        cidr,
-                        device,
-                        source,
-                    }
-                }
-            })
+        self.announcements.iter().try_for_each(|frame| self.packet.send(frame)).map_err(|source| {
+            let (cidr, device) = (self.cidr, self.device.clone());
+            if source.raw_os_error() == Some(libc::ENOBUFS) {
+                AnnounceError::Silenced { cidr, device }
+            } else {
+                AnnounceError::Send { cidr, device, source }
+            }
+        })
     }
 
     /// Removes the address from the device. Giving it up twice is as once.
     pub fn give_up(&mut self) -> Result<(), AddressError> {
         match self.netlink.request_prepared(&mut self.delete) {
             Err(refusal) if !refusal.is(libc::EADDRNOTAVAIL) && !refusal.is(libc::ENODEV) => {
-                return Err(refusal
-                    .named(format!("remove {} from {}", self.cidr, self.device))
-                    .into());
+                return Err(refusal.named(format!("remove {} from {}", self.cidr, self.device)).into());
             }
             _ => self.is_taken = false,
         }

@@ -1,8 +1,5 @@
 //! The node's clocks: the only place that reads them for the machines.
-#![expect(
-    unsafe_code,
-    reason = "CLOCK_BOOTTIME has no interface in the standard library"
-)]
+#![expect(unsafe_code, reason = "CLOCK_BOOTTIME has no interface in the standard library")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,10 +7,7 @@ use sixnines_core::time::{Duration, Instant, WallTime, nanos};
 
 /// Now, on the clock that leases are counted by: it does not jump, and runs on while the machine sleeps.
 pub fn boot_now() -> Instant {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: one live timespec to fill.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     assert_eq!(result, 0, "every Linux since 2.6.39 has CLOCK_BOOTTIME");
@@ -24,30 +18,17 @@ pub fn boot_now() -> Instant {
 
 /// Now, for people and event stamps. It may jump.
 pub fn wall_now() -> WallTime {
-    WallTime(nanos(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO),
-    ))
+    WallTime(nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)))
 }
 
 /// Sleeps on the boot clock. Returns at once if `until` has passed. For real-time threads; a signal may wake it early.
 pub fn sleep_until(until: Instant) {
     let time = libc::timespec {
-        tv_sec: libc::time_t::try_from(until.as_nanos() / NANOS_PER_SECOND)
-            .unwrap_or(libc::time_t::MAX),
-        tv_nsec: i64::try_from(until.as_nanos() % NANOS_PER_SECOND)
-            .expect("below a thousand million"),
+        tv_sec: libc::time_t::try_from(until.as_nanos() / NANOS_PER_SECOND).unwrap_or(libc::time_t::MAX),
+        tv_nsec: i64::try_from(until.as_nanos() % NANOS_PER_SECOND).expect("below a thousand million"),
     };
     // SAFETY: one live timespec to read. Being woken early is documented, so the result does not matter.
-    unsafe {
-        libc::clock_nanosleep(
-            libc::CLOCK_BOOTTIME,
-            libc::TIMER_ABSTIME,
-            &raw const time,
-            std::ptr::null_mut(),
-        )
-    };
+    unsafe { libc::clock_nanosleep(libc::CLOCK_BOOTTIME, libc::TIMER_ABSTIME, &raw const time, std::ptr::null_mut()) };
 }
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

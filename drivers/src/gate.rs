@@ -58,24 +58,14 @@ impl GateForm {
     pub const fn means(self) -> &'static str {
         match self {
             Self::Bpf => "the kernel drops the service's frames from the lease's end on",
-            Self::Nft => {
-                "the kernel drops the service's frames at most one lease after the lease's end: promises are twice as long"
-            }
-            Self::None => {
-                "nothing keeps a stopped node silent: two nodes may answer for one address"
-            }
+            Self::Nft => "the kernel drops the service's frames at most one lease after the lease's end: promises are twice as long",
+            Self::None => "nothing keeps a stopped node silent: two nodes may answer for one address",
         }
     }
 
     /// The row in `status`: the best form is what was asked for.
     pub fn right(self) -> Right {
-        Right {
-            name: "gate",
-            asked: Self::Bpf.to_string(),
-            got: self == Self::Bpf,
-            means: self.means(),
-            reason: None,
-        }
+        Right { name: "gate", asked: Self::Bpf.to_string(), got: self == Self::Bpf, means: self.means(), reason: None }
     }
 
     /// How much later than the deadline the gate may close: part of G in protocol 3.2.
@@ -223,19 +213,8 @@ pub fn probe(device: &str) -> GateForm {
 /// frames pass the bridge or bond first, and what a bridge's port forwards is somebody else's.
 pub fn ethernet_devices() -> Result<Vec<String>, NetlinkError> {
     let links = Route::open()?.links()?;
-    let takes_over = |index: i32| {
-        links.iter().any(|l| {
-            l.index == index
-                && l.kind
-                    .as_deref()
-                    .is_some_and(|k| ["bridge", "bond", "team"].contains(&k))
-        })
-    };
-    Ok(links
-        .iter()
-        .filter(|l| l.is_ethernet && !l.master.is_some_and(takes_over))
-        .map(|l| l.name.clone())
-        .collect())
+    let takes_over = |index: i32| links.iter().any(|l| l.index == index && l.kind.as_deref().is_some_and(|k| ["bridge", "bond", "team"].contains(&k)));
+    Ok(links.iter().filter(|l| l.is_ethernet && !l.master.is_some_and(takes_over)).map(|l| l.name.clone()).collect())
 }
 
 /// Loopback mode: the words are there, nobody heeds them.
@@ -247,9 +226,7 @@ pub struct NoGate {
 impl NoGate {
     /// One that guards nothing.
     pub fn new(plan: &Plan) -> Self {
-        Self {
-            words: plan.guards.iter().map(|_| DeadlineWord::alone()).collect(),
-        }
+        Self { words: plan.guards.iter().map(|_| DeadlineWord::alone()).collect() }
     }
 }
 
@@ -282,11 +259,5 @@ impl Gate for NoGate {
 /// The number of a device that can be guarded.
 fn device_index(route: &mut Route, device: &str) -> Result<i32, GateError> {
     let link = route.link(device)?;
-    if link.is_ethernet {
-        Ok(link.index)
-    } else {
-        Err(GateError::NotEthernet {
-            device: device.to_owned(),
-        })
-    }
+    if link.is_ethernet { Ok(link.index) } else { Err(GateError::NotEthernet { device: device.to_owned() }) }
 }

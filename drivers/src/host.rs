@@ -36,11 +36,7 @@ pub struct HostDriver {
 impl HostDriver {
     /// Reads on behalf of `node`: what changes quickly each second, file systems every ten.
     pub fn new(node: NodeId) -> Self {
-        Self {
-            node,
-            period: PERIOD,
-            disk_period: DISK_PERIOD,
-        }
+        Self { node, period: PERIOD, disk_period: DISK_PERIOD }
     }
 
     fn start_reader(
@@ -55,11 +51,7 @@ impl HostDriver {
             .name(name.into())
             .spawn(move || read_until(period, &ended, &readings, read))
             .map(|_| Reader { _alive: alive })
-            .map_err(|e| DriverError {
-                driver: "host".into(),
-                what: format!("start the thread {name}"),
-                source: Some(e),
-            })
+            .map_err(|e| DriverError { driver: "host".into(), what: format!("start the thread {name}"), source: Some(e) })
     }
 }
 
@@ -78,12 +70,8 @@ impl Driver for HostDriver {
         let (mut host, mut disks) = (Sampler::new(self.node), DiskSampler::new(self.node));
         // Held until the end of this function: with them the threads end.
         let _readers = [
-            self.start_reader("host-reader", self.period, readings.clone(), move || {
-                host.sample()
-            })?,
-            self.start_reader("disk-reader", self.disk_period, readings, move || {
-                disks.sample()
-            })?,
+            self.start_reader("host-reader", self.period, readings.clone(), move || host.sample())?,
+            self.start_reader("disk-reader", self.disk_period, readings, move || disks.sample())?,
         ];
         loop {
             let updates = tokio::select! {
@@ -97,11 +85,7 @@ impl Driver for HostDriver {
                 updates = samples.recv() => updates,
             };
             let Some(updates) = updates else {
-                return Err(DriverError {
-                    driver: "host".into(),
-                    what: "read: both threads are gone".into(),
-                    source: None,
-                });
+                return Err(DriverError { driver: "host".into(), what: "read: both threads are gone".into(), source: None });
             };
             for update in updates {
                 tokio::select! {
@@ -114,12 +98,7 @@ impl Driver for HostDriver {
     }
 }
 
-fn read_until(
-    period: Duration,
-    ended: &sync::Receiver<()>,
-    readings: &mpsc::Sender<Vec<Update>>,
-    mut read: impl FnMut() -> Vec<Update>,
-) {
+fn read_until(period: Duration, ended: &sync::Receiver<()>, readings: &mpsc::Sender<Vec<Update>>, mut read: impl FnMut() -> Vec<Update>) {
     loop {
         if readings.blocking_send(read()).is_err() {
             return;
@@ -138,28 +117,20 @@ struct Readings {
 
 impl Readings {
     fn of(node: NodeId) -> Self {
-        Self {
-            node,
-            updates: Vec::with_capacity(64),
-        }
+        Self { node, updates: Vec::with_capacity(64) }
     }
 
     /// Readings of `/nodes/nX/PLACE`; `None` is missing.
     fn put<const N: usize>(&mut self, place: &str, attributes: [(&str, Option<Value>); N]) {
         let object = ObjectName::new(format!("/nodes/{}/{place}", self.node));
-        self.updates
-            .extend(attributes.into_iter().map(|(attribute, value)| Update {
-                object: object.clone(),
-                attribute: attribute.into(),
-                quality: if value.is_some() {
-                    Quality::Good
-                } else {
-                    Quality::Missing
-                },
-                value,
-                identity: None,
-                cause: None,
-            }));
+        self.updates.extend(attributes.into_iter().map(|(attribute, value)| Update {
+            object: object.clone(),
+            attribute: attribute.into(),
+            quality: if value.is_some() { Quality::Good } else { Quality::Missing },
+            value,
+            identity: None,
+            cause: None,
+        }));
     }
 }
 
@@ -195,38 +166,15 @@ mod tests {
         let (updates, mut readings) = mpsc::channel(4);
         let (ask, jobs) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
-        let driver = HostDriver {
-            node: NodeId(3),
-            period: Duration::from_millis(5),
-            disk_period: Duration::from_millis(5),
-        };
-        let running = tokio::spawn(driver.run(Port {
-            updates,
-            jobs,
-            stop: stopped,
-        }));
+        let driver = HostDriver { node: NodeId(3), period: Duration::from_millis(5), disk_period: Duration::from_millis(5) };
+        let running = tokio::spawn(driver.run(Port { updates, jobs, stop: stopped }));
 
-        let wanted = [
-            "os load",
-            "os uptime",
-            "os kernel",
-            "memory usage",
-            "memory total",
-            "cpu0 usage",
-            "net/lo received",
-            "net/lo state",
-        ];
+        let wanted = ["os load", "os uptime", "os kernel", "memory usage", "memory total", "cpu0 usage", "net/lo received", "net/lo state"];
         let mut seen = BTreeMap::new();
-        while !wanted.iter().all(|w| seen.contains_key(*w))
-            || !seen.keys().any(|k: &String| k.starts_with("disk/"))
-        {
+        while !wanted.iter().all(|w| seen.contains_key(*w)) || !seen.keys().any(|k: &String| k.starts_with("disk/")) {
             let update = readings.recv().await.unwrap();
             let place = update.object.as_str().strip_prefix("/nodes/n3/").unwrap();
-            assert_eq!(
-                update.value.is_some(),
-                update.quality == Quality::Good,
-                "{update:?}"
-            );
+            assert_eq!(update.value.is_some(), update.quality == Quality::Good, "{update:?}");
             seen.insert(format!("{place} {}", update.attribute), update.value);
         }
         for (name, value) in &seen {
@@ -237,13 +185,8 @@ mod tests {
         assert!(matches!(seen["memory total"], Some(Value::Int(n)) if n > 1 << 20));
 
         let (answer, answered) = oneshot::channel();
-        let request = Request {
-            id: EventId::default(),
-            object: "/nodes/n3/os".into(),
-            control: "reset".into(),
-            value: None,
-            epoch: Epoch(1),
-        };
+        let request =
+            Request { id: EventId::default(), object: "/nodes/n3/os".into(), control: "reset".into(), value: None, epoch: Epoch(1) };
         ask.send(Job { request, answer }).await.unwrap();
         let asked = async {
             while readings.recv().await.is_some() {} // Keeps the driver from waiting for us.

@@ -28,11 +28,7 @@ pub struct NetlinkError {
 
 impl NetlinkError {
     pub(crate) fn new(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self {
-            what: what.into(),
-            hint: None,
-            source,
-        }
+        Self { what: what.into(), hint: None, source }
     }
 
     /// Whether the kernel answered with this errno.
@@ -42,10 +38,7 @@ impl NetlinkError {
 }
 
 /// Turns an answer that means "it is so already" into success.
-pub(crate) fn tolerate(
-    result: Result<(), NetlinkError>,
-    errnos: &[i32],
-) -> Result<(), NetlinkError> {
+pub(crate) fn tolerate(result: Result<(), NetlinkError>, errnos: &[i32]) -> Result<(), NetlinkError> {
     match result {
         Err(e) if errnos.iter().any(|n| e.is(*n)) => Ok(()),
         other => other,

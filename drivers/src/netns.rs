@@ -3,10 +3,7 @@
 //! Nothing here has a name in `/run/netns`, so nothing is left behind. It works as root and inside a user namespace whose
 //! root we are ([`become_root_of_a_user_namespace`] for a child process). A namespace belongs to a *thread*: never change it on a
 //! thread that others use, such as a runtime's worker; [`Netns::run`] takes a fresh one each time.
-#![expect(
-    unsafe_code,
-    reason = "unshare and setns have no interface in the standard library"
-)]
+#![expect(unsafe_code, reason = "unshare and setns have no interface in the standard library")]
 
 #[cfg(test)]
 mod tests;
@@ -38,9 +35,7 @@ impl Netns {
             // SAFETY: changes this thread alone, which ends with this closure.
             check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
             let fd = File::open("/proc/thread-self/ns/net")?;
-            Route::open()
-                .and_then(|mut r| r.set_up("lo", true))
-                .map_err(|e| io::Error::other(e.to_string()))?;
+            Route::open().and_then(|mut r| r.set_up("lo", true)).map_err(|e| io::Error::other(e.to_string()))?;
             Ok::<_, io::Error>(OwnedFd::from(fd))
         })?;
         Ok(Self { fd: Arc::new(fd) })
@@ -48,16 +43,12 @@ impl Netns {
 
     /// The namespace that the calling thread is in.
     pub fn current() -> io::Result<Self> {
-        Ok(Self {
-            fd: Arc::new(File::open("/proc/thread-self/ns/net")?.into()),
-        })
+        Ok(Self { fd: Arc::new(File::open("/proc/thread-self/ns/net")?.into()) })
     }
 
     /// The namespace that a process is in.
     pub fn of_process(pid: u32) -> io::Result<Self> {
-        Ok(Self {
-            fd: Arc::new(File::open(format!("/proc/{pid}/ns/net"))?.into()),
-        })
+        Ok(Self { fd: Arc::new(File::open(format!("/proc/{pid}/ns/net"))?.into()) })
     }
 
     /// Runs `work` on a fresh thread inside the namespace and waits for it. Sockets opened there stay there.
@@ -66,17 +57,13 @@ impl Netns {
     /// If `work` panics, or the namespace cannot be entered although it could be opened.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on_fresh_thread(|| {
-            self.enter()
-                .expect("who holds a namespace's descriptor may enter it");
+            self.enter().expect("who holds a namespace's descriptor may enter it");
             work()
         })
     }
 
     /// As [`Self::run`] with a ready [`Route`].
-    pub fn configure<T: Send>(
-        &self,
-        work: impl FnOnce(&mut Route) -> Result<T, NetlinkError> + Send,
-    ) -> Result<T, NetlinkError> {
+    pub fn configure<T: Send>(&self, work: impl FnOnce(&mut Route) -> Result<T, NetlinkError> + Send) -> Result<T, NetlinkError> {
         self.run(|| work(&mut Route::open()?))
     }
 
@@ -95,14 +82,7 @@ impl Netns {
     /// Joins this namespace's new device `name` with `bridge` (a device in `bridge_in`), gives it `addresses`, switches it on.
     ///
     /// The other end of the cable is called `port` in `bridge_in`: switching it off there cuts the link.
-    pub fn plug_into(
-        &self,
-        bridge_in: &Self,
-        bridge: &str,
-        port: &str,
-        name: &str,
-        addresses: &[Cidr],
-    ) -> Result<(), NetlinkError> {
+    pub fn plug_into(&self, bridge_in: &Self, bridge: &str, port: &str, name: &str, addresses: &[Cidr]) -> Result<(), NetlinkError> {
         bridge_in.configure(|r| {
             r.add_veth(port, name, Some(self.as_fd()))?;
             r.set_master(port, Some(bridge))?;
@@ -172,9 +152,5 @@ fn setns(fd: i32) -> io::Result<()> {
 }
 
 fn check(result: i32) -> io::Result<i32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -29,8 +29,8 @@ pub use backoff::Backoff;
 pub use exit::{ExitHow, ExitInfo};
 pub use output::OutputTail;
 
-use self::starter::Group;
 use crate::clock::boot_now;
+use self::starter::Group;
 use crate::readiness::watched;
 
 /// What to start.
@@ -115,12 +115,7 @@ impl Unit {
         let output = OutputTail::default();
         let mut readers = JoinSet::new();
         for (stream, pipe) in [("stdout", child.stdout), ("stderr", child.stderr)] {
-            readers.spawn(output::read(
-                Arc::clone(&name),
-                stream,
-                pipe,
-                output.clone(),
-            ));
+            readers.spawn(output::read(Arc::clone(&name), stream, pipe, output.clone()));
         }
         let (tell, exit) = watch::channel(None);
         let pid = child.pid;
@@ -128,31 +123,16 @@ impl Unit {
         let reaped = Arc::clone(&group);
         tokio::spawn(async move {
             let how = reap(child.pidfd, &reaped).await;
-            tell.send_replace(Some(ExitInfo {
-                pid,
-                how,
-                ran_for: boot_now().since(started),
-            }));
+            tell.send_replace(Some(ExitInfo { pid, how, ran_for: boot_now().since(started) }));
         });
         tracing::info!(unit = %name, pid, "unit started");
-        Ok(Self {
-            name,
-            pid,
-            group,
-            exit,
-            output,
-            _readers: readers,
-        })
+        Ok(Self { name, pid, group, exit, output, _readers: readers })
     }
 
     /// Waits for the unit's end; returns at once, the same, if it has ended. Cancel safe.
     pub async fn exited(&self) -> ExitInfo {
         let mut exit = self.exit.clone();
-        let ended = exit
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|info| info.clone());
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|info| info.clone());
         match ended {
             Some(info) => info,
             // The runtime is shutting down and took the watching task first.

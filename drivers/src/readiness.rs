@@ -1,8 +1,5 @@
 //! Descriptors of ours that a tokio task waits on.
-#![expect(
-    unsafe_code,
-    reason = "tokio cannot see that a type keeps its descriptor open"
-)]
+#![expect(unsafe_code, reason = "tokio cannot see that a type keeps its descriptor open")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

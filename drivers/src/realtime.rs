@@ -2,10 +2,7 @@
 //!
 //! A thread that must be on time asks for a fixed priority, and sees to it that its stack and data are in memory. The process as a whole is
 //! never locked: applications and caches may be paged as the kernel likes.
-#![expect(
-    unsafe_code,
-    reason = "scheduling and locked memory have no interface in the standard library"
-)]
+#![expect(unsafe_code, reason = "scheduling and locked memory have no interface in the standard library")]
 
 use std::fmt;
 use std::io;
@@ -32,21 +29,9 @@ pub struct Right {
 }
 
 impl Right {
-    fn new(
-        name: &'static str,
-        asked: String,
-        result: io::Result<()>,
-        with: &'static str,
-        without: &'static str,
-    ) -> Self {
+    fn new(name: &'static str, asked: String, result: io::Result<()>, with: &'static str, without: &'static str) -> Self {
         let reason = result.err().map(|e| e.to_string());
-        Self {
-            name,
-            asked,
-            got: reason.is_none(),
-            means: if reason.is_none() { with } else { without },
-            reason,
-        }
+        Self { name, asked, got: reason.is_none(), means: if reason.is_none() { with } else { without }, reason }
     }
 }
 
@@ -58,17 +43,9 @@ impl fmt::Display for Right {
 
 /// Asks for `SCHED_FIFO` at `priority` (1 to 99) for the calling thread. Threads and processes that it starts do not inherit it.
 pub fn schedule_fifo(priority: i32) -> Right {
-    let parameter = libc::sched_param {
-        sched_priority: priority,
-    };
+    let parameter = libc::sched_param { sched_priority: priority };
     // SAFETY: one live parameter to read; thread 0 is the caller.
-    let result = unsafe {
-        libc::sched_setscheduler(
-            0,
-            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
-            &raw const parameter,
-        )
-    };
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameter) };
     Right::new(
         "real-time",
         format!("SCHED_FIFO {priority}"),
@@ -81,29 +58,18 @@ pub fn schedule_fifo(priority: i32) -> Right {
 /// Touches and locks the next `bytes` (at most 256 KiB) of the calling thread's stack.
 pub fn lock_stack(bytes: usize) -> Right {
     let bytes = bytes.min(STACK_MAX);
-    let result = if bytes <= STACK_MAX / 4 {
-        touch_and_lock::<{ STACK_MAX / 4 }>(bytes)
-    } else {
-        touch_and_lock::<STACK_MAX>(bytes)
-    };
+    let result = if bytes <= STACK_MAX / 4 { touch_and_lock::<{ STACK_MAX / 4 }>(bytes) } else { touch_and_lock::<STACK_MAX>(bytes) };
     locked("locked stack", bytes, result)
 }
 
 /// Locks memory that the caller keeps for good. Nothing has to be undone: an unmapped page is unlocked.
 pub fn lock_memory(memory: &[u8]) -> Right {
-    locked(
-        "locked memory",
-        memory.len(),
-        lock(memory.as_ptr(), memory.len()),
-    )
+    locked("locked memory", memory.len(), lock(memory.as_ptr(), memory.len()))
 }
 
 /// The kernel's tick: timeouts that it counts in ticks are this coarse.
 pub fn tick() -> Duration {
-    let mut resolution = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: one live timespec to fill.
     let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
     match u64::try_from(resolution.tv_nsec) {
@@ -138,11 +104,7 @@ fn locked(name: &'static str, bytes: usize, result: io::Result<()>) -> Right {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -181,10 +143,6 @@ mod tests {
 
     #[test]
     fn the_tick_is_one_that_linux_knows() {
-        assert!(
-            (Duration::from_millis(1)..=Duration::from_millis(10)).contains(&tick()),
-            "{:?}",
-            tick()
-        );
+        assert!((Duration::from_millis(1)..=Duration::from_millis(10)).contains(&tick()), "{:?}", tick());
     }
 }

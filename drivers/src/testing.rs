@@ -25,18 +25,12 @@ pub fn wait_for_cable(a: &Netns, b: &Netns, device: &str) {
     for (from, to) in [(a, b), (b, a)] {
         let sniffer = to.run(|| Sniffer::open(device));
         from.run(|| {
-            let index = Route::open()
-                .and_then(|mut r| r.link(device))
-                .expect("the test made the device")
-                .index;
-            let socket =
-                PacketSocket::open(index).expect("a test that makes networks may open raw sockets");
+            let index = Route::open().and_then(|mut r| r.link(device)).expect("the test made the device").index;
+            let socket = PacketSocket::open(index).expect("a test that makes networks may open raw sockets");
             // An EtherType that IEEE 802 leaves to experiments.
             let frame = ethernet([0xff; 6], Mac([2, 0, 0, 0, 0, 1]), 0x88b5);
             while !sniffer.drain().contains(&frame) {
-                socket
-                    .send(&frame)
-                    .expect("the test switched the device on");
+                socket.send(&frame).expect("the test switched the device on");
             }
         });
     }
@@ -63,14 +57,10 @@ pub fn in_user_namespace(name: &str, test: impl FnOnce()) {
         return test();
     }
     let mut command = Command::new(env::current_exe().expect("a test binary knows its path"));
-    command
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1");
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
     become_root_of_a_user_namespace(&mut command);
     match command.output() {
-        Err(e) => eprintln!(
-            "SKIPPED {name}: no rights to make network namespaces, nor a user namespace: {e}"
-        ),
+        Err(e) => eprintln!("SKIPPED {name}: no rights to make network namespaces, nor a user namespace: {e}"),
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(

@@ -33,26 +33,18 @@ mod words;
 
 use std::collections::VecDeque;
 
-use sixnines_core::ids::{
-    AttributeName, ChassisName, ClassName, EventId, GroupName, Identity, ObjectName,
-};
+use sixnines_core::ids::{AttributeName, ChassisName, ClassName, EventId, GroupName, Identity, ObjectName};
 use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Outcome, Request, Update};
 
 pub use ageing::Ageing;
 pub use board::MState;
 pub use curve::{curve, curve_within};
-pub use fault::{
-    ActiveFault, BoardFault, CATALOGUE, Entry, Fault, FaultError, FaultId, Injection, Parameter,
-    SensorFault,
-};
+pub use fault::{ActiveFault, BoardFault, CATALOGUE, Entry, Fault, FaultError, FaultId, Injection, Parameter, SensorFault};
 pub use fence::{Action, EpochReport, GroupReport};
 pub use log::LogEntry;
 pub use physics::Energy;
-pub use plan::{
-    AirPlan, BoardPlan, BranchPlan, FanPlan, Plan, PlanError, Rate, ReliabilityPlan,
-    ShelfManagerPlan, SupplyPlan,
-};
+pub use plan::{AirPlan, BoardPlan, BranchPlan, FanPlan, Plan, PlanError, Rate, ReliabilityPlan, ShelfManagerPlan, SupplyPlan};
 pub use sensor::Reading;
 pub use survey::Survey;
 
@@ -172,20 +164,11 @@ impl Chassis {
     /// Carries out an order of the owner, if its epoch is not older than the highest seen.
     pub fn request(&mut self, now: Instant, request: &Request) -> Outcome {
         if self.silent() {
-            return Outcome::Refused(format!(
-                "the shelf manager of {} does not answer",
-                self.plan.chassis
-            ));
+            return Outcome::Refused(format!("the shelf manager of {} does not answer", self.plan.chassis));
         }
         let Some(object) = self.points.object(&request.object).cloned() else {
-            let known = words::nearest(
-                request.object.as_str(),
-                self.points.objects.iter().map(|o| o.name.as_str()),
-            );
-            return Outcome::Refused(format!(
-                "{} is no object of this chassis; {known}",
-                request.object
-            ));
+            let known = words::nearest(request.object.as_str(), self.points.objects.iter().map(|o| o.name.as_str()));
+            return Outcome::Refused(format!("{} is no object of this chassis; {known}", request.object));
         };
         if let Err(by) = self.fences.pass(now, &self.group, request) {
             return Outcome::Fenced { by };
@@ -193,11 +176,7 @@ impl Chassis {
         match self.carry_out(&object, request) {
             Ok(()) => {
                 self.fences.accepted(now, &self.group, request);
-                let index = self
-                    .points
-                    .objects
-                    .iter()
-                    .position(|o| o.name == object.name);
+                let index = self.points.objects.iter().position(|o| o.name == object.name);
                 if let Some(slot) = index.and_then(|i| self.last_requests.get_mut(i)) {
                     *slot = Some((request.id, now));
                 }
@@ -244,27 +223,21 @@ impl Chassis {
 
     /// All readings.
     pub fn readings(&self) -> impl Iterator<Item = Named<'_>> {
-        self.points
-            .list
-            .iter()
-            .zip(&self.sensors)
-            .map(|(point, sensor)| {
-                let object = &self.points.objects[point.object];
-                Named {
-                    object: &object.name,
-                    attribute: &point.attribute,
-                    identity: object.identity.as_ref(),
-                    reading: &sensor.reading,
-                    revision: sensor.revision,
-                }
-            })
+        self.points.list.iter().zip(&self.sensors).map(|(point, sensor)| {
+            let object = &self.points.objects[point.object];
+            Named {
+                object: &object.name,
+                attribute: &point.attribute,
+                identity: object.identity.as_ref(),
+                reading: &sensor.reading,
+                revision: sensor.revision,
+            }
+        })
     }
 
     /// One reading.
     pub fn reading(&self, object: &str, attribute: &str) -> Option<&Reading> {
-        let point = self
-            .points
-            .find(&ObjectName::new(object), &AttributeName::new(attribute))?;
+        let point = self.points.find(&ObjectName::new(object), &AttributeName::new(attribute))?;
         Some(&self.sensors[point].reading)
     }
 
@@ -275,11 +248,7 @@ impl Chassis {
 
     /// Every managed object of the chassis with its class, for an objects file to be made from or compared with.
     pub fn objects(&self) -> Vec<(ObjectName, ClassName)> {
-        self.points
-            .objects
-            .iter()
-            .map(|o| (o.name.clone(), o.class.clone()))
-            .collect()
+        self.points.objects.iter().map(|o| (o.name.clone(), o.class.clone())).collect()
     }
 
     /// Its name.
@@ -309,13 +278,7 @@ impl Chassis {
 
     /// The true temperature of a board; `None` for an empty slot.
     pub fn board_celsius(&self, slot: usize) -> Option<f64> {
-        Some(
-            self.physics
-                .boards
-                .get(slot.checked_sub(1)?)?
-                .as_ref()?
-                .celsius,
-        )
+        Some(self.physics.boards.get(slot.checked_sub(1)?)?.as_ref()?.celsius)
     }
 
     /// The flow of air through the shelf.
@@ -355,22 +318,11 @@ impl Chassis {
             let part = match fault {
                 Fault::FanPulled { fan } => Part::Fan(fan - 1),
                 Fault::SupplyPulled { supply } => Part::Supply(supply - 1),
-                Fault::Board {
-                    slot,
-                    what: BoardFault::Pulled,
-                } => Part::Slot(slot - 1),
+                Fault::Board { slot, what: BoardFault::Pulled } => Part::Slot(slot - 1),
                 _ => continue,
             };
-            let serial = active
-                .injection
-                .parameters
-                .get("serial")
-                .filter(|serial| !serial.is_empty());
-            let object = self
-                .points
-                .objects
-                .iter_mut()
-                .find(|object| object.part == part);
+            let serial = active.injection.parameters.get("serial").filter(|serial| !serial.is_empty());
+            let object = self.points.objects.iter_mut().find(|object| object.part == part);
             if let (Some(serial), Some(object)) = (serial, object) {
                 object.identity = Some(Identity::new(serial));
             }
@@ -386,10 +338,9 @@ impl Chassis {
         let resets: Vec<Option<u64>> = self.physics.boards.iter().map(powered_resets).collect();
         let before = std::mem::replace(&mut self.resets, resets.clone());
         self.end_faults(|fault, _| match fault {
-            Fault::Board {
-                slot,
-                what: BoardFault::Hang | BoardFault::Panic,
-            } => resets[slot - 1].is_none() || resets[slot - 1] != before[slot - 1],
+            Fault::Board { slot, what: BoardFault::Hang | BoardFault::Panic } => {
+                resets[slot - 1].is_none() || resets[slot - 1] != before[slot - 1]
+            }
             _ => false,
         });
     }
@@ -402,10 +353,7 @@ impl Chassis {
 
 /// How often a board was reset; `None` if it has no power, or is not there.
 fn powered_resets(board: &Option<Board>) -> Option<u64> {
-    board
-        .as_ref()
-        .filter(|board| board.payload != Payload::Off)
-        .map(|board| board.resets)
+    board.as_ref().filter(|board| board.payload != Payload::Off).map(|board| board.resets)
 }
 
 /// How often the chassis looks at itself, in time of the clock.

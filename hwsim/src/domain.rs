@@ -263,22 +263,10 @@ enum Happening {
     Deliver(Parcel),
     Wake(NodeId),
     Restart(NodeId),
-    CallAgain {
-        client: usize,
-        turn: u64,
-    },
+    CallAgain { client: usize, turn: u64 },
     Shelves,
-    Order {
-        node: NodeId,
-        start: u32,
-        request: Request,
-    },
-    Outcome {
-        node: NodeId,
-        start: u32,
-        request: EventId,
-        outcome: Outcome,
-    },
+    Order { node: NodeId, start: u32, request: Request },
+    Outcome { node: NodeId, start: u32, request: EventId, outcome: Outcome },
 }
 
 struct Entry {
@@ -327,11 +315,7 @@ pub struct Manners {
 
 impl Default for Manners {
     fn default() -> Self {
-        Self {
-            loss: 0,
-            doubled: 0,
-            delay_max: MS / 10,
-        }
+        Self { loss: 0, doubled: 0, delay_max: MS / 10 }
     }
 }
 
@@ -416,13 +400,7 @@ impl World {
         for group in &setup.services {
             for number in 1..=CLIENTS {
                 let random = Stream::new(setup.seed, &format!("client {group} {number}"));
-                clients.push(Client {
-                    group: group.clone(),
-                    next_request: number << 32,
-                    open: None,
-                    random,
-                    turn: 0,
-                });
+                clients.push(Client { group: group.clone(), next_request: number << 32, open: None, random, turn: 0 });
             }
         }
         let mut world = Self {
@@ -481,19 +459,10 @@ impl World {
         let end = self.now + span;
         let mut crowd = 0;
         while self.queue.peek().is_some_and(|e| e.at <= end) {
-            let Some(Entry { at, what, .. }) = self.queue.pop() else {
-                break;
-            };
-            crowd = if at / MS == self.now / MS {
-                crowd + 1
-            } else {
-                0
-            };
+            let Some(Entry { at, what, .. }) = self.queue.pop() else { break };
+            crowd = if at / MS == self.now / MS { crowd + 1 } else { 0 };
             if crowd > CROWD_MAX {
-                return Err(format!(
-                    "at {} ms more than {CROWD_MAX} things happen within one millisecond: {what:?}",
-                    self.now / MS
-                ));
+                return Err(format!("at {} ms more than {CROWD_MAX} things happen within one millisecond: {what:?}", self.now / MS));
             }
             self.now = self.now.max(at);
             self.happen(what);
@@ -509,12 +478,7 @@ impl World {
     ///
     /// # Errors
     /// A broken invariant, or that it never was so.
-    pub fn run_until(
-        &mut self,
-        span: Truth,
-        what: &str,
-        mut is_so: impl FnMut(&Self) -> bool,
-    ) -> Result<(), String> {
+    pub fn run_until(&mut self, span: Truth, what: &str, mut is_so: impl FnMut(&Self) -> bool) -> Result<(), String> {
         let end = self.now + span;
         while !is_so(self) {
             if self.now >= end {
@@ -543,17 +507,7 @@ impl World {
 
     /// For how long every process has been up; 0 if one is down.
     pub fn whole_for(&self) -> Truth {
-        let newest = self
-            .hosts
-            .values()
-            .map(|h| {
-                if h.node.is_some() {
-                    h.started_at
-                } else {
-                    self.now
-                }
-            })
-            .max();
+        let newest = self.hosts.values().map(|h| if h.node.is_some() { h.started_at } else { self.now }).max();
         self.now - newest.unwrap_or(self.now)
     }
 
@@ -615,10 +569,7 @@ impl World {
     /// # Errors
     /// Whose does not, and where.
     pub fn prove_journals(&self) -> Result<(), String> {
-        self.hosts
-            .values()
-            .filter_map(|h| h.node.as_ref())
-            .try_for_each(|node| node.prove_journal())
+        self.hosts.values().filter_map(|h| h.node.as_ref()).try_for_each(|node| node.prove_journal())
     }
 
     /// Gives an input from outside to a node.
@@ -653,11 +604,7 @@ impl World {
 
     fn schedule(&mut self, at: Truth, what: Happening) {
         self.order += 1;
-        self.queue.push(Entry {
-            at,
-            order: self.order,
-            what,
-        });
+        self.queue.push(Entry { at, order: self.order, what });
     }
 
     fn happen(&mut self, what: Happening) {
@@ -666,22 +613,11 @@ impl World {
             Happening::Wake(node) => self.wake(node),
             Happening::Restart(node) if !self.is_up(node) => self.start(node),
             Happening::Restart(_) => {}
-            Happening::CallAgain { client, turn } if turn == self.clients[client].turn => {
-                self.call(client)
-            }
+            Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
             Happening::CallAgain { .. } => {}
             Happening::Shelves => self.look_at_shelves(),
-            Happening::Order {
-                node,
-                start,
-                request,
-            } => self.obey(node, start, &request),
-            Happening::Outcome {
-                node,
-                start,
-                request,
-                outcome,
-            } => self.hand_back(node, start, request, outcome),
+            Happening::Order { node, start, request } => self.obey(node, start, &request),
+            Happening::Outcome { node, start, request, outcome } => self.hand_back(node, start, request, outcome),
         }
     }
 
@@ -699,46 +635,20 @@ impl World {
 
     /// An order is on its way to a shelf; once in a while it is held up for long, and its sender may be dead by then.
     fn order(&mut self, node: NodeId, request: Request) {
-        let held_up = if self.wire.below(4) == 0 {
-            self.wire.below(ORDER_HELD_UP)
-        } else {
-            0
-        };
+        let held_up = if self.wire.below(4) == 0 { self.wire.below(ORDER_HELD_UP) } else { 0 };
         let at = self.now + DELAY_MIN + self.wire.below(self.manners.delay_max) + held_up;
         let start = self.hosts[&node].starts;
-        self.schedule(
-            at,
-            Happening::Order {
-                node,
-                start,
-                request,
-            },
-        );
+        self.schedule(at, Happening::Order { node, start, request });
     }
 
     fn obey(&mut self, node: NodeId, start: u32, request: &Request) {
         let outcome = self.shelves.request(self.now, request);
-        self.note(format!(
-            "{node} orders {} {} {:?} under {}: {outcome:?}",
-            request.object, request.control, request.value, request.epoch
-        ));
+        self.note(format!("{node} orders {} {} {:?} under {}: {outcome:?}", request.object, request.control, request.value, request.epoch));
         if outcome == Outcome::Done {
-            let acted = Observation::Acted {
-                object: request.object.to_string(),
-                epoch: request.epoch,
-                cause: request.id,
-            };
+            let acted = Observation::Acted { object: request.object.to_string(), epoch: request.epoch, cause: request.id };
             self.judge.observe(self.now, node, &acted);
         }
-        self.schedule(
-            self.now + MS,
-            Happening::Outcome {
-                node,
-                start,
-                request: request.id,
-                outcome,
-            },
-        );
+        self.schedule(self.now + MS, Happening::Outcome { node, start, request: request.id, outcome });
     }
 
     fn hand_back(&mut self, node: NodeId, start: u32, request: EventId, outcome: Outcome) {
@@ -748,15 +658,7 @@ impl World {
         }
         if host.paused_until > self.now {
             let at = host.paused_until + 1;
-            return self.schedule(
-                at,
-                Happening::Outcome {
-                    node,
-                    start,
-                    request,
-                    outcome,
-                },
-            );
+            return self.schedule(at, Happening::Outcome { node, start, request, outcome });
         }
         self.step(node, SimInput::Outcome { request, outcome });
     }
@@ -784,10 +686,7 @@ impl World {
     }
 
     fn deliver(&mut self, parcel: Parcel) {
-        let lives = (
-            self.hosts[&parcel.from].starts,
-            self.hosts[&parcel.to].starts,
-        );
+        let lives = (self.hosts[&parcel.from].starts, self.hosts[&parcel.to].starts);
         let host = self.hosts.get_mut(&parcel.to).expect("it exists");
         if host.node.is_none() || (parcel.door == Door::Mesh && lives != parcel.lives) {
             return;
@@ -795,23 +694,8 @@ impl World {
         if host.paused_until > self.now {
             return host.backlog.push(parcel);
         }
-        let Parcel {
-            from,
-            to,
-            link,
-            door,
-            bytes,
-            ..
-        } = parcel;
-        self.step(
-            to,
-            SimInput::Frame {
-                from,
-                link,
-                door,
-                bytes: &bytes,
-            },
-        );
+        let Parcel { from, to, link, door, bytes, .. } = parcel;
+        self.step(to, SimInput::Frame { from, link, door, bytes: &bytes });
     }
 
     fn wake(&mut self, node: NodeId) {
@@ -824,11 +708,7 @@ impl World {
         }
         let host = &self.hosts[&node];
         let clock = host.clock(self.now);
-        if host
-            .node
-            .as_ref()
-            .is_some_and(|n| n.next_wake(clock) <= clock)
-        {
+        if host.node.as_ref().is_some_and(|n| n.next_wake(clock) <= clock) {
             self.step(node, SimInput::Wake);
         } else {
             self.plan_wake(node);
@@ -838,9 +718,7 @@ impl World {
     fn step(&mut self, node: NodeId, input: SimInput<'_>) {
         let host = self.hosts.get_mut(&node).expect("it exists");
         let clock = host.clock(self.now);
-        let Some(machine) = host.node.as_mut() else {
-            return;
-        };
+        let Some(machine) = host.node.as_mut() else { return };
         let outputs = machine.step(clock, input);
         for output in outputs {
             self.carry_out(node, output);
@@ -852,9 +730,7 @@ impl World {
         let now = self.now;
         let host = self.hosts.get_mut(&node).expect("it exists");
         let clock = host.clock(now);
-        let Some(machine) = host.node.as_ref() else {
-            return;
-        };
+        let Some(machine) = host.node.as_ref() else { return };
         let at = host.truth(machine.next_wake(clock), now).max(now + 1000);
         if host.woken_at <= now || at < host.woken_at {
             host.woken_at = at;
@@ -864,24 +740,14 @@ impl World {
 
     fn carry_out(&mut self, node: NodeId, output: SimOutput) {
         match output {
-            SimOutput::Send {
-                to,
-                link,
-                door,
-                bytes,
-            } => self.send(node, to, link, door, &bytes),
-            SimOutput::Answer {
-                group,
-                epoch,
-                answer,
-            } => self.answer(node, &group, epoch, &answer),
+            SimOutput::Send { to, link, door, bytes } => self.send(node, to, link, door, &bytes),
+            SimOutput::Answer { group, epoch, answer } => self.answer(node, &group, epoch, &answer),
             SimOutput::Gate { group, until } => self.arm(node, group, until),
             SimOutput::Drive { group, drives } => self.shelves.drive(node, &group, drives),
             SimOutput::Act(request) => self.order(node, request),
             SimOutput::Observe(Observation::Event { id, cause }) => {
                 self.trace.count(&format!("{node} event {id} {cause:?}"));
-                self.judge
-                    .observe(self.now, node, &Observation::Event { id, cause });
+                self.judge.observe(self.now, node, &Observation::Event { id, cause });
             }
             SimOutput::Observe(observation) => {
                 self.note(format!("{node} {observation:?}"));
@@ -896,27 +762,14 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, link: Option<LinkId>, door: Door, bytes: &[u8]) {
-        let Some(lives) = self
-            .hosts
-            .get(&to)
-            .map(|h| (self.hosts[&from].starts, h.starts))
-        else {
-            return;
-        };
+        let Some(lives) = self.hosts.get(&to).map(|h| (self.hosts[&from].starts, h.starts)) else { return };
         let links: Vec<LinkId> = match (door, link) {
             (Door::Liveness, None) => (0..self.links).map(LinkId).collect(),
             (_, Some(link)) => vec![link],
             (Door::Mesh, None) => vec![LinkId(0)], // which one, the mesh decides while it carries
         };
         for link in links {
-            self.carry(Parcel {
-                from,
-                to,
-                link,
-                door,
-                bytes: bytes.to_vec(),
-                lives,
-            });
+            self.carry(Parcel { from, to, link, door, bytes: bytes.to_vec(), lives });
         }
     }
 
@@ -940,11 +793,7 @@ impl World {
                 };
                 parcel.link = link;
                 // A lost packet is repeated by the transport: it comes later, and all behind it.
-                let repeats = if self.wire.below(1000) < self.manners.loss {
-                    MS
-                } else {
-                    0
-                };
+                let repeats = if self.wire.below(1000) < self.manners.loss { MS } else { 0 };
                 let at = self.now + DELAY_MIN + repeats + self.wire.below(self.manners.delay_max);
                 let last = self.mesh_until.entry((parcel.from, parcel.to)).or_default();
                 let at = at.max(*last + 1);
@@ -958,38 +807,23 @@ impl World {
         let now = self.now;
         let host = self.hosts.get_mut(&node).expect("it exists");
         host.gates.insert(group.clone(), until);
-        let until = if until == Instant::ZERO {
-            now
-        } else {
-            host.truth(until, now)
-        };
+        let until = if until == Instant::ZERO { now } else { host.truth(until, now) };
         self.judge.gate(now, node, &group, until);
     }
 
     fn is_gate_open(&self, node: NodeId, group: &GroupName) -> bool {
         let host = &self.hosts[&node];
-        host.node.is_some()
-            && host
-                .gates
-                .get(group)
-                .is_some_and(|until| host.clock(self.now) < *until)
+        host.node.is_some() && host.gates.get(group).is_some_and(|until| host.clock(self.now) < *until)
     }
 
     fn answer(&mut self, node: NodeId, group: &GroupName, epoch: Epoch, answer: &Answer) {
         if !self.is_gate_open(node, group) {
             return; // the kernel drops it
         }
-        self.trace.count(&format!(
-            "{} {node} answers {answer:?} under {epoch}",
-            self.now
-        ));
+        self.trace.count(&format!("{} {node} answers {answer:?} under {epoch}", self.now));
         self.judge.spoke(self.now, node, group, epoch);
-        let asked_it = |c: &Client| {
-            c.group == *group && c.open.as_ref().is_some_and(|c| c.request == answer.request)
-        };
-        let Some(client) = self.clients.iter().position(asked_it) else {
-            return;
-        };
+        let asked_it = |c: &Client| c.group == *group && c.open.as_ref().is_some_and(|c| c.request == answer.request);
+        let Some(client) = self.clients.iter().position(asked_it) else { return };
         self.judge.answered(self.now, group, answer);
         if self.judge.broken().is_some() {
             self.note(format!("{node} answers {answer:?} under {epoch}"));
@@ -1013,23 +847,14 @@ impl World {
         }
         let (group, call) = {
             let client = &self.clients[client];
-            (
-                client.group.clone(),
-                client.open.clone().expect("just asked"),
-            )
+            (client.group.clone(), client.open.clone().expect("just asked"))
         };
         if !is_repeat {
             self.judge.asked(&group, &call);
         }
         for node in self.nodes() {
             if self.is_gate_open(node, &group) && self.hosts[&node].paused_until <= self.now {
-                self.step(
-                    node,
-                    SimInput::Call {
-                        group: group.clone(),
-                        call: call.clone(),
-                    },
-                );
+                self.step(node, SimInput::Call { group: group.clone(), call: call.clone() });
             }
         }
         if self.clients[client].open.is_some() {
@@ -1038,8 +863,7 @@ impl World {
     }
 
     fn note(&mut self, line: String) {
-        self.trace
-            .write(format!("{:>10}.{:06} {line}", self.now / MS, self.now % MS));
+        self.trace.write(format!("{:>10}.{:06} {line}", self.now / MS, self.now % MS));
     }
 }
 
@@ -1048,11 +872,7 @@ impl Client {
         self.next_request += 1;
         let key = self.random.below(8);
         let value = (self.random.below(4) != 0).then_some(self.next_request);
-        self.open = Some(Call {
-            request: self.next_request,
-            value,
-            key,
-        });
+        self.open = Some(Call { request: self.next_request, value, key });
     }
 }
 

@@ -27,69 +27,25 @@ pub(crate) struct Request {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Call {
     Status,
-    List {
-        pattern: String,
-    },
-    Get {
-        name: String,
-    },
+    List { pattern: String },
+    Get { name: String },
     /// A claim on a control, with a lease.
-    Set {
-        name: String,
-        attribute: String,
-        value: String,
-        lease_s: u64,
-        reason: String,
-    },
-    Unset {
-        name: String,
-        attribute: String,
-    },
+    Set { name: String, attribute: String, value: String, lease_s: u64, reason: String },
+    Unset { name: String, attribute: String },
     /// Events from now on, of the objects that match.
-    Watch {
-        pattern: String,
-    },
-    Events {
-        last: usize,
-        pattern: String,
-    },
-    Why {
-        what: String,
-    },
+    Watch { pattern: String },
+    Events { last: usize, pattern: String },
+    Why { what: String },
     Alarms,
-    AlarmAck {
-        object: String,
-        kind: String,
-    },
-    AlarmShelve {
-        object: String,
-        kind: String,
-        for_s: u64,
-    },
-    Switchover {
-        service: String,
-        to: Option<NodeId>,
-    },
+    AlarmAck { object: String, kind: String },
+    AlarmShelve { object: String, kind: String, for_s: u64 },
+    Switchover { service: String, to: Option<NodeId> },
     /// The operator's word after a total loss.
-    StartService {
-        service: String,
-    },
-    Inject {
-        chassis: String,
-        fault: String,
-        target: Option<String>,
-        for_s: u64,
-    },
-    InjectClear {
-        chassis: String,
-    },
-    InjectList {
-        chassis: String,
-    },
-    PolicyApply {
-        files: BTreeMap<String, String>,
-        message: String,
-    },
+    StartService { service: String },
+    Inject { chassis: String, fault: String, target: Option<String>, for_s: u64 },
+    InjectClear { chassis: String },
+    InjectList { chassis: String },
+    PolicyApply { files: BTreeMap<String, String>, message: String },
     PolicyList,
 }
 
@@ -130,14 +86,9 @@ pub(crate) enum Reply {
     Why(WhyStory),
     Alarms(Vec<AlarmRow>),
     Faults(serde_json::Value),
-    Policies {
-        generation: u64,
-        files: Vec<PolicyRow>,
-    },
+    Policies { generation: u64, files: Vec<PolicyRow> },
     /// Done; `text` says what it did and how to undo it.
-    Done {
-        text: String,
-    },
+    Done { text: String },
     Failed(Failure),
 }
 
@@ -283,10 +234,7 @@ pub(crate) struct PolicyRow {
 impl EventRow {
     /// An event in the words of people.
     pub(crate) fn of(event: &Event) -> Self {
-        let value = |v: &Option<Value>| {
-            v.as_ref()
-                .map_or_else(|| "unknown".to_owned(), ToString::to_string)
-        };
+        let value = |v: &Option<Value>| v.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
         let text = match &event.body {
             Body::Log if event.old.is_none() => value(&event.new),
             Body::Change | Body::Log => format!("{} -> {}", value(&event.old), value(&event.new)),
@@ -296,9 +244,7 @@ impl EventRow {
             Body::Intent { .. } => format!("asks its driver for {}", value(&event.new)),
             Body::Outcome(Outcome::Done) => "done".to_owned(),
             Body::Outcome(Outcome::Refused(why)) => format!("refused: {why}"),
-            Body::Outcome(Outcome::Fenced { by }) => {
-                format!("refused: epoch {by} has been seen there")
-            }
+            Body::Outcome(Outcome::Fenced { by }) => format!("refused: epoch {by} has been seen there"),
             Body::Outcome(Outcome::Unknown) => "no answer: it may have happened".to_owned(),
             Body::Control => "asks for a role to move".to_owned(),
             Body::Command { principal } => format!("asked by {principal}"),
@@ -320,11 +266,6 @@ impl EventRow {
 /// Wall time as people write it.
 pub(crate) fn clock_text(wall: WallTime) -> String {
     let seconds = wall.0 / 1_000_000_000;
-    let (hour, minute, second, ms) = (
-        seconds / 3600 % 24,
-        seconds / 60 % 60,
-        seconds % 60,
-        wall.0 / 1_000_000 % 1000,
-    );
+    let (hour, minute, second, ms) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, wall.0 / 1_000_000 % 1000);
     format!("{hour:02}:{minute:02}:{second:02}.{ms:03}")
 }

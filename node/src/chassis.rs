@@ -29,8 +29,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut plan = match &options.file {
         Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             Plan::parse(&file.display().to_string(), &text)?
         }
         None => Plan::mxp(),
@@ -42,22 +41,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if options.without_epoch_check {
         chassis = chassis.without_epoch_check();
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async move {
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", options.listen))?;
+        let listener = TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         println!("chassis {} answers on {}", chassis.name(), options.listen);
         let (stop, stopped) = watch::channel(false);
         let ended = tokio::spawn(serve(chassis, listener, boot_clock, stopped));
         crate::daemon::signal().await;
         stop.send_replace(true);
-        ended
-            .await
-            .context("the chassis panicked")?
-            .context("the chassis ended")
+        ended.await.context("the chassis panicked")?.context("the chassis ended")
     })
 }

@@ -14,12 +14,7 @@ use crate::api::Call;
 
 /// Keeps a telecom appliance serving while its fans, boards, nodes and links fail, and tells you why.
 #[derive(Debug, Parser)]
-#[command(
-    name = "nines",
-    version,
-    infer_subcommands = false,
-    after_help = "Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 no answer from the node, 4 refused, 5 outcome unknown."
-)]
+#[command(name = "nines", version, infer_subcommands = false, after_help = "Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 no answer from the node, 4 refused, 5 outcome unknown.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -28,29 +23,19 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Shows a two-chassis appliance of real processes losing fans, nodes and links, and going on.
-    #[command(
-        after_help = "Examples:\n  nines demo\n  nines demo --steps node-killed,links-cut --json demo.json\n  nines demo --keep"
-    )]
+    #[command(after_help = "Examples:\n  nines demo\n  nines demo --steps node-killed,links-cut --json demo.json\n  nines demo --keep")]
     Demo(crate::demo::Options),
     /// Makes a domain: its authority, certificates and one directory per node.
-    #[command(
-        after_help = "Examples:\n  nines init lab                        three nodes on this machine, to play with\n  nines init lab --domain domain.yaml   as the file describes\n  nines run --config lab/n1/nines.yaml"
-    )]
+    #[command(after_help = "Examples:\n  nines init lab                        three nodes on this machine, to play with\n  nines init lab --domain domain.yaml   as the file describes\n  nines run --config lab/n1/nines.yaml")]
     Init(crate::init::Options),
     /// Runs a node until SIGTERM or Ctrl-C.
-    #[command(
-        after_help = "Examples:\n  nines run --config /etc/sixnines/nines.yaml\n  nines run --config lab/n1/nines.yaml --log-format json"
-    )]
+    #[command(after_help = "Examples:\n  nines run --config /etc/sixnines/nines.yaml\n  nines run --config lab/n1/nines.yaml --log-format json")]
     Run(crate::daemon::Options),
     /// Runs a simulated chassis as hardware is: a process of its own that outlives the nodes.
-    #[command(
-        after_help = "Examples:\n  nines chassis --name mxp1 --listen 127.0.0.1:7501\n  nines chassis my-shelf.yaml --name mxp1 --listen 127.0.0.1:7501"
-    )]
+    #[command(after_help = "Examples:\n  nines chassis --name mxp1 --listen 127.0.0.1:7501\n  nines chassis my-shelf.yaml --name mxp1 --listen 127.0.0.1:7501")]
     Chassis(crate::chassis::Options),
     /// Whether it serves, whether it is redundant, and what to do.
-    #[command(
-        after_help = "Examples:\n  nines status\n  nines status --json\n  nines status --check    exit 1 unless it serves and is redundant"
-    )]
+    #[command(after_help = "Examples:\n  nines status\n  nines status --json\n  nines status --check    exit 1 unless it serves and is redundant")]
     Status {
         /// Exit 1 unless everything serves and is redundant.
         #[arg(long)]
@@ -59,9 +44,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Lists objects.
-    #[command(
-        after_help = "Examples:\n  nines ls\n  nines ls '/mxp1/fan*'\n  nines ls /nodes/n1/**"
-    )]
+    #[command(after_help = "Examples:\n  nines ls\n  nines ls '/mxp1/fan*'\n  nines ls /nodes/n1/**")]
     Ls {
         /// A name, with * for one part and ** for any number of them.
         #[arg(default_value = "/**")]
@@ -70,9 +53,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Shows one object with all its attributes.
-    #[command(
-        after_help = "Examples:\n  nines get /mxp1/fan4\n  nines get /mxp1/fan4 --json\n  nines get /services/calls"
-    )]
+    #[command(after_help = "Examples:\n  nines get /mxp1/fan4\n  nines get /mxp1/fan4 --json\n  nines get /services/calls")]
     Get {
         /// The object's name.
         name: String,
@@ -80,9 +61,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Holds a control at a value: a claim with an operator's priority and a lease.
-    #[command(
-        after_help = "Examples:\n  nines set /mxp1/fan4 duty=80\n  nines set /mxp1/fan4 duty=80 --lease 10m -m 'testing the noise'\n  nines set /mxp1/fan4 duty=      gives the hold up"
-    )]
+    #[command(after_help = "Examples:\n  nines set /mxp1/fan4 duty=80\n  nines set /mxp1/fan4 duty=80 --lease 10m -m 'testing the noise'\n  nines set /mxp1/fan4 duty=      gives the hold up")]
     Set {
         /// The object's name.
         name: String,
@@ -98,9 +77,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Follows events as they come.
-    #[command(
-        after_help = "Examples:\n  nines watch\n  nines watch '/mxp1/**'\n  nines watch /services/calls --json"
-    )]
+    #[command(after_help = "Examples:\n  nines watch\n  nines watch '/mxp1/**'\n  nines watch /services/calls --json")]
     Watch {
         /// Which objects.
         #[arg(default_value = "/**")]
@@ -109,9 +86,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Shows the newest events.
-    #[command(
-        after_help = "Examples:\n  nines events\n  nines events --last 200 '/mxp1/**'\n  nines events --follow"
-    )]
+    #[command(after_help = "Examples:\n  nines events\n  nines events --last 200 '/mxp1/**'\n  nines events --follow")]
     Events {
         /// Which objects.
         #[arg(default_value = "/**")]
@@ -126,9 +101,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Prints the chain of causes that led to an event, or to the present state of an object or service.
-    #[command(
-        after_help = "Examples:\n  nines why calls\n  nines why /mxp1/fan4\n  nines why n3.1.990"
-    )]
+    #[command(after_help = "Examples:\n  nines why calls\n  nines why /mxp1/fan4\n  nines why n3.1.990")]
     Why {
         /// An event's id, an object's name, or a service.
         what: String,
@@ -136,9 +109,7 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Shows alarms, or handles one.
-    #[command(
-        after_help = "Examples:\n  nines alarms\n  nines alarms ack /mxp1/fan1 fan-failed\n  nines alarms shelve /mxp1/fan1 fan-failed --for 4h"
-    )]
+    #[command(after_help = "Examples:\n  nines alarms\n  nines alarms ack /mxp1/fan1 fan-failed\n  nines alarms shelve /mxp1/fan1 fan-failed --for 4h")]
     Alarms {
         #[command(subcommand)]
         step: Option<AlarmStep>,
@@ -146,17 +117,13 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Services: where they run, and moving them.
-    #[command(
-        after_help = "Examples:\n  nines service list\n  nines service switchover calls\n  nines service switchover calls --to n3"
-    )]
+    #[command(after_help = "Examples:\n  nines service list\n  nines service switchover calls\n  nines service switchover calls --to n3")]
     Service {
         #[command(subcommand)]
         step: ServiceStep,
     },
     /// Breaks something in a simulated chassis, for a while.
-    #[command(
-        after_help = "Examples:\n  nines inject mxp1 fan-failed fan1\n  nines inject mxp1 fan-failed fan2 --for 30s\n  nines inject mxp1 --clear\n  nines inject mxp1 --list"
-    )]
+    #[command(after_help = "Examples:\n  nines inject mxp1 fan-failed fan1\n  nines inject mxp1 fan-failed fan2 --for 30s\n  nines inject mxp1 --clear\n  nines inject mxp1 --list")]
     Inject {
         /// Which chassis.
         chassis: String,
@@ -177,25 +144,19 @@ pub(crate) enum Command {
         ask: Ask,
     },
     /// Policies: what decides, and changing it.
-    #[command(
-        after_help = "Examples:\n  nines policy check policies\n  nines policy apply policies -m 'quieter at night'\n  nines policy list"
-    )]
+    #[command(after_help = "Examples:\n  nines policy check policies\n  nines policy apply policies -m 'quieter at night'\n  nines policy list")]
     Policy {
         #[command(subcommand)]
         step: PolicyStep,
     },
     /// A node's journal, read where it lies: proving it, and looking at what happened. No daemon is needed.
-    #[command(
-        after_help = "Examples:\n  nines journal check /var/lib/sixnines/journal\n  nines journal show lab/n1/state/journal '/mxp1/**' --last 100\n  nines journal show lab/n1/state/journal/0000000001.journal --json"
-    )]
+    #[command(after_help = "Examples:\n  nines journal check /var/lib/sixnines/journal\n  nines journal show lab/n1/state/journal '/mxp1/**' --last 100\n  nines journal show lab/n1/state/journal/0000000001.journal --json")]
     Journal {
         #[command(subcommand)]
         step: JournalStep,
     },
     /// Measures.
-    #[command(
-        after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed"
-    )]
+    #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
     Bench {
         #[command(subcommand)]
         what: Bench,
@@ -335,95 +296,32 @@ impl Command {
             Self::Ls { pattern, ask } => plain(Call::List { pattern }, ask),
             Self::Get { name, ask } => plain(Call::Get { name }, ask),
             Self::Watch { pattern, ask } => plain(Call::Watch { pattern }, ask),
-            Self::Events {
-                pattern, last, ask, ..
-            } => plain(Call::Events { last, pattern }, ask),
+            Self::Events { pattern, last, ask, .. } => plain(Call::Events { last, pattern }, ask),
             Self::Why { what, ask } => plain(Call::Why { what }, ask),
             Self::Alarms { step: None, ask } => plain(Call::Alarms, ask),
-            Self::Alarms {
-                step: Some(AlarmStep::Ack { object, kind }),
-                ask,
-            } => plain(Call::AlarmAck { object, kind }, ask),
-            Self::Alarms {
-                step:
-                    Some(AlarmStep::Shelve {
-                        object,
-                        kind,
-                        lasting,
-                    }),
-                ask,
-            } => plain(
-                Call::AlarmShelve {
-                    object,
-                    kind,
-                    for_s: lasting,
-                },
-                ask,
-            ),
+            Self::Alarms { step: Some(AlarmStep::Ack { object, kind }), ask } => plain(Call::AlarmAck { object, kind }, ask),
+            Self::Alarms { step: Some(AlarmStep::Shelve { object, kind, lasting }), ask } => {
+                plain(Call::AlarmShelve { object, kind, for_s: lasting }, ask)
+            }
             Self::Service { step } => match step {
                 ServiceStep::List { ask } => plain(Call::Status, ask),
-                ServiceStep::Switchover { service, to, ask } => {
-                    plain(Call::Switchover { service, to }, ask)
-                }
+                ServiceStep::Switchover { service, to, ask } => plain(Call::Switchover { service, to }, ask),
                 ServiceStep::Start { service, ask } => plain(Call::StartService { service }, ask),
             },
-            Self::Inject {
-                chassis,
-                clear: true,
-                ask,
-                ..
-            } => plain(Call::InjectClear { chassis }, ask),
-            Self::Inject {
-                chassis,
-                fault: Some(fault),
-                target,
-                lasting,
-                ask,
-                ..
-            } => plain(
-                Call::Inject {
-                    chassis,
-                    fault,
-                    target,
-                    for_s: lasting,
-                },
-                ask,
-            ),
+            Self::Inject { chassis, clear: true, ask, .. } => plain(Call::InjectClear { chassis }, ask),
+            Self::Inject { chassis, fault: Some(fault), target, lasting, ask, .. } => plain(Call::Inject { chassis, fault, target, for_s: lasting }, ask),
             Self::Inject { chassis, ask, .. } => plain(Call::InjectList { chassis }, ask),
-            Self::Set {
-                name,
-                assignment,
-                lease,
-                message,
-                ask,
-            } => {
-                let (attribute, value) = assignment
-                    .split_once('=')
-                    .map(|(a, v)| (a.to_owned(), v.to_owned()))?;
+            Self::Set { name, assignment, lease, message, ask } => {
+                let (attribute, value) = assignment.split_once('=').map(|(a, v)| (a.to_owned(), v.to_owned()))?;
                 let call = if value.is_empty() {
                     Call::Unset { name, attribute }
                 } else {
-                    Call::Set {
-                        name,
-                        attribute,
-                        value,
-                        lease_s: lease,
-                        reason: message,
-                    }
+                    Call::Set { name, attribute, value, lease_s: lease, reason: message }
                 };
                 plain(call, ask)
             }
-            Self::Policy {
-                step: PolicyStep::List { ask },
-            } => plain(Call::PolicyList, ask),
-            Self::Demo(_)
-            | Self::Init(_)
-            | Self::Run(_)
-            | Self::Chassis(_)
-            | Self::Policy { .. }
-            | Self::Journal { .. }
-            | Self::Bench { .. }
-            | Self::Hidden(_) => None,
+            Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
+            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
     }
 }
@@ -439,9 +337,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         'd' => 86400,
         _ => return Err(help()),
     };
-    let number: u64 = text[..text.len() - unit.len_utf8()]
-        .parse()
-        .map_err(|_| help())?;
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| help())?;
     number.checked_mul(per).ok_or_else(help)
 }
 
@@ -456,19 +352,9 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         Cli::command().debug_assert();
-        for sub in command
-            .get_subcommands()
-            .filter(|s| !s.is_hide_set() && s.get_name() != "help")
-        {
-            let help = sub
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                help.contains("Examples:") && help.contains("nines "),
-                "{} shows no examples",
-                sub.get_name()
-            );
+        for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:") && help.contains("nines "), "{} shows no examples", sub.get_name());
         }
     }
 
@@ -477,10 +363,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         for sub in command.get_subcommands() {
-            let help = sub
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines().filter_map(|l| l.trim().strip_prefix("nines ")) {
                 let line = line.split("   ").next().unwrap_or(line);
                 let words = std::iter::once("nines".to_owned()).chain(split(line));
@@ -506,11 +389,6 @@ mod tests {
     #[test]
     fn durations_bear_a_unit() {
         assert_eq!(seconds("5m"), Ok(300));
-        assert!(
-            seconds("5").is_err()
-                && seconds("m").is_err()
-                && seconds("").is_err()
-                && seconds("5µ").is_err()
-        );
+        assert!(seconds("5").is_err() && seconds("m").is_err() && seconds("").is_err() && seconds("5µ").is_err());
     }
 }

@@ -68,21 +68,10 @@ impl NodeFile {
     /// # Errors
     /// With the file's name, and line and column where it is not what it should be.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut file: Self = parse(&text, path)?;
-        let home = path
-            .canonicalize()
-            .ok()
-            .and_then(|p| p.parent().map(Path::to_owned))
-            .unwrap_or_default();
-        for each in [
-            &mut file.domain,
-            &mut file.policies,
-            &mut file.identity,
-            &mut file.state,
-            &mut file.run,
-        ] {
+        let home = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+        for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
             *each = home.join(&*each);
         }
         Ok(file)
@@ -99,12 +88,9 @@ impl NodeFile {
 
 /// Reads and checks a domain's file.
 pub(crate) fn load_domain(path: &Path) -> anyhow::Result<DomainConfig> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: DomainConfig = parse(&text, path)?;
-    config
-        .check()
-        .with_context(|| format!("{} contradicts itself", path.display()))?;
+    config.check().with_context(|| format!("{} contradicts itself", path.display()))?;
     Ok(config)
 }
 
@@ -119,25 +105,15 @@ pub(crate) fn load_bundle(dir: &Path) -> anyhow::Result<Bundle> {
 }
 
 fn collect(root: &Path, dir: &Path, bundle: &mut Bundle) -> anyhow::Result<()> {
-    let entries = fs::read_dir(dir)
-        .with_context(|| format!("cannot read the directory {}", dir.display()))?;
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read the directory {}", dir.display()))?;
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("cannot read the directory {}", dir.display()))?
-            .path();
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .to_string_lossy()
-            .replace('\\', "/");
-        let is_known = path
-            .extension()
-            .is_some_and(|e| e == "rhai" || e == "yaml" || e == "yml");
+        let path = entry.with_context(|| format!("cannot read the directory {}", dir.display()))?.path();
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+        let is_known = path.extension().is_some_and(|e| e == "rhai" || e == "yaml" || e == "yml");
         if path.is_dir() && name != "tests" {
             collect(root, &path, bundle)?;
         } else if path.is_file() && is_known {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             bundle.files.insert(name, text);
         }
     }
@@ -155,16 +131,9 @@ mod tests {
     #[test]
     fn a_doubled_key_and_an_unknown_one_are_refused_with_their_line() {
         let path = Path::new("nines.yaml");
-        let twice = parse::<NodeFile>("node: 1\ndomain_id: 7\nnode: 2\n", path)
-            .expect_err("doubled")
-            .to_string();
-        assert!(
-            twice.contains("nines.yaml") && twice.contains('3'),
-            "{twice}"
-        );
-        let unknown = parse::<NodeFile>("node: 1\ndomain_id: 7\nsate: x\n", path)
-            .expect_err("unknown")
-            .to_string();
+        let twice = parse::<NodeFile>("node: 1\ndomain_id: 7\nnode: 2\n", path).expect_err("doubled").to_string();
+        assert!(twice.contains("nines.yaml") && twice.contains('3'), "{twice}");
+        let unknown = parse::<NodeFile>("node: 1\ndomain_id: 7\nsate: x\n", path).expect_err("unknown").to_string();
         assert!(unknown.contains("sate"), "{unknown}");
     }
 }

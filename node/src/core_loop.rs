@@ -15,13 +15,9 @@ use sixnines_core::authority::AccessRole;
 use sixnines_core::bundle::{Compiled, compile_bundle};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
-use sixnines_core::engine::{
-    self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact,
-};
+use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{
-    ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version,
-};
+use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
@@ -35,78 +31,31 @@ use ways::Ways;
 /// What the core loop is told.
 pub(crate) enum In {
     Liveness(LivenessNews),
-    Applied {
-        index: LogIndex,
-        proposal: Option<Proposal>,
-        outcome: Result<Vec<Change>, Void>,
-        domain: Arc<Domain>,
-    },
+    Applied { index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Arc<Domain> },
     Leader(Option<NodeId>),
     /// A proposal did nothing, or may have.
-    Failed {
-        ticket: u64,
-        why: String,
-    },
-    Told {
-        from: NodeId,
-        told: Told,
-    },
+    Failed { ticket: u64, why: String },
+    Told { from: NodeId, told: Told },
     /// The mesh reaches a peer, in this life of it.
-    Peer {
-        node: NodeId,
-        life: u64,
-    },
+    Peer { node: NodeId, life: u64 },
     /// What a peer wants to hear of.
-    Subscribed {
-        from: NodeId,
-        patterns: Vec<Pattern>,
-    },
+    Subscribed { from: NodeId, patterns: Vec<Pattern> },
     Remote(Box<Event>),
     Update(Update),
-    Outcome {
-        request: EventId,
-        outcome: Outcome,
-    },
+    Outcome { request: EventId, outcome: Outcome },
     /// The local unit of a service came or went.
-    Unit {
-        group: GroupName,
-        unit: Unit,
-        why: String,
-    },
+    Unit { group: GroupName, unit: Unit, why: String },
     /// What the checkpoint service says.
-    Quiesced {
-        group: GroupName,
-        epoch: Epoch,
-    },
-    Silenced {
-        group: GroupName,
-        epoch: Epoch,
-    },
-    Offered {
-        group: GroupName,
-        offer: Offer,
-    },
+    Quiesced { group: GroupName, epoch: Epoch },
+    Silenced { group: GroupName, epoch: Epoch },
+    Offered { group: GroupName, offer: Offer },
     /// What the last owner of a chassis had saved, now that this node is the owner.
-    Saved {
-        group: GroupName,
-        epoch: Epoch,
-        saved: Vec<(String, Vec<u8>)>,
-    },
+    Saved { group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)> },
     /// The set that the active lists has to change.
-    Sync {
-        group: GroupName,
-        version: Version,
-        in_sync: std::collections::BTreeSet<Member>,
-    },
-    Forwarded {
-        from: NodeId,
-        command: Command,
-    },
+    Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
+    Forwarded { from: NodeId, command: Command },
     /// What became of a command that was forwarded to its object's owner.
-    Answered {
-        id: CommandId,
-        result: Result<EventId, CommandError>,
-    },
+    Answered { id: CommandId, result: Result<EventId, CommandError> },
     Ask(Ask),
     /// The gate is whole again, or was not.
     Gate(GateState),
@@ -203,22 +152,14 @@ impl<W: Ways> CoreLoop<W> {
     /// When something is due although nothing comes in.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let engine = self.engine.as_ref().and_then(Engine::poll_timeout);
-        [self.roles.poll_timeout(), engine, self.mesh_quiet_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.roles.poll_timeout(), engine, self.mesh_quiet_at].into_iter().flatten().min()
     }
 
     fn fire_timers(&mut self, now: Instant) {
         if self.roles.poll_timeout().is_some_and(|at| now >= at) {
             self.feed_roles(now, roles::Input::Timeout);
         }
-        if self
-            .engine
-            .as_ref()
-            .and_then(Engine::poll_timeout)
-            .is_some_and(|at| now >= at)
-        {
+        if self.engine.as_ref().and_then(Engine::poll_timeout).is_some_and(|at| now >= at) {
             self.feed_engine(now, engine::Input::Timeout);
         }
         if self.mesh_quiet_at.take_if(|at| now >= *at).is_some() {
@@ -230,12 +171,7 @@ impl<W: Ways> CoreLoop<W> {
     fn take(&mut self, now: Instant, input: In) {
         match input {
             In::Liveness(news) => self.on_liveness(now, news),
-            In::Applied {
-                index,
-                proposal,
-                outcome,
-                domain,
-            } => self.on_applied(now, index, proposal.as_ref(), &outcome, domain),
+            In::Applied { index, proposal, outcome, domain } => self.on_applied(now, index, proposal.as_ref(), &outcome, domain),
             In::Leader(leader) => {
                 self.leader = leader;
                 self.feed_roles(now, roles::Input::Leader(leader));
@@ -253,45 +189,18 @@ impl<W: Ways> CoreLoop<W> {
                 }
             }
             In::Subscribed { from, patterns } => {
-                let levels = self
-                    .engine
-                    .as_ref()
-                    .map(|e| e.levels(&patterns))
-                    .unwrap_or_default();
+                let levels = self.engine.as_ref().map(|e| e.levels(&patterns)).unwrap_or_default();
                 self.ways.subscribed(from, patterns, &levels);
             }
             In::Remote(event) => self.feed_engine(now, engine::Input::Remote(Arc::from(event))),
             In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
-            In::Outcome { request, outcome } => {
-                self.feed_engine(now, engine::Input::Outcome { request, outcome })
-            }
+            In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
             In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
-            In::Quiesced { group, epoch } => {
-                self.feed_roles(now, roles::Input::Quiesced { group, epoch })
-            }
-            In::Silenced { group, epoch } => {
-                self.feed_roles(now, roles::Input::Silenced { group, epoch })
-            }
-            In::Offered { group, offer } => {
-                self.feed_roles(now, roles::Input::Offered { group, offer })
-            }
-            In::Saved {
-                group,
-                epoch,
-                saved,
-            } => self.on_saved(now, group, epoch, saved),
-            In::Sync {
-                group,
-                version,
-                in_sync,
-            } => self.feed_roles(
-                now,
-                roles::Input::Sync {
-                    group,
-                    version,
-                    in_sync,
-                },
-            ),
+            In::Quiesced { group, epoch } => self.feed_roles(now, roles::Input::Quiesced { group, epoch }),
+            In::Silenced { group, epoch } => self.feed_roles(now, roles::Input::Silenced { group, epoch }),
+            In::Offered { group, offer } => self.feed_roles(now, roles::Input::Offered { group, offer }),
+            In::Saved { group, epoch, saved } => self.on_saved(now, group, epoch, saved),
+            In::Sync { group, version, in_sync } => self.feed_roles(now, roles::Input::Sync { group, version, in_sync }),
             In::Forwarded { from, command } => self.on_forwarded(now, from, command),
             In::Answered { id, result } => self.settle_command(id, &result),
             In::Ask(ask) => self.answer(now, ask),
@@ -307,51 +216,19 @@ impl<W: Ways> CoreLoop<W> {
 
     fn on_liveness(&mut self, now: Instant, news: LivenessNews) {
         match news {
-            LivenessNews::Output(liveness::Output::Verdict {
-                node,
-                was,
-                now: verdict,
-                silent,
-            }) => {
+            LivenessNews::Output(liveness::Output::Verdict { node, was, now: verdict, silent }) => {
                 self.verdicts.insert(node, verdict);
                 tracing::info!(%node, was = was.as_str(), now = verdict.as_str(), ?silent, "verdict");
-                let why = format!(
-                    "{} -> {}, silent for {:.1} ms on all links",
-                    was.as_str(),
-                    verdict.as_str(),
-                    silent.as_secs_f64() * 1e3
-                );
-                let quality = if verdict == Verdict::Unknown {
-                    Quality::Missing
-                } else {
-                    Quality::Good
-                };
+                let why = format!("{} -> {}, silent for {:.1} ms on all links", was.as_str(), verdict.as_str(), silent.as_secs_f64() * 1e3);
+                let quality = if verdict == Verdict::Unknown { Quality::Missing } else { Quality::Good };
                 let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
-                let cause = self.observe(
-                    now,
-                    &node_object(node),
-                    "state",
-                    value,
-                    quality,
-                    None,
-                    &why,
-                    false,
-                );
-                self.feed_roles(
-                    now,
-                    roles::Input::Verdict {
-                        node,
-                        lost: verdict.is_lost(),
-                        cause,
-                    },
-                );
+                let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
+                self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
                 if let Some(member) = self.domain.member(node) {
                     self.ways.reach(member, !verdict.is_lost());
                 }
             }
-            LivenessNews::Output(liveness::Output::Release(release)) => {
-                self.feed_roles(now, roles::Input::Release(release))
-            }
+            LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),
             LivenessNews::Output(liveness::Output::Link { node, link, up }) => {
                 let links = self.links.entry(node).or_default();
                 let index = usize::from(link.0);
@@ -362,27 +239,12 @@ impl<W: Ways> CoreLoop<W> {
                 self.ways.link(node, link, up);
                 tracing::info!(%node, %link, up, "link");
             }
-            LivenessNews::Output(liveness::Output::Paused(late)) => {
-                tracing::debug!(?late, "this node was not scheduled")
-            }
+            LivenessNews::Output(liveness::Output::Paused(late)) => tracing::debug!(?late, "this node was not scheduled"),
             LivenessNews::Output(liveness::Output::Send { .. } | liveness::Output::Lease(_)) => {}
             LivenessNews::Suspended(suspended) => {
                 self.is_suspended = suspended;
-                let why = if suspended {
-                    "the lease is over"
-                } else {
-                    "the lease runs"
-                };
-                let cause = self.observe(
-                    now,
-                    &node_object(self.me),
-                    "lease",
-                    Some(Value::Text(why.into())),
-                    Quality::Good,
-                    None,
-                    "",
-                    false,
-                );
+                let why = if suspended { "the lease is over" } else { "the lease runs" };
+                let cause = self.observe(now, &node_object(self.me), "lease", Some(Value::Text(why.into())), Quality::Good, None, "", false);
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
         }
@@ -391,23 +253,11 @@ impl<W: Ways> CoreLoop<W> {
     fn on_gate(&mut self, now: Instant, state: GateState) {
         let (word, why) = match state {
             GateState::Whole => ("whole", String::new()),
-            GateState::Restored(pieces) => (
-                "tampered",
-                format!("{pieces} pieces had been taken away and were put back"),
-            ),
+            GateState::Restored(pieces) => ("tampered", format!("{pieces} pieces had been taken away and were put back")),
             GateState::Broken(why) => ("broken", why),
         };
         let object = format!("{}/gate", node_object(self.me));
-        self.observe(
-            now,
-            &object,
-            "state",
-            Some(self::word(word)),
-            Quality::Good,
-            None,
-            &why,
-            false,
-        );
+        self.observe(now, &object, "state", Some(self::word(word)), Quality::Good, None, &why, false);
     }
 
     fn on_mesh_fault(&mut self, now: Instant, fault: &Fault) {
@@ -423,44 +273,18 @@ impl<W: Ways> CoreLoop<W> {
 
     fn observe_mesh(&mut self, now: Instant, state: &str, why: &str) {
         let object = format!("{}/mesh", node_object(self.me));
-        self.observe(
-            now,
-            &object,
-            "state",
-            Some(word(state)),
-            Quality::Good,
-            None,
-            why,
-            false,
-        );
+        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, why, false);
     }
 
     fn on_journal(&mut self, now: Instant, news: Result<(), String>) {
         let object = format!("{}/journal", node_object(self.me));
-        let (state, why) =
-            news.map_or_else(|why| ("failing", why), |()| ("written", String::new()));
-        self.observe(
-            now,
-            &object,
-            "state",
-            Some(word(state)),
-            Quality::Good,
-            None,
-            &why,
-            false,
-        );
+        let (state, why) = news.map_or_else(|why| ("failing", why), |()| ("written", String::new()));
+        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, &why, false);
     }
 
     // ---- what the control log says ------------------------------------------------------------------------------
 
-    fn on_applied(
-        &mut self,
-        now: Instant,
-        index: LogIndex,
-        proposal: Option<&Proposal>,
-        outcome: &Result<Vec<Change>, Void>,
-        domain: Arc<Domain>,
-    ) {
+    fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: Arc<Domain>) {
         let before = std::mem::replace(&mut self.domain, Arc::clone(&domain));
         self.follow_configuration(now, &before);
         self.feed_roles(now, roles::Input::Applied(Arc::clone(&domain)));
@@ -468,14 +292,7 @@ impl<W: Ways> CoreLoop<W> {
         let cause = proposal.and_then(|p| p.cause);
         for (name, row) in &domain.groups {
             if before.groups.get(name) != Some(row) {
-                self.tell_group(
-                    now,
-                    name,
-                    row,
-                    before.groups.get(name),
-                    cause,
-                    &evidence(index, proposal),
-                );
+                self.tell_group(now, name, row, before.groups.get(name), cause, &evidence(index, proposal));
             }
         }
         if let Some(proposal) = proposal.filter(|p| p.by == self.me) {
@@ -491,11 +308,7 @@ impl<W: Ways> CoreLoop<W> {
             match compile_bundle(&self.domain.bundle) {
                 Ok(compiled) => self.compiled = Some((self.domain.bundle_version, compiled)),
                 // It was checked before it was committed; a version that reads it otherwise keeps the one that runs.
-                Err(errors) => tracing::error!(
-                    errors = errors.len(),
-                    first = errors.first().map(ToString::to_string),
-                    "the bundle in force cannot be compiled here"
-                ),
+                Err(errors) => tracing::error!(errors = errors.len(), first = errors.first().map(ToString::to_string), "the bundle in force cannot be compiled here"),
             }
             self.give_objects(now);
         }
@@ -503,41 +316,21 @@ impl<W: Ways> CoreLoop<W> {
 
     /// The engine gets classes, policies, nodes and services.
     fn give_objects(&mut self, now: Instant) {
-        let Some((_, compiled)) = self.compiled.clone() else {
-            return;
-        };
+        let Some((_, compiled)) = self.compiled.clone() else { return };
         if self.engine.is_none() {
             return;
         }
         self.feed_engine(now, engine::Input::Bundle(compiled));
-        let nodes: Vec<(NodeId, ChassisName)> = self
-            .domain
-            .config
-            .nodes
-            .iter()
-            .map(|n| (n.id, n.chassis.clone()))
-            .collect();
-        let services = self
-            .domain
-            .config
-            .services
-            .iter()
-            .map(|s| s.name.clone())
-            .collect();
+        let nodes: Vec<(NodeId, ChassisName)> = self.domain.config.nodes.iter().map(|n| (n.id, n.chassis.clone())).collect();
+        let services = self.domain.config.services.iter().map(|s| s.name.clone()).collect();
         self.feed_engine(now, engine::Input::Domain { nodes, services });
     }
 
     /// Called once this node's own life has begun.
     fn follow_membership(&mut self, now: Instant) {
-        let Some(me) = self.roles.member() else {
-            return;
-        };
+        let Some(me) = self.roles.member() else { return };
         if self.engine.is_none() {
-            self.engine = Some(Engine::new(engine::Config {
-                me,
-                history_max: HISTORY_MAX,
-                journal: true,
-            }));
+            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }));
             tracing::info!(member = %me, "joined");
             for peer in self.lives.keys().copied().collect::<Vec<_>>() {
                 self.ways.subscribe(peer); // not before: what they tell has to find its objects
@@ -545,28 +338,13 @@ impl<W: Ways> CoreLoop<W> {
             self.give_objects(now);
             let domain = Arc::clone(&self.domain);
             for (name, row) in &domain.groups {
-                self.tell_group(
-                    now,
-                    name,
-                    row,
-                    None,
-                    None,
-                    "the control log, as this node found it",
-                );
+                self.tell_group(now, name, row, None, None, "the control log, as this node found it");
             }
         }
     }
 
     /// A group's row has changed: objects and drivers follow.
-    fn tell_group(
-        &mut self,
-        now: Instant,
-        name: &GroupName,
-        row: &GroupRow,
-        before: Option<&GroupRow>,
-        cause: Option<EventId>,
-        why: &str,
-    ) {
+    fn tell_group(&mut self, now: Instant, name: &GroupName, row: &GroupRow, before: Option<&GroupRow>, cause: Option<EventId>, why: &str) {
         let is_service = self.domain.config.service(name).is_some();
         let active = row.active.filter(|m| self.domain.is_current(*m));
         let epoch_changed = before.is_none_or(|b| b.epoch != row.epoch || b.active != row.active);
@@ -578,58 +356,15 @@ impl<W: Ways> CoreLoop<W> {
             let text = active.map_or_else(|| "none".to_owned(), |m| m.node.to_string());
             let mut last = cause;
             if epoch_changed {
-                last = Some(self.observe(
-                    now,
-                    &object,
-                    "active",
-                    Some(Value::Text(text.as_str().into())),
-                    Quality::Good,
-                    cause,
-                    why,
-                    true,
-                ));
+                last = Some(self.observe(now, &object, "active", Some(Value::Text(text.as_str().into())), Quality::Good, cause, why, true));
                 let epoch = i64::try_from(row.epoch.0).unwrap_or(i64::MAX);
-                self.observe(
-                    now,
-                    &object,
-                    "epoch",
-                    Some(Value::Int(epoch)),
-                    Quality::Good,
-                    last,
-                    why,
-                    true,
-                );
+                self.observe(now, &object, "epoch", Some(Value::Int(epoch)), Quality::Good, last, why, true);
             }
-            let has_standby = row
-                .in_sync
-                .iter()
-                .any(|m| Some(*m) != active && self.domain.is_current(*m));
-            let state = if active.is_some() {
-                "serving"
-            } else {
-                "stopped"
-            };
+            let has_standby = row.in_sync.iter().any(|m| Some(*m) != active && self.domain.is_current(*m));
+            let state = if active.is_some() { "serving" } else { "stopped" };
             let standby = if has_standby { "in-sync" } else { "none" };
-            self.observe(
-                now,
-                &object,
-                "state",
-                Some(word(state)),
-                Quality::Good,
-                last,
-                why,
-                true,
-            );
-            self.observe(
-                now,
-                &object,
-                "standby",
-                Some(word(standby)),
-                Quality::Good,
-                last,
-                why,
-                true,
-            );
+            self.observe(now, &object, "state", Some(word(state)), Quality::Good, last, why, true);
+            self.observe(now, &object, "standby", Some(word(standby)), Quality::Good, last, why, true);
             if let Some(last) = last {
                 self.role_causes.insert(name.clone(), last);
             }
@@ -637,33 +372,13 @@ impl<W: Ways> CoreLoop<W> {
     }
 
     /// A chassis' owner begins when its checkpoint has told all that the last one knew; a service's state is its application's own.
-    fn tell_ownership(
-        &mut self,
-        now: Instant,
-        name: &GroupName,
-        epoch: Epoch,
-        active: Option<Member>,
-    ) {
+    fn tell_ownership(&mut self, now: Instant, name: &GroupName, epoch: Epoch, active: Option<Member>) {
         let is_mine = active.is_some() && active == self.roles.member();
         if !is_mine {
-            self.feed_engine(
-                now,
-                engine::Input::NotOwner {
-                    group: name.clone(),
-                    epoch,
-                    active,
-                },
-            );
+            self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active });
             self.ways.drive(name, None);
         } else if self.domain.config.service(name).is_some() {
-            self.feed_engine(
-                now,
-                engine::Input::Owner {
-                    group: name.clone(),
-                    epoch,
-                    saved: Vec::new(),
-                },
-            );
+            self.feed_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
         }
     }
 
@@ -671,36 +386,16 @@ impl<W: Ways> CoreLoop<W> {
     /// Should nothing come of it, the checkpoint makes it the owner again ([`Self::on_saved`]).
     fn stop_owning(&mut self, now: Instant, name: &GroupName, epoch: Epoch) {
         if self.domain.config.service(name).is_none() {
-            self.feed_engine(
-                now,
-                engine::Input::NotOwner {
-                    group: name.clone(),
-                    epoch,
-                    active: None,
-                },
-            );
+            self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active: None });
             self.ways.drive(name, None);
         }
     }
 
-    fn on_saved(
-        &mut self,
-        now: Instant,
-        group: GroupName,
-        epoch: Epoch,
-        saved: Vec<(String, Vec<u8>)>,
-    ) {
+    fn on_saved(&mut self, now: Instant, group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)>) {
         if self.roles.role(&group) != Some(Role::Active(epoch)) {
             return;
         }
-        self.feed_engine(
-            now,
-            engine::Input::Owner {
-                group: group.clone(),
-                epoch,
-                saved,
-            },
-        );
+        self.feed_engine(now, engine::Input::Owner { group: group.clone(), epoch, saved });
         self.ways.drive(&group, Some(epoch));
     }
 
@@ -713,76 +408,32 @@ impl<W: Ways> CoreLoop<W> {
         };
         // What every node sees of its own unit is that node's observation; the object's own attribute is the active's.
         let is_active = matches!(self.roles.role(&group), Some(Role::Active(_)));
-        let object = if is_active {
-            format!("/services/{group}")
-        } else {
-            node_object(self.me)
-        };
+        let object = if is_active { format!("/services/{group}") } else { node_object(self.me) };
         let attribute = if is_active { "process" } else { "unit" };
-        let value = if is_active {
-            word(state)
-        } else {
-            Value::Text(format!("{group}: {state}").as_str().into())
-        };
-        let cause = self.observe(
-            now,
-            &object,
-            attribute,
-            Some(value),
-            Quality::Good,
-            None,
-            why,
-            false,
-        );
+        let value = if is_active { word(state) } else { Value::Text(format!("{group}: {state}").as_str().into()) };
+        let cause = self.observe(now, &object, attribute, Some(value), Quality::Good, None, why, false);
         self.feed_roles(now, roles::Input::Unit { group, unit, cause });
     }
 
     // ---- the machines and what they ask for ---------------------------------------------------------------------
 
     /// Makes a fact of something seen, and gives the event that it became.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of one fact, in the order in which people say them"
-    )]
-    pub(crate) fn observe(
-        &mut self,
-        now: Instant,
-        object: &str,
-        attribute: &str,
-        value: Option<Value>,
-        quality: Quality,
-        cause: Option<EventId>,
-        why: &str,
-        shared: bool,
-    ) -> EventId {
+    #[expect(clippy::too_many_arguments, reason = "the fields of one fact, in the order in which people say them")]
+    pub(crate) fn observe(&mut self, now: Instant, object: &str, attribute: &str, value: Option<Value>, quality: Quality, cause: Option<EventId>, why: &str, shared: bool) -> EventId {
         self.tokens += 1;
         let token = self.tokens;
         self.recorded = None;
-        let fact = Fact {
-            object: object.into(),
-            attribute: attribute.into(),
-            value,
-            quality,
-            cause,
-            why: why.into(),
-            shared,
-            token,
-        };
+        let fact = Fact { object: object.into(), attribute: attribute.into(), value, quality, cause, why: why.into(), shared, token };
         self.feed_engine(now, engine::Input::Fact(fact));
         match self.recorded {
             Some((recorded, event)) if recorded == token => event,
-            _ => EventId {
-                node: self.me,
-                ..EventId::default()
-            }, // before this node's life has begun nothing has a number
+            _ => EventId { node: self.me, ..EventId::default() }, // before this node's life has begun nothing has a number
         }
     }
 
     pub(crate) fn feed_engine(&mut self, now: Instant, input: engine::Input) {
         let wall = self.wall;
-        let Some(engine) = &mut self.engine else {
-            return;
-        };
+        let Some(engine) = &mut self.engine else { return };
         engine.handle(now, wall, input);
         while let Some(output) = self.engine.as_mut().and_then(Engine::poll_output) {
             self.carry_out(now, output);
@@ -800,9 +451,7 @@ impl<W: Ways> CoreLoop<W> {
                 Some(from) => self.ways.answer(from, id, &result),
                 None => self.settle_command(id, &result),
             },
-            engine::Output::Forward { group, command } => {
-                self.forward(now, group.as_ref(), command)
-            }
+            engine::Output::Forward { group, command } => self.forward(now, group.as_ref(), command),
             engine::Output::Recorded { token, event } => self.recorded = Some((token, event)),
         }
     }
@@ -818,35 +467,18 @@ impl<W: Ways> CoreLoop<W> {
         let wish = match action.what {
             Control::EvacuateChassis(chassis) => Wish::EvacuateChassis(chassis),
             Control::EvacuateNode(node) => Wish::EvacuateNode(node),
-            Control::Failover(group) | Control::Switchover(group) => {
-                Wish::Switchover { group, to: None }
-            }
+            Control::Failover(group) | Control::Switchover(group) => Wish::Switchover { group, to: None },
         };
-        self.feed_roles(
-            now,
-            roles::Input::Move {
-                wish,
-                cause: action.cause,
-            },
-        );
+        self.feed_roles(now, roles::Input::Move { wish, cause: action.cause });
     }
 
     fn forward(&mut self, now: Instant, group: Option<&GroupName>, command: Command) {
-        let owner = group
-            .and_then(|g| self.domain.groups.get(g))
-            .and_then(|r| r.active)
-            .map(|m| m.node);
-        let owner = owner.or_else(|| {
-            self.engine
-                .as_ref()?
-                .owner_of(command.body.object().as_str())
-        });
+        let owner = group.and_then(|g| self.domain.groups.get(g)).and_then(|r| r.active).map(|m| m.node);
+        let owner = owner.or_else(|| self.engine.as_ref()?.owner_of(command.body.object().as_str()));
         match owner {
             Some(node) if node != self.me => self.ways.forward(node, &command),
             Some(_) => self.feed_engine(now, engine::Input::Command(command)),
-            None => {
-                tracing::warn!(object = %command.body.object(), "nobody owns what a policy wants to change")
-            }
+            None => tracing::warn!(object = %command.body.object(), "nobody owns what a policy wants to change"),
         }
     }
 
@@ -872,19 +504,10 @@ impl<W: Ways> CoreLoop<W> {
 
     fn on_role_output(&mut self, now: Instant, output: roles::Output) {
         match output {
-            roles::Output::Propose {
-                ticket,
-                entry,
-                cause,
-            } => {
+            roles::Output::Propose { ticket, entry, cause } => {
                 tracing::debug!(ticket, ?entry, "propose");
                 let cause = cause.filter(|c| c.sequence != 0);
-                self.ways.propose(Proposal {
-                    by: self.me,
-                    ticket,
-                    cause,
-                    entry,
-                });
+                self.ways.propose(Proposal { by: self.me, ticket, cause, entry });
             }
             roles::Output::Role { group, role } => {
                 tracing::info!(%group, ?role, "role");
@@ -929,18 +552,10 @@ pub(crate) fn word(text: &str) -> Value {
 
 /// What an entry was decided on, for people.
 fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
-    let Some(proposal) = proposal else {
-        return format!("log up to entry {index}");
-    };
+    let Some(proposal) = proposal else { return format!("log up to entry {index}") };
     let what = match &proposal.entry {
-        Entry::Takeover {
-            evidence: sixnines_core::domain::Evidence::Released(releases),
-            ..
-        } if releases.is_empty() => "takeover, the old active's life is over".to_owned(),
-        Entry::Takeover {
-            evidence: sixnines_core::domain::Evidence::Released(releases),
-            ..
-        } => {
+        Entry::Takeover { evidence: sixnines_core::domain::Evidence::Released(releases), .. } if releases.is_empty() => "takeover, the old active's life is over".to_owned(),
+        Entry::Takeover { evidence: sixnines_core::domain::Evidence::Released(releases), .. } => {
             let voters: Vec<String> = releases.iter().map(|r| r.voter.node.to_string()).collect();
             format!("takeover, released by {}", voters.join(" "))
         }

@@ -25,10 +25,8 @@ use sixnines_checkpoint::service::{Service, ServiceConfig as CheckpointConfig};
 use sixnines_core::domain::config::{DomainConfig, Times};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Instant;
-use sixnines_discs::liveness::shell::{
-    Handle as Liveness, Order as LivenessOrder, Turns, Wiring, Word,
-};
 use sixnines_discs::liveness::{self, Part};
+use sixnines_discs::liveness::shell::{Handle as Liveness, Order as LivenessOrder, Turns, Wiring, Word};
 use sixnines_discs::log::shell as log_shell;
 use sixnines_discs::log::{FirstStart, Options as LogOptions, Timing};
 use sixnines_discs::mesh::{Mesh, MeshConfig, PeerConfig};
@@ -40,8 +38,8 @@ use sixnines_drivers::realtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::RightRow;
-use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
 use crate::core_loop::{CoreLoop, GateState, In};
+use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
 use bus::{Bus, LogPort};
 use checkpoints::{Checkpoints, ServiceHost};
 use doors::Doors;
@@ -76,39 +74,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     trace(options.log_format);
     let file = NodeFile::load(&options.config)?;
     let config = file.load_domain()?;
-    let me = config
-        .node(file.node)
-        .with_context(|| format!("{} has no node {}", file.domain.display(), file.node))?
-        .clone();
+    let me = config.node(file.node).with_context(|| format!("{} has no node {}", file.domain.display(), file.node))?.clone();
     for dir in [&file.state, &file.run] {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let _lock = lock(&file.state)?;
-    let ledger = Arc::new(
-        Ledger::start_clean(&file.state.join("addresses"))
-            .context("cannot take back what an earlier life left")?
-            .0,
-    );
+    let ledger = Arc::new(Ledger::start_clean(&file.state.join("addresses")).context("cannot take back what an earlier life left")?.0);
     let identity = Identity::load(&file.identity, &config.domain, file.node)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let node = Node::start(
-        options,
-        &file,
-        &config,
-        &me.links,
-        ledger,
-        identity,
-        runtime.handle(),
-    )?;
-    println!(
-        "{} runs; nines status --node {}",
-        file.node,
-        options.config.display()
-    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
+    let node = Node::start(options, &file, &config, &me.links, ledger, identity, runtime.handle())?;
+    println!("{} runs; nines status --node {}", file.node, options.config.display());
     runtime.block_on(signal());
     tracing::info!("stops in good order");
     node.stop(&runtime);
@@ -144,131 +119,50 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const GUARD_SINK: u64 = 0;
 
 impl Node {
-    fn start(
-        options: &Options,
-        file: &NodeFile,
-        config: &DomainConfig,
-        links: &[SocketAddr],
-        ledger: Arc<Ledger>,
-        identity: Identity,
-        runtime: &tokio::runtime::Handle,
-    ) -> anyhow::Result<Self> {
+    fn start(options: &Options, file: &NodeFile, config: &DomainConfig, links: &[SocketAddr], ledger: Arc<Ledger>, identity: Identity, runtime: &tokio::runtime::Handle) -> anyhow::Result<Self> {
         let me = file.node;
         let life = crate::init::random()?;
         let (inbox, core_inbox) = crossbeam::channel::unbounded();
         let turns = Arc::new(Turns::default());
         // The demo takes the gate out to see that it is missed; see demo/setup.rs.
-        let is_taken_out =
-            std::env::var_os(crate::demo::setup::WITHOUT).is_some_and(|what| what == "gate");
-        let form = if options.without_gate || is_taken_out {
-            GateForm::None
-        } else {
-            form_of(config)
-        };
-        let mut rights = vec![RightRow {
-            name: "gate".into(),
-            asked: "kernel".into(),
-            got: form != GateForm::None,
-            means: form.means().into(),
-        }];
+        let is_taken_out = std::env::var_os(crate::demo::setup::WITHOUT).is_some_and(|what| what == "gate");
+        let form = if options.without_gate || is_taken_out { GateForm::None } else { form_of(config) };
+        let mut rights = vec![RightRow { name: "gate".into(), asked: "kernel".into(), got: form != GateForm::None, means: form.means().into() }];
         let gate = make_gate(form, me, config)?;
-        let words = gate
-            .as_ref()
-            .map(|g| g.words().to_vec())
-            .unwrap_or_default();
+        let words = gate.as_ref().map(|g| g.words().to_vec()).unwrap_or_default();
         let pulse = gate.as_ref().and_then(|g| g.pulse());
-        let patience = [
-            Some(PATIENCE),
-            Some(PATIENCE),
-            Some(PATIENCE),
-            pulse.is_some().then_some(PATIENCE),
-        ];
+        let patience = [Some(PATIENCE), Some(PATIENCE), Some(PATIENCE), pulse.is_some().then_some(PATIENCE)];
         if let Some(pulse) = pulse {
             turns.count_by(Part::Gate, pulse);
         }
 
-        let bus = Arc::new(Bus {
-            inbox: inbox.clone(),
-            liveness: OnceLock::new(),
-            log: OnceLock::new(),
-            service: OnceLock::new(),
-        });
-        let peers: BTreeMap<NodeId, Vec<SocketAddr>> = config
-            .nodes
-            .iter()
-            .filter(|n| n.id != me)
-            .map(|n| (n.id, n.links.clone()))
-            .collect();
-        let (liveness, got) = start_liveness(
-            me, life, config, form, links, &peers, &inbox, &turns, patience,
-        )?;
+        let bus = Arc::new(Bus { inbox: inbox.clone(), liveness: OnceLock::new(), log: OnceLock::new(), service: OnceLock::new() });
+        let peers: BTreeMap<NodeId, Vec<SocketAddr>> = config.nodes.iter().filter(|n| n.id != me).map(|n| (n.id, n.links.clone())).collect();
+        let (liveness, got) = start_liveness(me, life, config, form, links, &peers, &inbox, &turns, patience)?;
         rights.extend(got);
-        bus.liveness
-            .set(Arc::clone(&liveness))
-            .unwrap_or_else(|_| unreachable!("set once"));
+        bus.liveness.set(Arc::clone(&liveness)).unwrap_or_else(|_| unreachable!("set once"));
 
         let mut mesh = MeshConfig::new(identity, links.to_vec());
         mesh.profile = config.profile;
-        mesh.peers = peers
-            .iter()
-            .map(|(node, links)| PeerConfig {
-                node: *node,
-                links: links.clone(),
-            })
-            .collect();
+        mesh.peers = peers.iter().map(|(node, links)| PeerConfig { node: *node, links: links.clone() }).collect();
         let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
 
         let guard = GuardPage::new().context("no memory for the guard page")?;
-        liveness.order(LivenessOrder::Open(
-            GUARD_SINK,
-            Box::new(GuardWord(guard.lease_word())),
-        ));
+        liveness.order(LivenessOrder::Open(GUARD_SINK, Box::new(GuardWord(guard.lease_word()))));
         let app_socket = file.run.join(APP_SOCKET);
-        let services: Vec<_> = config
-            .services
-            .iter()
-            .filter(|s| config.candidates(&s.name).contains(&me))
-            .cloned()
-            .collect();
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            services.iter().map(|_| mpsc::unbounded_channel()).unzip();
-        let keepers: Keepers = services
-            .iter()
-            .map(|s| s.name.clone())
-            .zip(senders)
-            .collect();
-        let host = ServiceHost {
-            mesh: mesh.handle(),
-            inbox: inbox.clone(),
-            keepers: keepers.clone(),
-        };
-        let checkpoint = CheckpointConfig {
-            socket: Some(app_socket.clone()),
-            ..CheckpointConfig::default()
-        };
-        let service = Service::start(checkpoint, runtime, Arc::new(host), guard)
-            .context("the checkpoint service cannot start")?;
+        let services: Vec<_> = config.services.iter().filter(|s| config.candidates(&s.name).contains(&me)).cloned().collect();
+        let (senders, receivers): (Vec<_>, Vec<_>) = services.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let keepers: Keepers = services.iter().map(|s| s.name.clone()).zip(senders).collect();
+        let host = ServiceHost { mesh: mesh.handle(), inbox: inbox.clone(), keepers: keepers.clone() };
+        let checkpoint = CheckpointConfig { socket: Some(app_socket.clone()), ..CheckpointConfig::default() };
+        let service = Service::start(checkpoint, runtime, Arc::new(host), guard).context("the checkpoint service cannot start")?;
         let progress = service.progress();
-        turns.count_by(
-            Part::Checkpoint,
-            Box::new(move || progress.load(std::sync::atomic::Ordering::Relaxed)),
-        );
-        bus.service
-            .set(service.clone())
-            .unwrap_or_else(|_| unreachable!("set once"));
+        turns.count_by(Part::Checkpoint, Box::new(move || progress.load(std::sync::atomic::Ordering::Relaxed)));
+        bus.service.set(service.clone()).unwrap_or_else(|_| unreachable!("set once"));
 
         let checkpoints = Checkpoints::new(service.clone(), me, config, &inbox);
-        let log_options = LogOptions {
-            node: me,
-            domain: file.domain_id,
-            nonce: life,
-            timing: Timing::of(config.profile),
-        };
-        let numbers = services
-            .iter()
-            .enumerate()
-            .map(|(number, s)| (s.name.clone(), number as u64))
-            .collect();
+        let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile) };
+        let numbers = services.iter().enumerate().map(|(number, s)| (s.name.clone(), number as u64)).collect();
         let port = LogPort {
             me,
             life,
@@ -280,15 +174,9 @@ impl Node {
             numbers,
             speaks: std::sync::Mutex::default(),
         };
-        let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port))
-            .context("the control log cannot start")?;
-        bus.log
-            .set(log.handle().clone())
-            .unwrap_or_else(|_| unreachable!("set once"));
-        let first = FirstStart {
-            config: config.clone(),
-            bundle: load_bundle(&file.policies)?,
-        };
+        let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
+        bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
+        let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };
         log.handle().initialize(first);
 
         let (configuration, configured) = watch::channel(Arc::new(config.clone()));
@@ -299,8 +187,7 @@ impl Node {
             checkpoints,
             keepers: keepers.clone(),
             drivers: Drivers::new(me, runtime, &inbox),
-            journal: journal::Writer::start(&file.state.join("journal"), inbox.clone())
-                .context("the journal cannot be opened")?,
+            journal: journal::Writer::start(&file.state.join("journal"), inbox.clone()).context("the journal cannot be opened")?,
             inbox: inbox.clone(),
             peers: peers.keys().copied().collect(),
             subscription: file.subscribe.clone(),
@@ -310,17 +197,9 @@ impl Node {
             rights,
         };
         let core = CoreLoop::new(me, life, doors);
-        let core = std::thread::Builder::new()
-            .name("core".into())
-            .spawn(move || core_thread::run(core, &turns, &core_inbox))
-            .context("no thread")?;
+        let core = std::thread::Builder::new().name("core".into()).spawn(move || core_thread::run(core, &turns, &core_inbox)).context("no thread")?;
 
-        for (number, ((config, orders), word)) in services
-            .into_iter()
-            .zip(receivers)
-            .zip(words.into_iter().map(Some).chain(std::iter::repeat(None)))
-            .enumerate()
-        {
+        for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
             let addresses = prepare(&config, &ledger)?;
             let keeper = Keeper {
                 number: number as u64,
@@ -333,11 +212,7 @@ impl Node {
                 inbox: inbox.clone(),
                 orders,
                 unit: None,
-                backoff: Backoff::new(
-                    Duration::from_millis(20),
-                    Duration::from_secs(5),
-                    Duration::from_secs(1),
-                ),
+                backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5), Duration::from_secs(1)),
                 start_at: None,
                 open: None,
                 announce: None,
@@ -345,30 +220,11 @@ impl Node {
             };
             runtime.spawn(keeper.run());
         }
-        let gate_watch = gate
-            .map(|gate| watch_gate(gate, inbox.clone()))
-            .transpose()
-            .context("no thread")?;
+        let gate_watch = gate.map(|gate| watch_gate(gate, inbox.clone())).transpose().context("no thread")?;
         let _in_runtime = runtime.enter();
-        let listener = api_socket::listen(&file.run.join(API_SOCKET))
-            .context("the API's socket cannot be made")?;
-        runtime.spawn(
-            api_socket::Api {
-                inbox: inbox.clone(),
-                configuration: configured,
-            }
-            .run(listener),
-        );
-        Ok(Self {
-            keepers,
-            inbox,
-            core,
-            log,
-            mesh,
-            service,
-            gate_watch,
-            _liveness: liveness,
-        })
+        let listener = api_socket::listen(&file.run.join(API_SOCKET)).context("the API's socket cannot be made")?;
+        runtime.spawn(api_socket::Api { inbox: inbox.clone(), configuration: configured }.run(listener));
+        Ok(Self { keepers, inbox, core, log, mesh, service, gate_watch, _liveness: liveness })
     }
 
     /// Addresses and units first, so that nothing here speaks any more; the others notice at once that the log's and the mesh's ends are gone.
@@ -390,29 +246,15 @@ impl Node {
 }
 
 #[expect(clippy::too_many_arguments, reason = "wiring")]
-fn start_liveness(
-    me: NodeId,
-    life: u64,
-    config: &DomainConfig,
-    form: GateForm,
-    links: &[SocketAddr],
-    peers: &BTreeMap<NodeId, Vec<SocketAddr>>,
-    inbox: &crossbeam::channel::Sender<In>,
-    turns: &Arc<Turns>,
-    patience: [Option<Duration>; 4],
-) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
+fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, links: &[SocketAddr], peers: &BTreeMap<NodeId, Vec<SocketAddr>>, inbox: &crossbeam::channel::Sender<In>, turns: &Arc<Turns>, patience: [Option<Duration>; 4]) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
     let sockets = links.iter().map(|address| {
         let address = beside(*address);
-        UdpSocket::bind(address)
-            .with_context(|| format!("cannot listen for heartbeats on {address}"))
+        UdpSocket::bind(address).with_context(|| format!("cannot listen for heartbeats on {address}"))
     });
     let (news, heard) = crossbeam::channel::bounded(4096);
     let wiring = Wiring {
         sockets: sockets.collect::<anyhow::Result<_>>()?,
-        peers: peers
-            .iter()
-            .map(|(node, links)| (*node, links.iter().copied().map(beside).collect()))
-            .collect(),
+        peers: peers.iter().map(|(node, links)| (*node, links.iter().copied().map(beside).collect())).collect(),
         turns: Arc::clone(turns),
         patience,
         news,
@@ -427,22 +269,14 @@ fn start_liveness(
     };
     let (tell, told) = crossbeam::channel::bounded(1);
     let handle = Liveness::start(setup, wiring, move || {
-        let rights = [
-            realtime::schedule_fifo(realtime::LIVENESS_PRIORITY),
-            realtime::lock_stack(64 << 10),
-        ];
+        let rights = [realtime::schedule_fifo(realtime::LIVENESS_PRIORITY), realtime::lock_stack(64 << 10)];
         if tell.send(rights).is_err() {
             tracing::debug!("nobody asks for the rights");
         }
     })
     .context("the liveness thread cannot start")?;
     let rights = told.recv().map(|r| r.to_vec()).unwrap_or_default();
-    let rows = rights.into_iter().map(|r| RightRow {
-        name: r.name.into(),
-        asked: r.asked,
-        got: r.got,
-        means: r.means.into(),
-    });
+    let rows = rights.into_iter().map(|r| RightRow { name: r.name.into(), asked: r.asked, got: r.got, means: r.means.into() });
     let inbox = inbox.clone();
     std::thread::Builder::new()
         .name("liveness-news".into())
@@ -473,38 +307,15 @@ fn beside(address: SocketAddr) -> SocketAddr {
 
 /// The best gate that the service devices allow; none where no service has an address.
 fn form_of(config: &DomainConfig) -> GateForm {
-    let device = config
-        .services
-        .iter()
-        .filter(|s| !s.addresses.is_empty())
-        .find_map(|s| s.device.as_deref());
+    let device = config.services.iter().filter(|s| !s.addresses.is_empty()).find_map(|s| s.device.as_deref());
     device.map_or(GateForm::None, gate::probe)
 }
 
-fn make_gate(
-    form: GateForm,
-    me: NodeId,
-    config: &DomainConfig,
-) -> anyhow::Result<Option<Box<dyn Gate>>> {
-    let devices = if form == GateForm::None {
-        Vec::new()
-    } else {
-        gate::ethernet_devices()?
-    };
-    let services = config
-        .services
-        .iter()
-        .filter(|s| config.candidates(&s.name).contains(&me));
-    let guards = services.map(|s| Guard {
-        name: s.name.to_string(),
-        addresses: s.addresses.iter().filter_map(|a| bare(a)).collect(),
-        devices: devices.clone(),
-    });
-    let plan = Plan {
-        owner: me,
-        lease: times(config, form).lease,
-        guards: guards.collect(),
-    };
+fn make_gate(form: GateForm, me: NodeId, config: &DomainConfig) -> anyhow::Result<Option<Box<dyn Gate>>> {
+    let devices = if form == GateForm::None { Vec::new() } else { gate::ethernet_devices()? };
+    let services = config.services.iter().filter(|s| config.candidates(&s.name).contains(&me));
+    let guards = services.map(|s| Guard { name: s.name.to_string(), addresses: s.addresses.iter().filter_map(|a| bare(a)).collect(), devices: devices.clone() });
+    let plan = Plan { owner: me, lease: times(config, form).lease, guards: guards.collect() };
     if plan.guards.is_empty() {
         return Ok(None);
     }
@@ -515,47 +326,32 @@ fn bare(address: &str) -> Option<IpAddr> {
     address.split('/').next()?.parse().ok()
 }
 
-fn prepare(
-    config: &sixnines_core::domain::config::ServiceConfig,
-    ledger: &Arc<Ledger>,
-) -> anyhow::Result<Vec<Address>> {
-    let Some(device) = config.device.as_deref() else {
-        return Ok(Vec::new());
-    };
+fn prepare(config: &sixnines_core::domain::config::ServiceConfig, ledger: &Arc<Ledger>) -> anyhow::Result<Vec<Address>> {
+    let Some(device) = config.device.as_deref() else { return Ok(Vec::new()) };
     let addresses = config.addresses.iter().map(|text| {
-        let cidr = text
-            .parse()
-            .with_context(|| format!("service {}: {text:?} is no address", config.name))?;
-        Address::prepare(device, cidr, ledger)
-            .with_context(|| format!("service {}: address {text}", config.name))
+        let cidr = text.parse().with_context(|| format!("service {}: {text:?} is no address", config.name))?;
+        Address::prepare(device, cidr, ledger).with_context(|| format!("service {}: address {text}", config.name))
     });
     addresses.collect()
 }
 
 /// Puts back what somebody takes away of the gate, and tells. The gate ends with the sender that is returned.
-fn watch_gate(
-    mut gate: Box<dyn Gate>,
-    inbox: crossbeam::channel::Sender<In>,
-) -> std::io::Result<crossbeam::channel::Sender<()>> {
+fn watch_gate(mut gate: Box<dyn Gate>, inbox: crossbeam::channel::Sender<In>) -> std::io::Result<crossbeam::channel::Sender<()>> {
     let (end, ended) = crossbeam::channel::bounded::<()>(0);
-    std::thread::Builder::new()
-        .name("gate-watch".into())
-        .spawn(move || {
-            let mut was = GateState::Whole;
-            while ended.recv_timeout(GATE_LOOK)
-                == Err(crossbeam::channel::RecvTimeoutError::Timeout)
-            {
-                let is = match gate.restore() {
-                    Ok(0) => GateState::Whole,
-                    Ok(pieces) => GateState::Restored(pieces),
-                    Err(error) => GateState::Broken(error.to_string()),
-                };
-                if is != was && inbox.send(In::Gate(is.clone())).is_err() {
-                    return;
-                }
-                was = is;
+    std::thread::Builder::new().name("gate-watch".into()).spawn(move || {
+        let mut was = GateState::Whole;
+        while ended.recv_timeout(GATE_LOOK) == Err(crossbeam::channel::RecvTimeoutError::Timeout) {
+            let is = match gate.restore() {
+                Ok(0) => GateState::Whole,
+                Ok(pieces) => GateState::Restored(pieces),
+                Err(error) => GateState::Broken(error.to_string()),
+            };
+            if is != was && inbox.send(In::Gate(is.clone())).is_err() {
+                return;
             }
-        })?;
+            was = is;
+        }
+    })?;
     Ok(end)
 }
 
@@ -568,22 +364,14 @@ fn lock(state: &Path) -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another daemon runs with {}: one node is one process",
-            state.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
+        Err(TryLockError::WouldBlock) => bail!("another daemon runs with {}: one node is one process", state.display()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
 fn trace(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("NINES_LOG")
-        .unwrap_or_else(|_| "info,quinn=warn,openraft=error".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NINES_LOG").unwrap_or_else(|_| "info,quinn=warn,openraft=error".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),
@@ -593,10 +381,7 @@ fn trace(format: LogFormat) {
 /// Returns at SIGTERM or Ctrl-C.
 pub(crate) async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -615,18 +400,9 @@ mod tests {
     fn every_profile_keeps_the_lease_rule_under_every_gate() {
         for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
             for form in [GateForm::Bpf, GateForm::Nft, GateForm::None] {
-                let times = times(
-                    &DomainConfig {
-                        profile,
-                        ..DomainConfig::default()
-                    },
-                    form,
-                );
+                let times = times(&DomainConfig { profile, ..DomainConfig::default() }, form);
                 assert!(times.is_safe(), "{profile:?} {form}");
-                assert!(
-                    form != GateForm::Nft || times.promise >= times.lease * 2,
-                    "{profile:?}"
-                );
+                assert!(form != GateForm::Nft || times.promise >= times.lease * 2, "{profile:?}");
             }
         }
     }

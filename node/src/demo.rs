@@ -112,9 +112,7 @@ impl Hidden {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Client(options) => loadgen::run(&options),
-            Self::CallServer { arguments } => {
-                callserver::run(arguments.into_iter()).map_err(|error| anyhow::anyhow!("{error}"))
-            }
+            Self::CallServer { arguments } => callserver::run(arguments.into_iter()).map_err(|error| anyhow::anyhow!("{error}")),
             Self::Exec { parent, command } => Err(lab::keeper::run_wrapped(parent, &command)),
             Self::Lab { loopback } => lab::script::run(loopback.then_some(Mode::Loopback)),
         }
@@ -126,11 +124,7 @@ impl Hidden {
 /// # Errors
 /// If the world or the domain could not be built at all; a broken promise is an exit code.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let mode = if options.loopback {
-        Mode::Loopback
-    } else {
-        world::enter()
-    };
+    let mode = if options.loopback { Mode::Loopback } else { world::enter() };
     let mut progress = Progress::new(is_stdout(options.json.as_deref()));
     let steps = wanted(options, mode, &mut progress);
     let mut stage = raise(mode, options.calls, &options.without, progress)?;
@@ -141,9 +135,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             Ok(played) => played,
             Err(error) => {
                 outcomes.push(unfinished(*step, &error));
-                stage
-                    .progress
-                    .tell(&format!("{head} not finished: {error:#}"));
+                stage.progress.tell(&format!("{head} not finished: {error:#}"));
                 break; // The stage is not whole: what came after it would say nothing.
             }
         };
@@ -153,11 +145,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     read_back_at_the_end(&mut stage, options.keep, &mut outcomes);
     let report = DemoReport::new(mode, &outcomes);
     conclude(&mut stage, options, &report, &outcomes, steps.len())?;
-    Ok(if report.ok && outcomes.len() == steps.len() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(if report.ok && outcomes.len() == steps.len() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Runs `nines bench failover`. Call it before any thread exists.
@@ -166,29 +154,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// If the domain could not be built, or did not come back after a fault.
 pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
-    let mut stage = raise(
-        mode,
-        CALLS,
-        &[],
-        Progress::new(is_stdout(Some(&options.json))),
-    )?;
+    let mut stage = raise(mode, CALLS, &[], Progress::new(is_stdout(Some(&options.json))))?;
     let report = bench::run(&mut stage, options)?;
     write_json(&options.json, &report)?;
     let kept = report.rows.iter().all(|row| row.broken == 0);
-    Ok(if kept {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// The steps that were asked for, without those that this world cannot show, which are named.
 fn wanted(options: &Options, mode: Mode, progress: &mut Progress) -> Vec<Step> {
-    let mut steps = if options.steps.is_empty() {
-        Step::ALL.to_vec()
-    } else {
-        options.steps.clone()
-    };
+    let mut steps = if options.steps.is_empty() { Step::ALL.to_vec() } else { options.steps.clone() };
     if let Some(left_out) = mode.left_out() {
         progress.tell(&format!("mode {mode}: {left_out}"));
         steps.retain(|step| !step.needs_cables());
@@ -197,22 +172,9 @@ fn wanted(options: &Options, mode: Mode, progress: &mut Progress) -> Vec<Step> {
 }
 
 /// Builds the world, starts the domain in it and the client outside, and waits until all calls are up.
-fn raise(
-    mode: Mode,
-    calls: u32,
-    without: &[Protection],
-    mut progress: Progress,
-) -> anyhow::Result<Stage> {
-    let place = if mode == Mode::Loopback {
-        "on loopback addresses"
-    } else {
-        "in namespaces"
-    };
-    progress.tell(&format!(
-        "sixnines demo: {} nodes, {} chassis, real processes {place}, {calls} calls",
-        lab::SEATS.len(),
-        lab::CHASSIS.len()
-    ));
+fn raise(mode: Mode, calls: u32, without: &[Protection], mut progress: Progress) -> anyhow::Result<Stage> {
+    let place = if mode == Mode::Loopback { "on loopback addresses" } else { "in namespaces" };
+    progress.tell(&format!("sixnines demo: {} nodes, {} chassis, real processes {place}, {calls} calls", lab::SEATS.len(), lab::CHASSIS.len()));
     let lab = Lab::build(mode, None)?;
     lab.keeper().end_on_signals()?;
     setup::start(lab, calls, without, progress)
@@ -228,33 +190,21 @@ fn play(stage: &mut Stage, step: Step) -> anyhow::Result<(Outcome, Duration)> {
 /// Every call once more, with nothing else under way. What is missing only now is the last step's.
 fn read_back_at_the_end(stage: &mut Stage, keep: bool, outcomes: &mut [Outcome]) {
     let known: u64 = outcomes.iter().map(|o| o.report.lost).sum();
-    let Some(last) = outcomes.last_mut().filter(|o| o.broken.is_empty()) else {
-        return;
-    };
+    let Some(last) = outcomes.last_mut().filter(|o| o.broken.is_empty()) else { return };
     stage.progress.now("reading every call back");
     // With --keep the load goes on: the user wants to see a service that is used.
-    let result = if keep {
-        stage.client.read_back()
-    } else {
-        stage.client.finish()
-    };
+    let result = if keep { stage.client.read_back() } else { stage.client.finish() };
     match result {
         Ok(result) => {
             let missing = result.lost.saturating_sub(known);
             last.report.lost += missing;
-            for (count, what) in [
-                (missing, "acknowledged changes are lost"),
-                (result.doubled, "changes were applied twice"),
-                (result.unread, "calls could not be read back"),
-            ] {
+            for (count, what) in [(missing, "acknowledged changes are lost"), (result.doubled, "changes were applied twice"), (result.unread, "calls could not be read back")] {
                 if count > 0 {
                     last.broken.push(format!("{count} {what} at the end"));
                 }
             }
         }
-        Err(error) => last
-            .broken
-            .push(format!("nothing could be read back at the end: {error:#}")),
+        Err(error) => last.broken.push(format!("nothing could be read back at the end: {error:#}")),
     }
 }
 
@@ -281,39 +231,24 @@ fn unfinished(step: Step, error: &anyhow::Error) -> Outcome {
 
 fn tell(progress: &mut Progress, head: &str, outcome: &Outcome) {
     let mut lines = outcome.told.iter();
-    progress.tell(&format!(
-        "{head} {}",
-        lines.next().map_or("", String::as_str)
-    ));
+    progress.tell(&format!("{head} {}", lines.next().map_or("", String::as_str)));
     let indent = " ".repeat(head.len());
     for line in lines {
         progress.tell(&format!("{indent} {line}"));
     }
     for (place, line) in outcome.report.why.iter().enumerate() {
-        progress.tell(&format!(
-            "{indent} {} {line}",
-            if place == 0 { "why:" } else { "   >" }
-        ));
+        progress.tell(&format!("{indent} {} {line}", if place == 0 { "why:" } else { "   >" }));
     }
 }
 
 /// The table, the broken promises last, the file, and whether the world stays.
-fn conclude(
-    stage: &mut Stage,
-    options: &Options,
-    report: &DemoReport,
-    outcomes: &[Outcome],
-    steps: usize,
-) -> anyhow::Result<()> {
+fn conclude(stage: &mut Stage, options: &Options, report: &DemoReport, outcomes: &[Outcome], steps: usize) -> anyhow::Result<()> {
     stage.progress.tell("");
     for line in report::table(outcomes).lines() {
         stage.progress.tell(line);
     }
     let kept = outcomes.iter().filter(|o| o.broken.is_empty()).count();
-    stage.progress.tell(&format!(
-        "{kept} of {steps} promises kept in {} s.",
-        stage.progress.seconds()
-    ));
+    stage.progress.tell(&format!("{kept} of {steps} promises kept in {} s.", stage.progress.seconds()));
     if let Some(file) = &options.json {
         write_json(file, report)?;
     }
@@ -322,18 +257,12 @@ fn conclude(
         stage.lab.keeper().keep_directory();
         for outcome in &broken {
             for promise in &outcome.broken {
-                stage
-                    .progress
-                    .tell(&format!("BROKEN  {}: {promise}", outcome.report.name));
+                stage.progress.tell(&format!("BROKEN  {}: {promise}", outcome.report.name));
             }
         }
         let names: Vec<_> = broken.iter().map(|o| o.report.name.as_str()).collect();
-        stage
-            .progress
-            .tell(&format!("logs    {}", stage.lab.directory().display()));
-        stage
-            .progress
-            .tell(&format!("again   nines demo --steps {}", names.join(",")));
+        stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
+        stage.progress.tell(&format!("again   nines demo --steps {}", names.join(",")));
     }
     if options.keep {
         keep(stage);
@@ -345,16 +274,10 @@ fn conclude(
 
 /// Until a signal ends this process, and with it the world.
 fn keep(stage: &mut Stage) {
-    stage
-        .progress
-        .tell("The domain goes on until Ctrl-C. In another terminal:");
+    stage.progress.tell("The domain goes on until Ctrl-C. In another terminal:");
     let socket = setup::socket(&stage.lab, lab::SEATS[0]);
-    stage
-        .progress
-        .tell(&format!("  export NINES_NODE={}", socket.display()));
-    stage
-        .progress
-        .tell("  nines status; nines why calls; nines inject mxp1 fan-failed fan1");
+    stage.progress.tell(&format!("  export NINES_NODE={}", socket.display()));
+    stage.progress.tell("  nines status; nines why calls; nines inject mxp1 fan-failed fan1");
     loop {
         stage.lab.keeper().reap();
         std::thread::sleep(Duration::from_millis(500));
@@ -369,9 +292,7 @@ fn write_json(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value).context("writing the report")?;
     text.push('\n');
     if is_stdout(Some(file)) {
-        return std::io::stdout()
-            .write_all(text.as_bytes())
-            .context("writing the report to standard output");
+        return std::io::stdout().write_all(text.as_bytes()).context("writing the report to standard output");
     }
     std::fs::write(file, text).with_context(|| format!("writing the report to {}", file.display()))
 }

@@ -33,10 +33,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         None => playground(),
     };
     if options.dir.exists() && fs::read_dir(&options.dir).is_ok_and(|mut d| d.next().is_some()) {
-        bail!(
-            "{} is there already and not empty: a domain is made once. Take another directory",
-            options.dir.display()
-        );
+        bail!("{} is there already and not empty: a domain is made once. Take another directory", options.dir.display());
     }
     make(&options.dir, &config, options.policies.as_deref()).inspect_err(|_| {
         // Nothing half made stays behind.
@@ -44,39 +41,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             tracing::debug!(%error, "nothing to take back");
         }
     })?;
-    println!(
-        "made domain {} in {}: {} nodes, {} services",
-        config.domain,
-        options.dir.display(),
-        config.nodes.len(),
-        config.services.len()
-    );
+    println!("made domain {} in {}: {} nodes, {} services", config.domain, options.dir.display(), config.nodes.len(), config.services.len());
     for node in &config.nodes {
-        println!(
-            "  nines run --config {}",
-            options
-                .dir
-                .join(node.id.to_string())
-                .join("nines.yaml")
-                .display()
-        );
+        println!("  nines run --config {}", options.dir.join(node.id.to_string()).join("nines.yaml").display());
     }
-    println!(
-        "{} signs certificates: keep it away from the nodes",
-        options.dir.join("ca.key").display()
-    );
+    println!("{} signs certificates: keep it away from the nodes", options.dir.join("ca.key").display());
     Ok(())
 }
 
 /// Makes the directories and files of a checked configuration.
-pub(crate) fn make(
-    dir: &Path,
-    config: &DomainConfig,
-    policies: Option<&Path>,
-) -> anyhow::Result<()> {
-    let write = |path: PathBuf, text: &str| {
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
+pub(crate) fn make(dir: &Path, config: &DomainConfig, policies: Option<&Path>) -> anyhow::Result<()> {
+    let write = |path: PathBuf, text: &str| fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()));
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let authority = Authority::create(&config.domain)?;
     authority.save(dir)?;
@@ -92,13 +67,7 @@ pub(crate) fn make(
             Some(from) => copy(from, &target)?,
             None => shipped::write(&target, config)?,
         }
-        write(
-            home.join("nines.yaml"),
-            &format!(
-                "# This node, and nothing else: what concerns the domain is in its control log.\nnode: {}\ndomain_id: {domain_id}\n",
-                node.id.0
-            ),
-        )?;
+        write(home.join("nines.yaml"), &format!("# This node, and nothing else: what concerns the domain is in its control log.\nnode: {}\ndomain_id: {domain_id}\n", node.id.0))?;
     }
     // The proof that it can be read is to read it.
     for node in &config.nodes {
@@ -123,19 +92,13 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 pub(crate) fn random() -> anyhow::Result<u64> {
     let mut bytes = [0; 8];
     let mut source = fs::File::open("/dev/urandom").context("no source of random numbers")?;
-    source
-        .read_exact(&mut bytes)
-        .context("no source of random numbers")?;
+    source.read_exact(&mut bytes).context("no source of random numbers")?;
     Ok(u64::from_le_bytes(bytes))
 }
 
 /// Three nodes in two chassis, to play with on one machine.
 fn playground() -> DomainConfig {
-    let address = |link: u8, node: u16| -> SocketAddr {
-        format!("127.0.{link}.{node}:7400")
-            .parse()
-            .expect("an address")
-    };
+    let address = |link: u8, node: u16| -> SocketAddr { format!("127.0.{link}.{node}:7400").parse().expect("an address") };
     let node = |id: u16, chassis: &str| NodeConfig {
         id: NodeId(id),
         chassis: chassis.into(),
@@ -149,14 +112,8 @@ fn playground() -> DomainConfig {
         profile: Profile::Lan,
         nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
         chassis: vec![
-            ChassisConfig {
-                name: "mxp1".into(),
-                manager: manager(7501),
-            },
-            ChassisConfig {
-                name: "mxp2".into(),
-                manager: manager(7502),
-            },
+            ChassisConfig { name: "mxp1".into(), manager: manager(7501) },
+            ChassisConfig { name: "mxp2".into(), manager: manager(7502) },
         ],
         services: Vec::new(),
     }

@@ -30,43 +30,22 @@ use cli::{Ask, Bench, Cli, Command, JournalStep, PolicyStep, client, render};
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(options) => ended(demo::run(&options)),
-        Command::Bench {
-            what: Bench::Failover(options),
-        } => ended(demo::run_bench(&options)),
+        Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
         Command::Hidden(command) => ended(command.run().map(|()| ExitCode::SUCCESS)),
         Command::Init(options) => bad_input(init::run(&options)),
         Command::Run(options) => bad_input(daemon::run(&options)),
         Command::Chassis(options) => bad_input(chassis::run(&options)),
-        Command::Journal {
-            step: JournalStep::Check { place, json },
-        } => cli::journal::check(&place, json),
-        Command::Journal {
-            step:
-                JournalStep::Show {
-                    place,
-                    pattern,
-                    last,
-                    json,
-                },
-        } => cli::journal::show(&place, &pattern, last, json),
-        Command::Policy {
-            step: PolicyStep::Check { dir, json },
-        } => cli::policy::check(&dir, json),
-        Command::Policy {
-            step: PolicyStep::Apply { dir, message, ask },
-        } => match cli::policy::read(&dir) {
+        Command::Journal { step: JournalStep::Check { place, json } } => cli::journal::check(&place, json),
+        Command::Journal { step: JournalStep::Show { place, pattern, last, json } } => cli::journal::show(&place, &pattern, last, json),
+        Command::Policy { step: PolicyStep::Check { dir, json } } => cli::policy::check(&dir, json),
+        Command::Policy { step: PolicyStep::Apply { dir, message, ask } } => match cli::policy::read(&dir) {
             Ok(files) => answers(Call::PolicyApply { files, message }, &ask, false),
             Err(failure) => render::refuse(&failure, ask.json),
         },
         command => {
             let follows = matches!(command, Command::Events { follow: true, .. });
             let Some((call, ask, check)) = command.call() else {
-                let failure = Failure {
-                    code: "bad-input".into(),
-                    message: "an assignment is CONTROL=VALUE".into(),
-                    help: Some("nines set /mxp1/fan4 duty=80".into()),
-                    exit: 2,
-                };
+                let failure = Failure { code: "bad-input".into(), message: "an assignment is CONTROL=VALUE".into(), help: Some("nines set /mxp1/fan4 duty=80".into()), exit: 2 };
                 return render::refuse(&failure, false);
             };
             let watched = follows.then(|| call.clone());
@@ -97,20 +76,10 @@ fn answers(call: Call, ask: &Ask, check: bool) -> ExitCode {
                 {
                     code = ExitCode::from(1);
                 }
-                if ask.json {
-                    serde_json::to_string(&reply)
-                        .map(|t| t + "\n")
-                        .unwrap_or_default()
-                } else {
-                    render::text(&reply)
-                }
+                if ask.json { serde_json::to_string(&reply).map(|t| t + "\n").unwrap_or_default() } else { render::text(&reply) }
             }
         };
-        if out
-            .write_all(shown.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        if out.write_all(shown.as_bytes()).and_then(|()| out.flush()).is_err() {
             return code; // whoever read has gone
         }
     }

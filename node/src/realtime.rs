@@ -11,14 +11,8 @@ pub(crate) use sixnines_drivers::clock::boot_now as now;
 /// # Errors
 /// If the kernel refuses; nothing changed.
 pub(crate) fn fifo(priority: i32) -> io::Result<()> {
-    let parameter = libc::sched_param {
-        sched_priority: priority,
-    };
+    let parameter = libc::sched_param { sched_priority: priority };
     // SAFETY: 0 is the calling thread, and the kernel only reads the parameter during the call.
     let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
-    if refused == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if refused == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -12,31 +12,17 @@ include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 /// The shipped files, and the objects of every chassis that the domain names.
 pub(crate) fn bundle(config: &DomainConfig) -> Bundle {
     let is_shelf = |name: &str| name.starts_with("objects/");
-    let mut files: BTreeMap<String, String> = FILES
-        .iter()
-        .filter(|(name, _)| !is_shelf(name))
-        .map(|(name, text)| ((*name).into(), (*text).into()))
-        .collect();
-    let shelf = FILES
-        .iter()
-        .find(|(name, _)| *name == "objects/mxp1.yaml")
-        .map(|(_, text)| *text)
-        .unwrap_or_default();
+    let mut files: BTreeMap<String, String> = FILES.iter().filter(|(name, _)| !is_shelf(name)).map(|(name, text)| ((*name).into(), (*text).into())).collect();
+    let shelf = FILES.iter().find(|(name, _)| *name == "objects/mxp1.yaml").map(|(_, text)| *text).unwrap_or_default();
     for chassis in &config.chassis {
-        files.insert(
-            format!("objects/{}.yaml", chassis.name),
-            shelf.replace("/mxp1", &format!("/{}", chassis.name)),
-        );
+        files.insert(format!("objects/{}.yaml", chassis.name), shelf.replace("/mxp1", &format!("/{}", chassis.name)));
     }
     Bundle { files }
 }
 
 /// Writes them to a directory.
 pub(crate) fn write(target: &Path, config: &DomainConfig) -> anyhow::Result<()> {
-    bundle(config)
-        .files
-        .iter()
-        .try_for_each(|(name, text)| put(target, name, text))
+    bundle(config).files.iter().try_for_each(|(name, text)| put(target, name, text))
 }
 
 fn put(target: &Path, name: &str, text: &str) -> anyhow::Result<()> {

@@ -11,9 +11,7 @@ mod ways;
 
 use std::collections::BTreeMap;
 
-use sixnines_core::domain::config::{
-    ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig,
-};
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::{GroupName, NodeId};
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
@@ -55,15 +53,7 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
     let services: Vec<GroupName> = config.services.iter().map(|s| s.name.clone()).collect();
     let chassis = config.chassis.iter().map(|c| c.name.clone()).collect();
     let chassis_check_epochs = plan.mutation != Mutation::ShelvesObeyAnybody;
-    let setup = Setup {
-        seed,
-        nodes,
-        links: 2,
-        services,
-        chassis,
-        chassis_check_epochs,
-        maker: maker(config, seed, plan.mutation),
-    };
+    let setup = Setup { seed, nodes, links: 2, services, chassis, chassis_check_epochs, maker: maker(config, seed, plan.mutation) };
     chaos::run(setup, plan.faults)
 }
 
@@ -71,24 +61,13 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
 fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
     let mut disks: BTreeMap<NodeId, SimDisk> = BTreeMap::new();
     let mut power = Stream::new(seed, "power cuts");
-    let first = FirstStart {
-        bundle: crate::shipped::bundle(&config),
-        config,
-    };
+    let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
     Box::new(move |me, restarts, life, now| {
         let disk = disks.entry(me).or_default().clone();
         if restarts > 0 {
             disk.crash(power.draw());
         }
-        Box::new(Node::start(
-            me,
-            life,
-            now,
-            &first,
-            disk,
-            restarts == 0,
-            mutation,
-        ))
+        Box::new(Node::start(me, life, now, &first, disk, restarts == 0, mutation))
     })
 }
 
@@ -97,13 +76,7 @@ fn three_nodes() -> DomainConfig {
     let node = |id: u16, chassis: &str| NodeConfig {
         id: NodeId(id),
         chassis: chassis.into(),
-        links: (1..=2)
-            .map(|link| {
-                format!("10.0.{link}.{id}:7400")
-                    .parse()
-                    .expect("an address")
-            })
-            .collect(),
+        links: (1..=2).map(|link| format!("10.0.{link}.{id}:7400").parse().expect("an address")).collect(),
         voter: true,
         witness: false,
     };
@@ -121,15 +94,7 @@ fn three_nodes() -> DomainConfig {
         domain: "sim".into(),
         profile: Profile::Fabric,
         nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
-        chassis: ["mxp1", "mxp2"]
-            .map(|name| ChassisConfig {
-                name: name.into(),
-                manager: None,
-            })
-            .into(),
-        services: vec![
-            service("calls", Vec::new()),
-            service("billing", vec![NodeId(3), NodeId(2)]),
-        ],
+        chassis: ["mxp1", "mxp2"].map(|name| ChassisConfig { name: name.into(), manager: None }).into(),
+        services: vec![service("calls", Vec::new()), service("billing", vec![NodeId(3), NodeId(2)])],
     }
 }

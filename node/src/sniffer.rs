@@ -70,26 +70,16 @@ fn lock(talkers: &Mutex<Talkers>) -> MutexGuard<'_, Talkers> {
 }
 
 fn open(device: &str) -> anyhow::Result<OwnedFd> {
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        SockProtocol::EthAll,
-    )
-    .context("a packet socket needs the right to the network")?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, SockProtocol::EthAll)
+        .context("a packet socket needs the right to the network")?;
     let index = nix::net::if_::if_nametoindex(device).context("no such device")?;
     packet::attach(&socket, index).context("binding to the device")?;
     Ok(socket)
 }
 
 fn own_mac(device: &str) -> anyhow::Result<Mac> {
-    let link = Route::open()
-        .and_then(|mut route| route.link(device))
-        .with_context(|| format!("reading the device {device}"))?;
-    Ok(link
-        .mac
-        .with_context(|| format!("{device} has no hardware address"))?
-        .0)
+    let link = Route::open().and_then(|mut route| route.link(device)).with_context(|| format!("reading the device {device}"))?;
+    Ok(link.mac.with_context(|| format!("{device} has no hardware address"))?.0)
 }
 
 /// Runs until the socket fails: the device is gone, and with it the namespace.
@@ -110,11 +100,7 @@ fn watch(socket: &OwnedFd, mac: Mac, address: Ipv4Addr, talkers: &Mutex<Talkers>
             let _unasked = send(socket.as_raw_fd(), &question, MsgFlags::empty());
         }
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-        match ppoll(
-            &mut fds,
-            Some(TimeSpec::from_duration(ask_at.since(realtime::now()))),
-            None,
-        ) {
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(ask_at.since(realtime::now()))), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => {
                 tracing::warn!(%error, "the sniffer stops");
@@ -124,9 +110,7 @@ fn watch(socket: &OwnedFd, mac: Mac, address: Ipv4Addr, talkers: &Mutex<Talkers>
         loop {
             match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut bytes) {
                 Ok((length, _)) => {
-                    if let Some(from) = frame::speaks_for(address, &bytes[..length])
-                        .filter(|from| *from != mac && *from != alias)
-                    {
+                    if let Some(from) = frame::speaks_for(address, &bytes[..length]).filter(|from| *from != mac && *from != alias) {
                         lock(talkers).spoke(realtime::now(), from);
                     }
                 }

@@ -12,20 +12,8 @@ pub(crate) fn standing(domain: &Domain, me: NodeId, life: u64) -> BTreeMap<NodeI
     let rows = domain.config.nodes.iter().map(|config| {
         let row = domain.nodes.get(&config.id).cloned().unwrap_or_default();
         let counts = config.id != me || row.nonce == life;
-        let incarnation = if counts {
-            row.incarnation
-        } else {
-            Incarnation(0)
-        };
-        (
-            config.id,
-            Standing {
-                incarnation,
-                since: row.since,
-                about: row.about,
-                voter: config.voter,
-            },
-        )
+        let incarnation = if counts { row.incarnation } else { Incarnation(0) };
+        (config.id, Standing { incarnation, since: row.since, about: row.about, voter: config.voter })
     });
     rows.collect()
 }

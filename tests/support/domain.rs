@@ -26,38 +26,16 @@ impl Domain {
     pub(crate) fn start(services: &[&str]) -> Self {
         // Any 127.x.0.0/16 whose keeper's port is free is ours, as the demo does it.
         let (network, held) = (9..=250)
-            .find_map(|x| {
-                Some((
-                    x,
-                    UdpSocket::bind((Ipv4Addr::new(127, x, 0, 200), 4200)).ok()?,
-                ))
-            })
+            .find_map(|x| Some((x, UdpSocket::bind((Ipv4Addr::new(127, x, 0, 200), 4200)).ok()?)))
             .expect("a free loopback network");
         let home = tempfile::tempdir().expect("a directory");
-        let mut domain = Self {
-            home,
-            nodes: vec![None, None, None],
-            chassis: Vec::new(),
-            network,
-            _held: held,
-        };
+        let mut domain = Self { home, nodes: vec![None, None, None], chassis: Vec::new(), network, _held: held };
         std::fs::write(domain.path("domain.yaml"), domain.yaml(services)).expect("it is written");
-        let made = nines(&[
-            "init",
-            text_of(&domain.path("lab")),
-            "--domain",
-            text_of(&domain.path("domain.yaml")),
-        ]);
+        let made = nines(&["init", text_of(&domain.path("lab")), "--domain", text_of(&domain.path("domain.yaml"))]);
         assert!(made.status.success(), "{}", said(&made));
         for chassis in 1..=2 {
             let listen = format!("127.{network}.{}.254:4300", 10 + chassis);
-            domain.chassis.push(spawn(&[
-                "chassis",
-                "--name",
-                &format!("mxp{chassis}"),
-                "--listen",
-                &listen,
-            ]));
+            domain.chassis.push(spawn(&["chassis", "--name", &format!("mxp{chassis}"), "--listen", &listen]));
         }
         for node in 1..=3 {
             domain.start_node(node);
@@ -71,31 +49,16 @@ impl Domain {
         let mut text = "domain: test\nprofile: lan\nnodes:\n".to_owned();
         for node in 1..=3 {
             let chassis = if node < 3 { "mxp1" } else { "mxp2" };
-            text += &format!(
-                "  - {{ id: {node}, chassis: {chassis}, links: [\"127.{x}.1.{node}:7600\", \"127.{x}.2.{node}:7600\"] }}\n"
-            );
+            text += &format!("  - {{ id: {node}, chassis: {chassis}, links: [\"127.{x}.1.{node}:7600\", \"127.{x}.2.{node}:7600\"] }}\n");
         }
         text += "chassis:\n";
         for chassis in 1..=2 {
-            text += &format!(
-                "  - {{ name: mxp{chassis}, manager: \"127.{x}.{}.254:4300\" }}\n",
-                10 + chassis
-            );
+            text += &format!("  - {{ name: mxp{chassis}, manager: \"127.{x}.{}.254:4300\" }}\n", 10 + chassis);
         }
-        text += if services.is_empty() {
-            "services: []\n"
-        } else {
-            "services:\n"
-        };
+        text += if services.is_empty() { "services: []\n" } else { "services:\n" };
         for service in services {
-            let listen: Vec<String> = (1..=3)
-                .map(|n| format!("--listen, \"n{n}={}\"", self.door(service, n)))
-                .collect();
-            text += &format!(
-                "  - {{ name: {service}, command: [\"{}\", callserver, {}] }}\n",
-                env!("CARGO_BIN_EXE_nines"),
-                listen.join(", ")
-            );
+            let listen: Vec<String> = (1..=3).map(|n| format!("--listen, \"n{n}={}\"", self.door(service, n))).collect();
+            text += &format!("  - {{ name: {service}, command: [\"{}\", callserver, {}] }}\n", env!("CARGO_BIN_EXE_nines"), listen.join(", "));
         }
         text
     }
@@ -115,18 +78,9 @@ impl Domain {
     }
 
     pub(crate) fn start_node(&mut self, node: usize) {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path(&format!("n{node}.log")))
-            .expect("a log");
+        let log = std::fs::File::options().create(true).append(true).open(self.path(&format!("n{node}.log"))).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_nines"))
-            .args([
-                "run",
-                "--without-gate",
-                "--config",
-                text_of(&self.config(node)),
-            ])
+            .args(["run", "--without-gate", "--config", text_of(&self.config(node))])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -147,10 +101,7 @@ impl Domain {
         let mut child = self.nodes[node - 1].take().expect("it runs");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         kill(pid, Signal::SIGTERM).expect("it can be told");
-        assert!(
-            child.wait().expect("it has ended").success(),
-            "an orderly stop is a success"
-        );
+        assert!(child.wait().expect("it has ended").success(), "an orderly stop is a success");
     }
 
     pub(crate) fn ask(&self, node: usize, arguments: &[&str]) -> Output {
@@ -160,53 +111,31 @@ impl Domain {
     /// The answer as JSON, or `None` if the node does not answer.
     pub(crate) fn json(&self, node: usize, arguments: &[&str]) -> Option<Value> {
         let output = self.ask(node, &[arguments, &["--json"]].concat());
-        output
-            .status
-            .success()
-            .then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
     }
 
     /// One service or chassis as a node sees it.
     pub(crate) fn group(&self, node: usize, name: &str) -> Option<Value> {
         let status = self.json(node, &["status"])?;
-        let rows = ["/status/services", "/status/chassis"].map(|at| {
-            status
-                .pointer(at)
-                .and_then(Value::as_array)
-                .cloned()
-                .unwrap_or_default()
-        });
+        let rows = ["/status/services", "/status/chassis"].map(|at| status.pointer(at).and_then(Value::as_array).cloned().unwrap_or_default());
         rows.concat().into_iter().find(|row| row["name"] == name)
     }
 
     /// Who is active and speaks, as a node sees it.
     pub(crate) fn active(&self, node: usize, name: &str) -> Option<usize> {
-        let row = self
-            .group(node, name)
-            .filter(|row| row["is_serving"] == true)?;
+        let row = self.group(node, name).filter(|row| row["is_serving"] == true)?;
         usize::try_from(row["active"].as_u64()?).ok()
     }
 
     pub(crate) fn wait_redundant(&self) {
-        self.wait("every node finds the domain redundant", |d| {
-            (1..=3).all(|n| d.ask(n, &["status", "--check"]).status.success() && d.is_whole(n))
-        });
+        self.wait("every node finds the domain redundant", |d| (1..=3).all(|n| d.ask(n, &["status", "--check"]).status.success() && d.is_whole(n)));
     }
 
     /// Every node up, on every link.
     fn is_whole(&self, node: usize) -> bool {
-        let Some(status) = self.json(node, &["status"]) else {
-            return false;
-        };
-        let is_up = |row: &Value| {
-            row["state"] == "up"
-                && row["links"]
-                    .as_array()
-                    .is_some_and(|links| links.iter().all(|up| *up == true))
-        };
-        status["status"]["nodes"]
-            .as_array()
-            .is_some_and(|rows| rows.iter().all(is_up))
+        let Some(status) = self.json(node, &["status"]) else { return false };
+        let is_up = |row: &Value| row["state"] == "up" && row["links"].as_array().is_some_and(|links| links.iter().all(|up| *up == true));
+        status["status"]["nodes"].as_array().is_some_and(|rows| rows.iter().all(is_up))
     }
 
     pub(crate) fn wait<T: Found>(&self, what: &str, mut look: impl FnMut(&Self) -> T) -> T::What {
@@ -216,18 +145,9 @@ impl Domain {
                 return found;
             }
             if Instant::now() > deadline {
-                let seen = said(&self.ask(1, &["status"]))
-                    + &said(&self.ask(2, &["status"]))
-                    + &said(&self.ask(3, &["status"]));
-                let logs: Vec<String> = (1..=3)
-                    .map(|n| {
-                        std::fs::read_to_string(self.path(&format!("n{n}.log"))).unwrap_or_default()
-                    })
-                    .collect();
-                panic!(
-                    "it never came to it: {what}\n{seen}\n{}",
-                    logs.join("\n--- next node\n")
-                );
+                let seen = said(&self.ask(1, &["status"])) + &said(&self.ask(2, &["status"])) + &said(&self.ask(3, &["status"]));
+                let logs: Vec<String> = (1..=3).map(|n| std::fs::read_to_string(self.path(&format!("n{n}.log"))).unwrap_or_default()).collect();
+                panic!("it never came to it: {what}\n{seen}\n{}", logs.join("\n--- next node\n"));
             }
             std::thread::yield_now();
         }
@@ -264,27 +184,16 @@ impl Drop for Domain {
 }
 
 pub(crate) fn nines(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nines"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("nines runs")
+    Command::new(env!("CARGO_BIN_EXE_nines")).args(arguments).stdin(Stdio::null()).output().expect("nines runs")
 }
 
 fn spawn(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nines runs")
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nines runs")
 }
 
 pub(crate) fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-        + String::from_utf8_lossy(&output.stderr).as_ref()
+    String::from_utf8_lossy(&output.stdout).into_owned() + String::from_utf8_lossy(&output.stderr).as_ref()
 }
 
 pub(crate) fn text_of(path: &Path) -> &str {

@@ -36,10 +36,7 @@ impl Lab {
     /// Builds the lab; `None`, loudly, if `who` gets no namespaces on this machine.
     pub(crate) fn new(who: As) -> Option<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
-        command
-            .arg("demo-lab")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg("demo-lab").stdin(Stdio::piped()).stdout(Stdio::piped());
         match who {
             As::Us => {}
             As::Loopback => {
@@ -54,26 +51,11 @@ impl Lab {
         let mut child = command.spawn().expect("the lab starts");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let mut lab = Self {
-            child,
-            input,
-            output,
-            mode: String::new(),
-            directory: PathBuf::new(),
-            service: vec![],
-        };
+        let mut lab = Self { child, input, output, mode: String::new(), directory: PathBuf::new(), service: vec![] };
         let first = lab.hear();
-        lab.mode = first["mode"]
-            .as_str()
-            .expect("the lab tells its mode")
-            .to_owned();
+        lab.mode = first["mode"].as_str().expect("the lab tells its mode").to_owned();
         lab.directory = PathBuf::from(first["directory"].as_str().unwrap());
-        lab.service = first["service"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|s| s.as_str().unwrap().to_owned())
-            .collect();
+        lab.service = first["service"].as_array().unwrap().iter().map(|s| s.as_str().unwrap().to_owned()).collect();
         if lab.mode == "loopback" && who != As::Loopback {
             eprintln!("SKIPPED: no rights to network namespaces, nor to a user namespace");
             return None;
@@ -95,10 +77,7 @@ impl Lab {
     /// One line there, one line back; an error from the lab is a failure of the test.
     pub(crate) fn tell(&mut self, line: Value) -> Value {
         let reply = self.try_tell(&line);
-        assert!(
-            reply.get("error").is_none(),
-            "{line} was answered with {reply}"
-        );
+        assert!(reply.get("error").is_none(), "{line} was answered with {reply}");
         reply
     }
 
@@ -113,9 +92,7 @@ impl Lab {
     }
 
     pub(crate) fn signal(&mut self, room: &str, signal: &str) -> u64 {
-        self.tell(json!({ "do": "signal", "room": room, "signal": signal }))["hit"]
-            .as_u64()
-            .unwrap()
+        self.tell(json!({ "do": "signal", "room": room, "signal": signal }))["hit"].as_u64().unwrap()
     }
 
     pub(crate) fn processes(&mut self, room: &str) -> Vec<i32> {
@@ -195,10 +172,6 @@ pub(crate) fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
 
 /// Whether a process is there and not only waiting to be noticed as dead.
 pub(crate) fn is_alive(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !matches!(
-            stat[stat.rfind(')').unwrap()..].chars().nth(2),
-            Some('Z' | 'X')
-        )
-    })
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !matches!(stat[stat.rfind(')').unwrap()..].chars().nth(2), Some('Z' | 'X')))
 }

@@ -38,13 +38,8 @@ impl Shared {
             self.follower.image = true; // What it lacks is no longer kept.
         }
         if self.follower.image {
-            let Some(sections) = self.store.held_image() else {
-                return;
-            };
-            let cursor = self
-                .store
-                .position(self.store.held())
-                .expect("held is the base or after it");
+            let Some(sections) = self.store.held_image() else { return };
+            let cursor = self.store.position(self.store.held()).expect("held is the base or after it");
             self.tell_image(Follow::Image { cursor, sections }, cursor.sequence);
         }
         self.tell_records(self.store.held());
@@ -58,12 +53,7 @@ impl Shared {
         let cursor = self.store.head();
         let next = Sequence(self.follower.told.0 + 1);
         if self.follower.image || cursor.sequence >= next && self.store.record(next).is_none() {
-            let sections = self
-                .store
-                .state()
-                .iter()
-                .map(|(k, s)| (k.clone(), s.clone()))
-                .collect();
+            let sections = self.store.state().iter().map(|(k, s)| (k.clone(), s.clone())).collect();
             self.tell_image(Follow::Image { cursor, sections }, cursor.sequence);
         }
         self.tell_records(cursor.sequence);
@@ -86,11 +76,7 @@ impl Shared {
 
     fn tell_records(&mut self, through: Sequence) {
         for sequence in self.follower.told.0 + 1..=through.0 {
-            let record = self
-                .store
-                .record(Sequence(sequence))
-                .expect("records are kept without holes")
-                .clone();
+            let record = self.store.record(Sequence(sequence)).expect("records are kept without holes").clone();
             self.out.push_back(Output::Follow(Follow::Record(record)));
             self.follower.told = Sequence(sequence);
         }

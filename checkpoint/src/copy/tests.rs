@@ -58,14 +58,7 @@ fn nothing_shrinks_at_the_first_suspicion_but_when_a_write_waits() {
     assert_eq!(outcomes(&rig), [], "the smaller set is only proposed");
     rig.settle();
     assert_eq!(rig.row().in_sync.len(), 1);
-    assert!(matches!(
-        outcomes(&rig)[..],
-        [Outcome::Applied {
-            copies: 1,
-            protected: false,
-            ..
-        }]
-    ));
+    assert!(matches!(outcomes(&rig)[..], [Outcome::Applied { copies: 1, protected: false, .. }]));
 }
 
 #[test]
@@ -123,48 +116,25 @@ fn a_proposal_stays_open_until_a_later_row() {
     rig.set_reachable(A, C, false);
     rig.pass(ms(1000));
     rig.deliver_frames();
-    assert_eq!(
-        outcomes(&rig),
-        [],
-        "neither the old set nor any proposed one is known to hold it"
-    );
+    assert_eq!(outcomes(&rig), [], "neither the old set nor any proposed one is known to hold it");
     rig.settle();
     assert_eq!(outcomes(&rig).len(), 1);
 }
 
 #[test]
 fn below_the_floor_nothing_is_acknowledged_and_it_says_so() {
-    let config = CopyConfig {
-        floor: 2,
-        ..CopyConfig::default()
-    };
+    let config = CopyConfig { floor: 2, ..CopyConfig::default() };
     let mut rig = Rig::new(2, config);
     rig.crash(B);
     rig.write(A);
     rig.pass(ms(300));
     rig.settle();
-    assert_eq!(
-        rig.row().in_sync.len(),
-        2,
-        "a set below the floor would help nobody"
-    );
+    assert_eq!(rig.row().in_sync.len(), 2, "a set below the floor would help nobody");
     rig.pass(ms(1000));
-    assert_eq!(
-        outcomes(&rig),
-        [Outcome::Unknown(Doubt::TooFewCopies {
-            copies: 2,
-            floor: 2
-        })]
-    );
+    assert_eq!(outcomes(&rig), [Outcome::Unknown(Doubt::TooFewCopies { copies: 2, floor: 2 })]);
     rig.set_reachable(A, B, false);
     rig.write(A);
-    assert_eq!(
-        outcomes(&rig)[1],
-        Outcome::NotApplied(Refusal::TooFewCopies {
-            copies: 1,
-            floor: 2
-        })
-    );
+    assert_eq!(outcomes(&rig)[1], Outcome::NotApplied(Refusal::TooFewCopies { copies: 1, floor: 2 }));
     rig.restart(B);
     rig.settle();
     rig.write(A);
@@ -181,11 +151,7 @@ fn a_fresh_read_needs_every_member_or_a_lease() {
     assert_eq!(rig.oracle.answers, [(vec![1], true)], "the lease is valid");
     rig.set_lease(A, false);
     rig.read(A);
-    assert_eq!(
-        rig.oracle.answers.len(),
-        1,
-        "nobody has confirmed the epoch"
-    );
+    assert_eq!(rig.oracle.answers.len(), 1, "nobody has confirmed the epoch");
     rig.settle();
     assert_eq!(rig.oracle.answers[1], (vec![1], true));
 }
@@ -200,11 +166,7 @@ fn a_read_shows_nothing_that_does_not_count_and_says_when_it_may_be_old() {
     rig.read(A);
     assert_eq!(rig.oracle.answers, []);
     rig.pass(ms(500));
-    assert_eq!(
-        rig.oracle.answers,
-        [(vec![1], false)],
-        "the second write is held by one copy of two"
-    );
+    assert_eq!(rig.oracle.answers, [(vec![1], false)], "the second write is held by one copy of two");
 }
 
 #[test]
@@ -216,10 +178,7 @@ fn an_active_that_sees_a_higher_epoch_stops_for_good_under_the_old_one() {
     rig.deliver_rows_to(B);
     rig.deliver_frames(); // B's word reaches A before the row does
     assert_eq!(rig.actives(), [(B, Epoch(2))]);
-    assert!(matches!(
-        outcomes(&rig)[..],
-        [Outcome::Unknown(Doubt::Fenced { by: Epoch(2) })]
-    ));
+    assert!(matches!(outcomes(&rig)[..], [Outcome::Unknown(Doubt::Fenced { by: Epoch(2) })]));
     rig.deliver_rows_to(A);
     assert_eq!(rig.actives(), [(B, Epoch(2))]);
 }
@@ -236,11 +195,7 @@ fn what_the_new_active_lacks_is_cut_off_and_what_it_has_is_replicated_first() {
     rig.commit_all();
     rig.deliver_rows();
     let third = rig.write(B);
-    assert_eq!(
-        rig.applied(A),
-        [1, 2],
-        "losing the role throws nothing away"
-    );
+    assert_eq!(rig.applied(A), [1, 2], "losing the role throws nothing away");
     rig.settle();
     assert_eq!(rig.applied(A), [1, third]);
     assert_eq!(rig.applied(B), [1, third]);
@@ -280,13 +235,7 @@ fn a_replica_beyond_the_backlog_keeps_its_copy_until_the_new_one_is_complete() {
 
 #[test]
 fn a_standbys_application_gets_only_what_the_whole_set_holds() {
-    let mut rig = Rig::new(
-        3,
-        CopyConfig {
-            copies: 3,
-            ..CopyConfig::default()
-        },
-    );
+    let mut rig = Rig::new(3, CopyConfig { copies: 3, ..CopyConfig::default() });
     rig.write(A);
     rig.deliver_between(A, B);
     assert_eq!(rig.applied(B), [1]);
@@ -308,11 +257,7 @@ fn a_handover_drains_and_stays_quiet_until_a_later_row() {
     rig.deliver_frames();
     rig.pass(ms(60_000));
     rig.write(A);
-    assert_eq!(
-        outcomes(&rig).last(),
-        Some(&Outcome::NotApplied(Refusal::Quiescing)),
-        "time settles nothing"
-    );
+    assert_eq!(outcomes(&rig).last(), Some(&Outcome::NotApplied(Refusal::Quiescing)), "time settles nothing");
     rig.commit_all();
     rig.settle();
     assert_eq!(rig.actives(), [(B, Epoch(2))]);
@@ -355,30 +300,11 @@ fn a_state_declared_lost_starts_empty_and_replaces_what_others_have() {
     rig.commit_all();
     let (version, to) = (rig.row().version, rig.member(B));
     let offers = [rig.member(A), to].into();
-    rig.commit(&Entry::Start {
-        group: group(),
-        version,
-        to,
-        offers,
-        lost: true,
-    });
+    rig.commit(&Entry::Start { group: group(), version, to, offers, lost: true });
     rig.settle();
     assert_eq!(rig.row().generation, Generation(1));
-    assert_eq!(
-        rig.nodes[&B].roles.last(),
-        Some(&Role::Active {
-            epoch: Epoch(2),
-            lost: true
-        }),
-        "although its copy was empty anyway"
-    );
-    assert_eq!(
-        status(&rig, B).role,
-        Role::Active {
-            epoch: Epoch(2),
-            lost: false
-        }
-    );
+    assert_eq!(rig.nodes[&B].roles.last(), Some(&Role::Active { epoch: Epoch(2), lost: true }), "although its copy was empty anyway");
+    assert_eq!(status(&rig, B).role, Role::Active { epoch: Epoch(2), lost: false });
     rig.write(B);
     rig.pass(ms(60));
     rig.settle();
@@ -387,57 +313,18 @@ fn a_state_declared_lost_starts_empty_and_replaces_what_others_have() {
 
 #[test]
 fn frames_for_a_former_life_and_from_a_strange_node_change_nothing() {
-    let me = Member {
-        node: A,
-        incarnation: Incarnation(7),
-    };
+    let me = Member { node: A, incarnation: Incarnation(7) };
     let mut copy = GroupCopy::new(me, CopyConfig::default());
     let frame = |to: Member| {
         let from = Member { node: B, ..me };
-        let body = Body::Report(Report {
-            cursor: None,
-            held: Sequence(0),
-            read: 0,
-            transfer: None,
-        });
-        Frame {
-            from,
-            to,
-            epoch: Epoch(9),
-            body,
-        }
-        .encode()
+        let body = Body::Report(Report { cursor: None, held: Sequence(0), read: 0, transfer: None });
+        Frame { from, to, epoch: Epoch(9), body }.encode()
     };
-    let older = Member {
-        incarnation: Incarnation(3),
-        ..me
-    };
-    copy.handle(
-        Instant::ZERO,
-        Input::Frame {
-            from: B,
-            bytes: &frame(older),
-        },
-    )
-    .expect("late, no fault");
-    let fault = copy.handle(
-        Instant::ZERO,
-        Input::Frame {
-            from: C,
-            bytes: &frame(me),
-        },
-    );
-    assert!(matches!(
-        fault,
-        Err(PeerFault::Misdirected { sender: C, .. })
-    ));
-    let fault = copy.handle(
-        Instant::ZERO,
-        Input::Frame {
-            from: C,
-            bytes: b"k\x01",
-        },
-    );
+    let older = Member { incarnation: Incarnation(3), ..me };
+    copy.handle(Instant::ZERO, Input::Frame { from: B, bytes: &frame(older) }).expect("late, no fault");
+    let fault = copy.handle(Instant::ZERO, Input::Frame { from: C, bytes: &frame(me) });
+    assert!(matches!(fault, Err(PeerFault::Misdirected { sender: C, .. })));
+    let fault = copy.handle(Instant::ZERO, Input::Frame { from: C, bytes: b"k\x01" });
     assert!(matches!(fault, Err(PeerFault::Unreadable(2, Some(_)))));
     assert_eq!(copy.role(), Role::Standby { epoch: Epoch(0) });
 }
@@ -446,59 +333,27 @@ fn frames_for_a_former_life_and_from_a_strange_node_change_nothing() {
 fn every_bound_refuses_by_name_and_changes_nothing() {
     let mut config = CopyConfig::default();
     let limits = &mut config.limits;
-    (
-        limits.sections_max,
-        limits.key_bytes_max,
-        limits.section_bytes_max,
-    ) = (2, 4, 100);
-    (
-        limits.bytes_max,
-        limits.batch_bytes_max,
-        limits.unheld_bytes_max,
-        limits.waiting_max,
-    ) = (150, 300, 200, 3);
-    let put = |key: &str, length: usize| Op::Put {
-        key: key.into(),
-        bytes: Bytes::from(vec![0; length]),
-    };
+    (limits.sections_max, limits.key_bytes_max, limits.section_bytes_max) = (2, 4, 100);
+    (limits.bytes_max, limits.batch_bytes_max, limits.unheld_bytes_max, limits.waiting_max) = (150, 300, 200, 3);
+    let put = |key: &str, length: usize| Op::Put { key: key.into(), bytes: Bytes::from(vec![0; length]) };
     let cases = [
         (vec![put("a", 1), put("b", 1), put("c", 1)], Limit::Sections),
         (vec![put("abcde", 1)], Limit::KeyBytes),
         (vec![put("a", 101)], Limit::SectionBytes),
-        (
-            vec![Op::Patch {
-                key: "a".into(),
-                offset: u64::MAX,
-                bytes: "x".into(),
-            }],
-            Limit::SectionBytes,
-        ),
+        (vec![Op::Patch { key: "a".into(), offset: u64::MAX, bytes: "x".into() }], Limit::SectionBytes),
         (vec![put("a", 100), put("b", 100)], Limit::Bytes),
-        (
-            vec![put("a", 90), put("a", 90), put("a", 90)],
-            Limit::BatchBytes,
-        ),
+        (vec![put("a", 90), put("a", 90), put("a", 90)], Limit::BatchBytes),
     ];
     for (ops, limit) in cases {
         let mut rig = Rig::new(2, config.clone());
         rig.write_ops(A, ops.clone());
-        assert_eq!(
-            outcomes(&rig),
-            [Outcome::NotApplied(Refusal::NoSpace(limit))],
-            "{ops:?}"
-        );
+        assert_eq!(outcomes(&rig), [Outcome::NotApplied(Refusal::NoSpace(limit))], "{ops:?}");
         assert_eq!(status(&rig, A).sections, 0);
     }
     let mut rig = Rig::new(2, config.clone());
     (0..4).for_each(|_| rig.write_ops(A, vec![put("a", 1)]));
-    assert_eq!(
-        outcomes(&rig),
-        [Outcome::NotApplied(Refusal::NoSpace(Limit::Waiting))]
-    );
+    assert_eq!(outcomes(&rig), [Outcome::NotApplied(Refusal::NoSpace(Limit::Waiting))]);
     let mut rig = Rig::new(2, config);
     (0..3).for_each(|_| rig.write_ops(A, vec![put("a", 100)]));
-    assert_eq!(
-        outcomes(&rig),
-        [Outcome::NotApplied(Refusal::NoSpace(Limit::Unheld))]
-    );
+    assert_eq!(outcomes(&rig), [Outcome::NotApplied(Refusal::NoSpace(Limit::Unheld))]);
 }

@@ -73,8 +73,7 @@ impl Peer {
 
     /// Whether it has owed a report for longer than patience.
     pub(super) fn is_late(&self, shared: &Shared) -> bool {
-        self.owed_since
-            .is_some_and(|since| since + shared.config.times.patience <= shared.now)
+        self.owed_since.is_some_and(|since| since + shared.config.times.patience <= shared.now)
     }
 
     /// It is asked for a report, and is no newcomer before it comes.
@@ -120,10 +119,7 @@ impl Peer {
     }
 
     pub(super) fn stream_from(&mut self, shared: &mut Shared, me: Member, at: Cursor) {
-        self.flow = Flow::Streaming {
-            aligned: at,
-            next: next(at.sequence),
-        };
+        self.flow = Flow::Streaming { aligned: at, next: next(at.sequence) };
         self.resend_at = Some(shared.now + shared.config.times.resend);
         shared.send(me, Body::Aligned { at });
     }
@@ -159,9 +155,7 @@ impl Peer {
         if came_further {
             let complete = self.acked == Some(shared.store.head().sequence);
             self.owed_since = (!complete).then_some(shared.now);
-            self.resend_at = self
-                .is_owed()
-                .then_some(shared.now + shared.config.times.resend);
+            self.resend_at = self.is_owed().then_some(shared.now + shared.config.times.resend);
         }
     }
 
@@ -171,10 +165,7 @@ impl Peer {
             && cursor.sequence >= transfer.start.sequence
         {
             let next = transfer.next_record.max(next(cursor.sequence));
-            self.flow = Flow::Streaming {
-                aligned: cursor,
-                next,
-            };
+            self.flow = Flow::Streaming { aligned: cursor, next };
         }
     }
 
@@ -182,9 +173,7 @@ impl Peer {
     fn is_owed(&self) -> bool {
         match &self.flow {
             Flow::Unaligned | Flow::Transfer(_) => true,
-            Flow::Streaming { next, .. } => {
-                self.silent || self.acked.is_none_or(|a| a.0 + 1 < next.0)
-            }
+            Flow::Streaming { next, .. } => self.silent || self.acked.is_none_or(|a| a.0 + 1 < next.0),
         }
     }
 
@@ -200,10 +189,7 @@ impl Peer {
         self.resend_at = Some(shared.now + shared.config.times.resend);
         match &mut self.flow {
             Flow::Unaligned => self.resend_at = Some(shared.now), // `pump` announces the epoch again.
-            Flow::Streaming {
-                aligned,
-                next: following,
-            } => {
+            Flow::Streaming { aligned, next: following } => {
                 *following = next(self.acked.unwrap_or(aligned.sequence));
                 if self.acked.is_none() || self.silent {
                     let at = *aligned;
@@ -237,20 +223,13 @@ impl Peer {
             }
             Flow::Transfer(transfer) => {
                 transfer.send_chunks(shared, me);
-                match stream(
-                    shared,
-                    me,
-                    transfer.applied,
-                    &mut transfer.next_record,
-                    asked,
-                ) {
+                match stream(shared, me, transfer.applied, &mut transfer.next_record, asked) {
                     Some(any) => sent = any,
                     None => return true,
                 }
             }
         }
-        let untold =
-            tell && self.told < shared.store.held() && !matches!(self.flow, Flow::Unaligned);
+        let untold = tell && self.told < shared.store.held() && !matches!(self.flow, Flow::Unaligned);
         if !sent && (untold || self.asked < asked) {
             send_records(shared, me, shared.store.head().sequence, Vec::new(), asked);
             sent = true;
@@ -259,8 +238,7 @@ impl Peer {
             (self.told, self.asked) = (shared.store.held(), asked.max(self.asked));
         }
         if self.is_owed() {
-            self.resend_at
-                .get_or_insert(shared.now + shared.config.times.resend);
+            self.resend_at.get_or_insert(shared.now + shared.config.times.resend);
         }
         false
     }
@@ -271,9 +249,7 @@ impl Peer {
             member,
             in_sync: shared.row.in_sync.contains(&member),
             behind: self.acked.map(|a| head.0 - a.0),
-            behind_bytes: self
-                .acked
-                .map_or(0, |a| shared.store.bytes_between(a, head)),
+            behind_bytes: self.acked.map_or(0, |a| shared.store.bytes_between(a, head)),
             transfer: match &self.flow {
                 Flow::Transfer(transfer) => Some(transfer.taken),
                 _ => None,
@@ -305,8 +281,7 @@ impl Transfer {
     fn send_chunks(&mut self, shared: &mut Shared, me: Member) {
         let limits = &shared.config.limits;
         let (bytes_max, chunks_max) = (limits.frame_bytes_max, limits.chunks_max);
-        while self.resume != Resume::End && self.next_chunk < self.taken.saturating_add(chunks_max)
-        {
+        while self.resume != Resume::End && self.next_chunk < self.taken.saturating_add(chunks_max) {
             let part = shared.store.state().part(&self.resume, bytes_max);
             let after = std::mem::replace(&mut self.resume, part.through.clone());
             let chunk = Chunk {
@@ -327,23 +302,12 @@ impl Transfer {
 }
 
 /// Sends records from `following` on, `reported` being known to be there. `None` if they are no longer kept.
-fn stream(
-    shared: &mut Shared,
-    to: Member,
-    reported: Sequence,
-    following: &mut Sequence,
-    asked: u64,
-) -> Option<bool> {
+fn stream(shared: &mut Shared, to: Member, reported: Sequence, following: &mut Sequence, asked: u64) -> Option<bool> {
     let head = shared.store.head().sequence;
     let limits = &shared.config.limits;
     let (window, frame_max) = (limits.window_bytes_max as u64, limits.frame_bytes_max);
     let mut sent = false;
-    while *following <= head
-        && shared
-            .store
-            .bytes_between(reported, Sequence(following.0 - 1))
-            < window
-    {
+    while *following <= head && shared.store.bytes_between(reported, Sequence(following.0 - 1)) < window {
         let first = *following;
         let mut records = Vec::new();
         let mut size = 0;
@@ -359,27 +323,10 @@ fn stream(
     Some(sent)
 }
 
-fn send_records(
-    shared: &mut Shared,
-    to: Member,
-    previous: Sequence,
-    records: Vec<std::sync::Arc<crate::Record>>,
-    read: u64,
-) {
-    let previous = shared
-        .store
-        .position(previous)
-        .expect("what precedes a kept record is kept or the base");
+fn send_records(shared: &mut Shared, to: Member, previous: Sequence, records: Vec<std::sync::Arc<crate::Record>>, read: u64) {
+    let previous = shared.store.position(previous).expect("what precedes a kept record is kept or the base");
     let held = shared.store.held();
-    shared.send(
-        to,
-        Body::Records {
-            previous,
-            held,
-            read,
-            records,
-        },
-    );
+    shared.send(to, Body::Records { previous, held, read, records });
 }
 
 fn next(sequence: Sequence) -> Sequence {

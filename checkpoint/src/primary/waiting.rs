@@ -51,29 +51,10 @@ struct WaitingRead {
 }
 
 impl Writes {
-    pub(super) fn push(
-        &mut self,
-        ticket: Ticket,
-        until: Sequence,
-        applied: Result<Cursor, Refusal>,
-        floor: u8,
-        since: Instant,
-    ) {
+    pub(super) fn push(&mut self, ticket: Ticket, until: Sequence, applied: Result<Cursor, Refusal>, floor: u8, since: Instant) {
         self.pushed += 1;
-        self.floor_max = if self.by_sequence.is_empty() {
-            floor
-        } else {
-            self.floor_max.max(floor)
-        };
-        self.by_sequence.insert(
-            (until, self.pushed),
-            WaitingWrite {
-                ticket,
-                applied,
-                floor,
-                since,
-            },
-        );
+        self.floor_max = if self.by_sequence.is_empty() { floor } else { self.floor_max.max(floor) };
+        self.by_sequence.insert((until, self.pushed), WaitingWrite { ticket, applied, floor, since });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -87,10 +68,7 @@ impl Writes {
 
     /// One that waits for nothing but the copies that it now has.
     fn take_due(&mut self, held: Sequence, copies: u8) -> Option<WaitingWrite> {
-        let due = self
-            .by_sequence
-            .range(..=(held, u64::MAX))
-            .find(|(_, w)| copies >= w.floor);
+        let due = self.by_sequence.range(..=(held, u64::MAX)).find(|(_, w)| copies >= w.floor);
         let key = *due?.0;
         self.by_sequence.remove(&key)
     }
@@ -98,13 +76,8 @@ impl Writes {
     pub(super) fn stop(&mut self, shared: &mut Shared) {
         let doubt = Doubt::Fenced { by: shared.seen };
         for write in std::mem::take(&mut self.by_sequence).into_values() {
-            let outcome = write
-                .applied
-                .map_or_else(Outcome::NotApplied, |_| Outcome::Unknown(doubt));
-            shared.out.push_back(Output::Acknowledged {
-                ticket: write.ticket,
-                outcome,
-            });
+            let outcome = write.applied.map_or_else(Outcome::NotApplied, |_| Outcome::Unknown(doubt));
+            shared.out.push_back(Output::Acknowledged { ticket: write.ticket, outcome });
         }
     }
 }
@@ -112,20 +85,13 @@ impl Writes {
 impl Reads {
     /// The number under which members are to confirm the epoch; 0 while nobody asks.
     pub(super) fn asked(&self, shared: &Shared) -> u64 {
-        if self.waiting.is_empty() || shared.lease {
-            0
-        } else {
-            self.asked
-        }
+        if self.waiting.is_empty() || shared.lease { 0 } else { self.asked }
     }
 
     pub(super) fn stop(&mut self, shared: &mut Shared) {
         let answer = Answer::Refused(Refusal::Fenced { by: shared.seen });
         for read in self.waiting.drain(..) {
-            shared.out.push_back(Output::Answered {
-                ticket: read.ticket,
-                answer: answer.clone(),
-            });
+            shared.out.push_back(Output::Answered { ticket: read.ticket, answer: answer.clone() });
         }
     }
 }
@@ -142,26 +108,14 @@ impl Primary {
         };
         if let Some(refusal) = refusal {
             let answer = Answer::Refused(refusal);
-            shared.out.push_back(Output::Answered {
-                ticket: read.ticket,
-                answer,
-            });
+            shared.out.push_back(Output::Answered { ticket: read.ticket, answer });
             return;
         }
         let section = shared.store.state().section(&read.key).cloned();
         let sequence = shared.store.head().sequence;
         self.reads.asked += 1;
-        self.reads
-            .again_at
-            .get_or_insert(shared.now + shared.config.times.resend);
-        let waiting = WaitingRead {
-            ticket: read.ticket,
-            key: read.key,
-            section,
-            sequence,
-            number: self.reads.asked,
-            since: shared.now,
-        };
+        self.reads.again_at.get_or_insert(shared.now + shared.config.times.resend);
+        let waiting = WaitingRead { ticket: read.ticket, key: read.key, section, sequence, number: self.reads.asked, since: shared.now };
         self.reads.waiting.push_back(waiting);
     }
 
@@ -170,11 +124,7 @@ impl Primary {
         let protected = copies >= shared.config.copies;
         while let Some(write) = self.writes.take_due(shared.store.held(), copies) {
             let outcome = match write.applied {
-                Ok(cursor) => Outcome::Applied {
-                    cursor,
-                    copies,
-                    protected,
-                },
+                Ok(cursor) => Outcome::Applied { cursor, copies, protected },
                 Err(refusal) => Outcome::NotApplied(refusal),
             };
             self.deliver(shared, write.ticket, outcome);
@@ -183,25 +133,16 @@ impl Primary {
 
     pub(super) fn settle_reads(&mut self, shared: &mut Shared) {
         while let Some(front) = self.reads.waiting.front() {
-            let counted =
-                shared.store.held() >= front.sequence || shared.config.has(Fault::ReadUncounted);
+            let counted = shared.store.held() >= front.sequence || shared.config.has(Fault::ReadUncounted);
             let number = front.number;
             let confirmed = |m| self.peers.get(m).is_some_and(|p| p.confirmed >= number);
-            let fresh = shared.lease
-                || self.needed.iter().all(confirmed)
-                || shared.config.has(Fault::ReadWithoutAsking);
+            let fresh = shared.lease || self.needed.iter().all(confirmed) || shared.config.has(Fault::ReadWithoutAsking);
             if !counted || !fresh {
                 return;
             }
             let read = self.reads.waiting.pop_front().expect("it was the front");
-            let answer = Answer::Section {
-                section: read.section,
-                fresh: true,
-            };
-            shared.out.push_back(Output::Answered {
-                ticket: read.ticket,
-                answer,
-            });
+            let answer = Answer::Section { section: read.section, fresh: true };
+            shared.out.push_back(Output::Answered { ticket: read.ticket, answer });
         }
         self.reads.again_at = None;
     }
@@ -218,42 +159,20 @@ impl Primary {
         {
             let read = self.reads.waiting.pop_front().expect("it was the front");
             let section = shared.store.held_section(&read.key).cloned();
-            let answer = Answer::Section {
-                section,
-                fresh: false,
-            };
-            shared.out.push_back(Output::Answered {
-                ticket: read.ticket,
-                answer,
-            });
+            let answer = Answer::Section { section, fresh: false };
+            shared.out.push_back(Output::Answered { ticket: read.ticket, answer });
         }
         self.give_up_floors(shared);
     }
 
     fn give_up_floors(&mut self, shared: &mut Shared) {
-        let copies = self
-            .reachable_copies(shared)
-            .min(count(shared.row.in_sync.len()));
-        let due: Vec<_> = self
-            .short_of_floor(shared)
-            .filter(|(_, until)| *until <= shared.now)
-            .map(|(key, _)| key)
-            .collect();
+        let copies = self.reachable_copies(shared).min(count(shared.row.in_sync.len()));
+        let due: Vec<_> = self.short_of_floor(shared).filter(|(_, until)| *until <= shared.now).map(|(key, _)| key).collect();
         for key in due {
-            let Some(write) = self.writes.by_sequence.remove(&key) else {
-                continue;
-            };
-            let doubt = Doubt::TooFewCopies {
-                copies,
-                floor: write.floor,
-            };
-            let outcome = write
-                .applied
-                .map_or_else(Outcome::NotApplied, |_| Outcome::Unknown(doubt));
-            shared.out.push_back(Output::Acknowledged {
-                ticket: write.ticket,
-                outcome,
-            });
+            let Some(write) = self.writes.by_sequence.remove(&key) else { continue };
+            let doubt = Doubt::TooFewCopies { copies, floor: write.floor };
+            let outcome = write.applied.map_or_else(Outcome::NotApplied, |_| Outcome::Unknown(doubt));
+            shared.out.push_back(Output::Acknowledged { ticket: write.ticket, outcome });
         }
     }
 
@@ -262,21 +181,13 @@ impl Primary {
         let copies = self.usable_copies(shared);
         let patience = shared.config.times.floor_wait;
         let none = self.writes.by_sequence.is_empty() || copies >= self.writes.floor_max;
-        let all = self
-            .writes
-            .by_sequence
-            .iter()
-            .take(if none { 0 } else { usize::MAX });
+        let all = self.writes.by_sequence.iter().take(if none { 0 } else { usize::MAX });
         let short = all.filter(move |(_, w)| copies < w.floor);
         short.map(move |(key, w)| (*key, w.since + patience))
     }
 
     pub(super) fn waiting_timeout(&self, shared: &Shared) -> Option<Instant> {
-        let reads = self
-            .reads
-            .waiting
-            .front()
-            .map(|r| r.since + shared.config.times.read_wait);
+        let reads = self.reads.waiting.front().map(|r| r.since + shared.config.times.read_wait);
         let floors = self.short_of_floor(shared).map(|(_, until)| until).min();
         let again = self.reads.again_at.filter(|_| !shared.lease);
         [reads, floors, again].into_iter().flatten().min()
@@ -286,27 +197,14 @@ impl Primary {
     pub(super) fn wanted(&self, shared: &Shared) -> Option<Sequence> {
         let held = shared.store.held();
         let write = self.writes.newest().filter(|s| *s > held);
-        let read = self
-            .reads
-            .waiting
-            .back()
-            .map(|r| r.sequence)
-            .filter(|s| *s > held);
-        let handover = self
-            .quiesce
-            .as_ref()
-            .filter(|q| q.done_at.is_none())
-            .map(|_| shared.store.head().sequence);
+        let read = self.reads.waiting.back().map(|r| r.sequence).filter(|s| *s > held);
+        let handover = self.quiesce.as_ref().filter(|q| q.done_at.is_none()).map(|_| shared.store.head().sequence);
         write.max(read).max(handover)
     }
 
     /// What the oldest read asks the members to confirm, and since when.
     pub(super) fn unconfirmed(&self, shared: &Shared) -> Option<(u64, Instant)> {
-        self.reads
-            .waiting
-            .front()
-            .filter(|_| !shared.lease)
-            .map(|r| (r.number, r.since))
+        self.reads.waiting.front().filter(|_| !shared.lease).map(|r| (r.number, r.since))
     }
 }
 

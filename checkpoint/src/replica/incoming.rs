@@ -53,26 +53,17 @@ impl Incoming {
         self.newest = self.newest.max(chunk.as_of.sequence);
     }
 
-    pub(super) fn take_records(
-        &mut self,
-        previous: Cursor,
-        records: &[Arc<Record>],
-        limits: &Limits,
-    ) {
+    pub(super) fn take_records(&mut self, previous: Cursor, records: &[Arc<Record>], limits: &Limits) {
         if previous.sequence > self.applied.sequence {
             return; // A gap: the active sends again what lies in it.
         }
-        for record in records
-            .iter()
-            .filter(|r| r.cursor.sequence > previous.sequence)
-        {
+        for record in records.iter().filter(|r| r.cursor.sequence > previous.sequence) {
             if record.cursor.sequence <= self.applied.sequence {
                 continue;
             }
             self.state.apply(&record.changes, record.cursor.sequence);
             if let Some(id) = record.request {
-                self.state
-                    .remember(id, record.cursor, limits.requests_max, &mut Undo::default());
+                self.state.remember(id, record.cursor, limits.requests_max, &mut Undo::default());
             }
             self.applied = record.cursor;
         }
@@ -83,11 +74,6 @@ impl Incoming {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        Progress {
-            transfer: self.transfer,
-            chunks: self.chunks,
-            through: self.through.clone(),
-            applied: self.applied,
-        }
+        Progress { transfer: self.transfer, chunks: self.chunks, through: self.through.clone(), applied: self.applied }
     }
 }

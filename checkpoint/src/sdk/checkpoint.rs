@@ -69,23 +69,14 @@ pub enum Changed {
 impl Checkpoint {
     pub(super) fn new(shared: Arc<Shared>, name: &str, replication: Replication) -> Self {
         let prefix = [name.as_bytes(), &[0]].concat();
-        Self {
-            shared,
-            prefix: prefix.into(),
-            level: replication.level,
-        }
+        Self { shared, prefix: prefix.into(), level: replication.level }
     }
 
     /// Makes or replaces a section. Waits only while very many writes are in flight.
     ///
     /// # Errors
     /// [`WriteError::Fenced`] if the term is known to be over. What becomes of the write is told by what is returned.
-    pub fn put(
-        &self,
-        term: &Term,
-        key: impl AsRef<[u8]>,
-        bytes: impl Into<Bytes>,
-    ) -> Result<Pending, WriteError> {
+    pub fn put(&self, term: &Term, key: impl AsRef<[u8]>, bytes: impl Into<Bytes>) -> Result<Pending, WriteError> {
         self.batch().put(key, bytes).write(term)
     }
 
@@ -107,23 +98,13 @@ impl Checkpoint {
 
     /// Several changes in one.
     pub fn batch(&self) -> Batch<'_> {
-        Batch {
-            checkpoint: self,
-            ops: Vec::new(),
-            request: None,
-            level: self.level,
-        }
+        Batch { checkpoint: self, ops: Vec::new(), request: None, level: self.level }
     }
 
     /// A section as this process knows it; its own writes are in it at once, so tell it to others only after
     /// [`Self::confirm`] or by [`Self::read`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Section> {
-        self.shared
-            .lock()
-            .mirror
-            .state()
-            .section(&self.full(key.as_ref()))
-            .cloned()
+        self.shared.lock().mirror.state().section(&self.full(key.as_ref())).cloned()
     }
 
     /// All sections as this process knows them, in the order of their keys.
@@ -147,10 +128,7 @@ impl Checkpoint {
     /// [`ReadError::Fenced`] if the term is known to be over.
     pub fn read(&self, term: &Term, key: impl AsRef<[u8]>) -> Result<Reading, ReadError> {
         let ticket = self.shared.read(term.epoch(), self.full(key.as_ref()))?;
-        Ok(Reading {
-            shared: Arc::clone(&self.shared),
-            ticket,
-        })
+        Ok(Reading { shared: Arc::clone(&self.shared), ticket })
     }
 
     /// Hands every change to `apply`, in order, beginning with [`Changed::Reset`] and everything there is; returns when
@@ -158,10 +136,7 @@ impl Checkpoint {
     pub fn follow(&self, mut apply: impl FnMut(Changed)) {
         let mut core = self.shared.lock();
         let id = core.feeds.last_key_value().map_or(0, |(id, _)| id + 1);
-        let mut feed = Feed {
-            prefix: Arc::clone(&self.prefix),
-            queue: VecDeque::new(),
-        };
+        let mut feed = Feed { prefix: Arc::clone(&self.prefix), queue: VecDeque::new() };
         feed.image(&core.mirror);
         core.feeds.insert(id, feed);
         loop {
@@ -173,13 +148,7 @@ impl Checkpoint {
                     core = self.shared.lock();
                 }
                 None if core.has_role_change() || self.shared.is_closed() => break,
-                None => {
-                    core = self
-                        .shared
-                        .changed
-                        .wait(core)
-                        .unwrap_or_else(PoisonError::into_inner)
-                }
+                None => core = self.shared.changed.wait(core).unwrap_or_else(PoisonError::into_inner),
             }
         }
         core.feeds.remove(&id);
@@ -195,57 +164,38 @@ impl Checkpoint {
 }
 
 fn sections_of(mirror: &Mirror, prefix: &[u8]) -> Vec<(Bytes, Section)> {
-    let own = mirror
-        .state()
-        .from(prefix)
-        .take_while(|(key, _)| key.starts_with(prefix));
-    own.map(|(key, section)| (Bytes::new(&key[prefix.len()..]), section.clone()))
-        .collect()
+    let own = mirror.state().from(prefix).take_while(|(key, _)| key.starts_with(prefix));
+    own.map(|(key, section)| (Bytes::new(&key[prefix.len()..]), section.clone())).collect()
 }
 
 impl Batch<'_> {
     /// Makes or replaces a section.
     pub fn put(mut self, key: impl AsRef<[u8]>, bytes: impl Into<Bytes>) -> Self {
-        self.ops.push(Op::Put {
-            key: self.checkpoint.full(key.as_ref()),
-            bytes: bytes.into(),
-        });
+        self.ops.push(Op::Put { key: self.checkpoint.full(key.as_ref()), bytes: bytes.into() });
         self
     }
 
     /// Overwrites part of a section, from `offset` bytes on.
     pub fn patch(mut self, key: impl AsRef<[u8]>, offset: u64, bytes: impl Into<Bytes>) -> Self {
-        self.ops.push(Op::Patch {
-            key: self.checkpoint.full(key.as_ref()),
-            offset,
-            bytes: bytes.into(),
-        });
+        self.ops.push(Op::Patch { key: self.checkpoint.full(key.as_ref()), offset, bytes: bytes.into() });
         self
     }
 
     /// Adds to a section's end.
     pub fn append(mut self, key: impl AsRef<[u8]>, bytes: impl Into<Bytes>) -> Self {
-        self.ops.push(Op::Append {
-            key: self.checkpoint.full(key.as_ref()),
-            bytes: bytes.into(),
-        });
+        self.ops.push(Op::Append { key: self.checkpoint.full(key.as_ref()), bytes: bytes.into() });
         self
     }
 
     /// Removes a section.
     pub fn delete(mut self, key: impl AsRef<[u8]>) -> Self {
-        self.ops.push(Op::Delete {
-            key: self.checkpoint.full(key.as_ref()),
-        });
+        self.ops.push(Op::Delete { key: self.checkpoint.full(key.as_ref()) });
         self
     }
 
     /// Nothing is applied unless the section has this version, or is not there if `None`.
     pub fn expect(mut self, key: impl AsRef<[u8]>, version: Option<Sequence>) -> Self {
-        self.ops.push(Op::Expect {
-            key: self.checkpoint.full(key.as_ref()),
-            version,
-        });
+        self.ops.push(Op::Expect { key: self.checkpoint.full(key.as_ref()), version });
         self
     }
 
@@ -268,10 +218,7 @@ impl Batch<'_> {
     pub fn write(self, term: &Term) -> Result<Pending, WriteError> {
         let shared = &self.checkpoint.shared;
         let ticket = shared.write(term.epoch(), self.request, self.level, self.ops)?;
-        Ok(Pending {
-            shared: Arc::clone(shared),
-            ticket: Some(ticket),
-        })
+        Ok(Pending { shared: Arc::clone(shared), ticket: Some(ticket) })
     }
 }
 
@@ -342,27 +289,17 @@ impl Feed {
         self.queue.clear();
         self.queue.push_back(Changed::Reset);
         let sections = sections_of(mirror, &self.prefix);
-        self.queue.extend(
-            sections
-                .into_iter()
-                .map(|(key, section)| Changed::Put { key, section }),
-        );
+        self.queue.extend(sections.into_iter().map(|(key, section)| Changed::Put { key, section }));
     }
 
     pub(super) fn changes(&mut self, mirror: &Mirror, changes: &[Change]) {
         for change in changes {
-            let Some(key) = change.key().strip_prefix(&*self.prefix) else {
-                continue;
-            };
+            let Some(key) = change.key().strip_prefix(&*self.prefix) else { continue };
             let key = Bytes::new(key);
-            self.queue
-                .push_back(match mirror.state().section(change.key()) {
-                    Some(section) => Changed::Put {
-                        key,
-                        section: section.clone(),
-                    },
-                    None => Changed::Delete { key },
-                });
+            self.queue.push_back(match mirror.state().section(change.key()) {
+                Some(section) => Changed::Put { key, section: section.clone() },
+                None => Changed::Delete { key },
+            });
         }
         if self.queue.len() > FEED_MAX.max(2 * mirror.state().len()) {
             self.image(mirror);

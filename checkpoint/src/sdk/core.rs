@@ -112,8 +112,7 @@ impl Shared {
 
     pub(super) fn watch(&self, every: Duration) {
         self.alive();
-        self.watch
-            .store(sixnines_core::time::nanos(every), Ordering::Release);
+        self.watch.store(sixnines_core::time::nanos(every), Ordering::Release);
     }
 
     pub(super) fn alive(&self) {
@@ -123,8 +122,7 @@ impl Shared {
     /// Whether to tell the node that this application is alive.
     pub(super) fn may_beat(&self) -> bool {
         let watch = self.watch.load(Ordering::Acquire);
-        watch == 0
-            || boot_now().as_nanos() <= self.heard.load(Ordering::Acquire).saturating_add(watch)
+        watch == 0 || boot_now().as_nanos() <= self.heard.load(Ordering::Acquire).saturating_add(watch)
     }
 
     pub(super) fn next_role(&self, within: Option<Duration>) -> Option<Role> {
@@ -138,29 +136,17 @@ impl Shared {
                 return None;
             }
             core = match until {
-                None => self
-                    .changed
-                    .wait(core)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(core).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
                     let left = until.checked_duration_since(Instant::now())?;
-                    self.changed
-                        .wait_timeout(core, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
     }
 
     /// Sends a write; waits while too many are in flight. Returns its ticket.
-    pub(super) fn write(
-        &self,
-        epoch: Epoch,
-        request: Option<RequestId>,
-        level: Level,
-        ops: Vec<Op>,
-    ) -> Result<u64, WriteError> {
+    pub(super) fn write(&self, epoch: Epoch, request: Option<RequestId>, level: Level, ops: Vec<Op>) -> Result<u64, WriteError> {
         let mut core = self.lock();
         loop {
             core.check_term(epoch)?;
@@ -171,25 +157,13 @@ impl Shared {
             if self.thread.get() == Some(&std::thread::current().id()) {
                 return Err(WriteError::NoSpace(Limit::Waiting));
             }
-            core = self
-                .changed
-                .wait(core)
-                .unwrap_or_else(PoisonError::into_inner);
+            core = self.changed.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
         let alone = core.unanswered == 0;
         let ticket = core.first + core.writes.len() as u64 + 1;
-        core.writes.push_back(Slot {
-            epoch,
-            state: SlotState::Waiting,
-        });
+        core.writes.push_back(Slot { epoch, state: SlotState::Waiting });
         core.unanswered += 1;
-        core.send(&ToService::Write {
-            ticket,
-            epoch,
-            request,
-            level,
-            ops: ops.clone(),
-        });
+        core.send(&ToService::Write { ticket, epoch, request, level, ops: ops.clone() });
         core.mirror.write(ticket, ops);
         let lonely = core.flushed.is_none_or(|at| at.elapsed() >= FLUSH_AFTER);
         if alone || lonely || core.unsent() >= FLUSH_BYTES {
@@ -206,10 +180,7 @@ impl Shared {
             if let Some(result) = core.take_done(ticket) {
                 return result;
             }
-            core = self
-                .changed
-                .wait(core)
-                .unwrap_or_else(PoisonError::into_inner);
+            core = self.changed.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -235,10 +206,7 @@ impl Shared {
     pub(super) fn forget(&self, ticket: u64) {
         let mut core = self.lock();
         if let Some(slot) = core.slot(ticket) {
-            let answered = matches!(
-                slot.state,
-                SlotState::Done(_) | SlotState::Forgotten { answered: true }
-            );
+            let answered = matches!(slot.state, SlotState::Done(_) | SlotState::Forgotten { answered: true });
             if !matches!(slot.state, SlotState::Then(_)) {
                 slot.state = SlotState::Forgotten { answered };
             }
@@ -264,16 +232,9 @@ impl Shared {
         let mut core = self.lock();
         loop {
             if let Some(Some(_)) = core.reads.get(&ticket) {
-                return core
-                    .reads
-                    .remove(&ticket)
-                    .flatten()
-                    .unwrap_or(Err(ReadError::Disconnected));
+                return core.reads.remove(&ticket).flatten().unwrap_or(Err(ReadError::Disconnected));
             }
-            core = self
-                .changed
-                .wait(core)
-                .unwrap_or_else(PoisonError::into_inner);
+            core = self.changed.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -316,9 +277,7 @@ impl Core {
 
     /// Writes as much as the socket takes. A failure shows where the socket is read.
     pub(super) fn flush(&mut self) {
-        let Some(stream) = self.stream.clone() else {
-            return;
-        };
+        let Some(stream) = self.stream.clone() else { return };
         while self.unsent() > 0 {
             match (&*stream).write(&self.out[self.written..]) {
                 Ok(0) => break,
@@ -352,27 +311,12 @@ impl Core {
         self.mirror.forget_in_flight();
         let doubt = WriteError::Unknown(Doubt::Disconnected);
         let count = self.unanswered;
-        let tickets: Vec<u64> = (0..self.writes.len() as u64)
-            .map(|i| self.first + i + 1)
-            .collect();
-        let mut ready: Vec<Ready> = tickets
-            .into_iter()
-            .filter_map(|t| self.answer(t, Err(doubt)))
-            .collect();
-        ready.extend(
-            self.waiting_for_lease
-                .drain(..)
-                .map(|(_, _, then)| (Err(doubt), then)),
-        );
-        self.reads
-            .values_mut()
-            .filter(|r| r.is_none())
-            .for_each(|r| *r = Some(Err(ReadError::Disconnected)));
+        let tickets: Vec<u64> = (0..self.writes.len() as u64).map(|i| self.first + i + 1).collect();
+        let mut ready: Vec<Ready> = tickets.into_iter().filter_map(|t| self.answer(t, Err(doubt))).collect();
+        ready.extend(self.waiting_for_lease.drain(..).map(|(_, _, then)| (Err(doubt), then)));
+        self.reads.values_mut().filter(|r| r.is_none()).for_each(|r| *r = Some(Err(ReadError::Disconnected)));
         if count > 0 {
-            tracing::warn!(
-                count,
-                "writes of unknown outcome: the node's service went away"
-            );
+            tracing::warn!(count, "writes of unknown outcome: the node's service went away");
         }
         if self.role.take().is_some() {
             self.roles.push_back(Role::Lost);
@@ -384,12 +328,7 @@ impl Core {
     pub(super) fn take(&mut self, message: ToApp) -> Option<Ready> {
         match message {
             ToApp::Role(role) => self.take_role(role),
-            ToApp::Image {
-                first,
-                last,
-                sections,
-                ..
-            } => {
+            ToApp::Image { first, last, sections, .. } => {
                 if self.mirror.image(first, last, sections) {
                     let mirror = &self.mirror;
                     self.feeds.values_mut().for_each(|f| f.image(mirror));
@@ -398,9 +337,7 @@ impl Core {
             ToApp::Record(record) => {
                 self.mirror.record(record.cursor, &record.changes);
                 let mirror = &self.mirror;
-                self.feeds
-                    .values_mut()
-                    .for_each(|f| f.changes(mirror, &record.changes));
+                self.feeds.values_mut().for_each(|f| f.changes(mirror, &record.changes));
             }
             ToApp::Outcome { ticket, outcome } => {
                 self.mirror.settle(ticket, outcome);
@@ -421,15 +358,8 @@ impl Core {
             if over.is_none() && !self.permits(*epoch) {
                 break;
             }
-            let Some((_, applied, then)) = self.waiting_for_lease.pop_front() else {
-                break;
-            };
-            ready.push((
-                over.map_or(Ok(applied), |by| {
-                    Err(WriteError::Unknown(Doubt::Fenced { by }))
-                }),
-                then,
-            ));
+            let Some((_, applied, then)) = self.waiting_for_lease.pop_front() else { break };
+            ready.push((over.map_or(Ok(applied), |by| Err(WriteError::Unknown(Doubt::Fenced { by }))), then));
         }
         ready
     }
@@ -439,25 +369,16 @@ impl Core {
             return;
         }
         self.role = Some(role);
-        let Some(guard) = self.guard.clone() else {
-            return;
-        };
+        let Some(guard) = self.guard.clone() else { return };
         self.roles.push_back(match role {
-            AppRole::Active { epoch, lost } => Role::Active(Term {
-                epoch,
-                lost,
-                guard,
-                connected: Arc::clone(&self.connected),
-            }),
+            AppRole::Active { epoch, lost } => Role::Active(Term { epoch, lost, guard, connected: Arc::clone(&self.connected) }),
             AppRole::Standby => Role::Standby,
             AppRole::Quiescing { .. } => Role::Quiescing,
         });
     }
 
     fn take_answer(&mut self, ticket: u64, answer: Answer) {
-        let Some(slot) = self.reads.get_mut(&ticket) else {
-            return;
-        };
+        let Some(slot) = self.reads.get_mut(&ticket) else { return };
         *slot = Some(match answer {
             Answer::Section { section, fresh } => Ok((section, fresh)),
             Answer::Refused(Refusal::NoSpace(limit)) => Err(ReadError::NoSpace(limit)),
@@ -476,14 +397,8 @@ impl Core {
     /// The epoch that is known to have ended `epoch`; the same one if only its end is known.
     fn fenced_by(&self, epoch: Epoch) -> Option<Epoch> {
         match self.role {
-            Some(AppRole::Active { epoch: now, .. } | AppRole::Quiescing { epoch: now })
-                if now == epoch =>
-            {
-                None
-            }
-            Some(AppRole::Active { epoch: now, .. } | AppRole::Quiescing { epoch: now }) => {
-                Some(now)
-            }
+            Some(AppRole::Active { epoch: now, .. } | AppRole::Quiescing { epoch: now }) if now == epoch => None,
+            Some(AppRole::Active { epoch: now, .. } | AppRole::Quiescing { epoch: now }) => Some(now),
             Some(AppRole::Standby) | None => Some(epoch),
         }
     }
@@ -499,9 +414,7 @@ impl Core {
 
     fn take_done(&mut self, ticket: u64) -> Option<Result<Applied, WriteError>> {
         let slot = self.slot(ticket)?;
-        let SlotState::Done(result) = slot.state else {
-            return None;
-        };
+        let SlotState::Done(result) = slot.state else { return None };
         slot.state = SlotState::Forgotten { answered: true };
         self.reap();
         Some(result)
@@ -513,31 +426,19 @@ impl Core {
         let state = match slot.state {
             SlotState::Waiting => SlotState::Done(result),
             SlotState::Done(result) => SlotState::Done(result),
-            SlotState::Forgotten { .. } | SlotState::Then(_) => {
-                SlotState::Forgotten { answered: true }
-            }
+            SlotState::Forgotten { .. } | SlotState::Then(_) => SlotState::Forgotten { answered: true },
         };
         let before = std::mem::replace(&mut slot.state, state);
-        if !matches!(
-            before,
-            SlotState::Done(_) | SlotState::Forgotten { answered: true }
-        ) {
+        if !matches!(before, SlotState::Done(_) | SlotState::Forgotten { answered: true }) {
             self.unanswered -= 1;
         }
         self.reap();
-        let SlotState::Then(then) = before else {
-            return None;
-        };
+        let SlotState::Then(then) = before else { return None };
         self.due(epoch, result, then)
     }
 
     /// Rule 2.8: a closure runs if its write is done and the lease is valid; until then it waits, in order.
-    fn due(
-        &mut self,
-        epoch: Epoch,
-        result: Result<Applied, WriteError>,
-        then: Then,
-    ) -> Option<Ready> {
+    fn due(&mut self, epoch: Epoch, result: Result<Applied, WriteError>, then: Then) -> Option<Ready> {
         self.unknown += u64::from(matches!(result, Err(WriteError::Unknown(_))));
         match result {
             Ok(applied) if !self.waiting_for_lease.is_empty() || !self.permits(epoch) => {
@@ -549,11 +450,7 @@ impl Core {
     }
 
     fn reap(&mut self) {
-        while self
-            .writes
-            .front()
-            .is_some_and(|s| matches!(s.state, SlotState::Forgotten { answered: true }))
-        {
+        while self.writes.front().is_some_and(|s| matches!(s.state, SlotState::Forgotten { answered: true })) {
             self.writes.pop_front();
             self.first += 1;
         }
@@ -576,8 +473,6 @@ pub(super) enum Pace {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("closed", &self.is_closed())
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("closed", &self.is_closed()).finish_non_exhaustive()
     }
 }

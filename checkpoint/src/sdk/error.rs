@@ -136,26 +136,9 @@ pub enum ReadError {
 impl From<Outcome> for Result<Applied, WriteError> {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Applied {
-                cursor,
-                copies,
-                protected: true,
-            } => Ok(Applied {
-                cursor,
-                protection: Protection::Replicated { copies },
-            }),
-            Outcome::Applied {
-                cursor,
-                copies,
-                protected: false,
-            } => Ok(Applied {
-                cursor,
-                protection: Protection::Unprotected { copies },
-            }),
-            Outcome::Async { cursor } => Ok(Applied {
-                cursor,
-                protection: Protection::Async,
-            }),
+            Outcome::Applied { cursor, copies, protected: true } => Ok(Applied { cursor, protection: Protection::Replicated { copies } }),
+            Outcome::Applied { cursor, copies, protected: false } => Ok(Applied { cursor, protection: Protection::Unprotected { copies } }),
+            Outcome::Async { cursor } => Ok(Applied { cursor, protection: Protection::Async }),
             Outcome::NotApplied(refusal) => Err(refusal.into()),
             Outcome::Unknown(doubt) => Err(WriteError::Unknown(doubt)),
         }

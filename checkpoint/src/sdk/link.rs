@@ -39,34 +39,21 @@ const READ_BYTES: usize = 64 << 10;
 
 impl Link {
     /// Connects, waiting for a node that is just starting or for a former process of the group to be gone.
-    pub(super) fn connect_patiently(
-        target: &Target,
-        shared: &Shared,
-        within: Duration,
-    ) -> Result<Self, ConnectError> {
+    pub(super) fn connect_patiently(target: &Target, shared: &Shared, within: Duration) -> Result<Self, ConnectError> {
         let until = Instant::now() + within;
         loop {
             match Self::connect(target, shared) {
-                Err(error) if may_pass(&error) && Instant::now() < until && !shared.is_closed() => {
-                    pause(shared)
-                }
+                Err(error) if may_pass(&error) && Instant::now() < until && !shared.is_closed() => pause(shared),
                 result => return result,
             }
         }
     }
 
     fn connect(target: &Target, shared: &Shared) -> Result<Self, ConnectError> {
-        let no_answer = |source| ConnectError::NoAnswer {
-            path: target.path.clone(),
-            source,
-        };
-        let protocol = || ConnectError::Protocol {
-            path: target.path.clone(),
-        };
+        let no_answer = |source| ConnectError::NoAnswer { path: target.path.clone(), source };
+        let protocol = || ConnectError::Protocol { path: target.path.clone() };
         let stream = UnixStream::connect(&target.path).map_err(no_answer)?;
-        stream
-            .set_read_timeout(Some(GREET_WITHIN))
-            .map_err(no_answer)?;
+        stream.set_read_timeout(Some(GREET_WITHIN)).map_err(no_answer)?;
         let hello = Hello {
             versions: (VERSION, VERSION),
             build: env!("CARGO_PKG_VERSION").to_owned(),
@@ -83,8 +70,7 @@ impl Link {
                 break message;
             }
             let mut some = [0; 4096];
-            let (count, descriptor) =
-                guard::receive(stream.as_fd(), &mut some).map_err(no_answer)?;
+            let (count, descriptor) = guard::receive(stream.as_fd(), &mut some).map_err(no_answer)?;
             if count == 0 {
                 return Err(no_answer(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -184,28 +170,26 @@ impl Link {
 
 /// Starts the thread.
 pub(super) fn start(link: Link, target: Target, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("nines-app".into())
-        .spawn(move || {
-            shared.thread.get_or_init(|| std::thread::current().id());
-            let mut link = Some(link);
-            while !shared.is_closed() {
-                if let Some(mut link) = link.take() {
-                    link.run(&shared);
-                    run_all(shared.lock().disconnected());
-                    shared.changed.notify_all();
-                }
-                match Link::connect(&target, &shared) {
-                    Ok(new) => link = Some(new),
-                    Err(error) => {
-                        tracing::debug!(%error, "the node's service is not back yet");
-                        pause(&shared);
-                    }
+    std::thread::Builder::new().name("nines-app".into()).spawn(move || {
+        shared.thread.get_or_init(|| std::thread::current().id());
+        let mut link = Some(link);
+        while !shared.is_closed() {
+            if let Some(mut link) = link.take() {
+                link.run(&shared);
+                run_all(shared.lock().disconnected());
+                shared.changed.notify_all();
+            }
+            match Link::connect(&target, &shared) {
+                Ok(new) => link = Some(new),
+                Err(error) => {
+                    tracing::debug!(%error, "the node's service is not back yet");
+                    pause(&shared);
                 }
             }
-            run_all(shared.lock().disconnected());
-            shared.changed.notify_all();
-        })
+        }
+        run_all(shared.lock().disconnected());
+        shared.changed.notify_all();
+    })
 }
 
 fn run_all(ready: Vec<Ready>) {
@@ -218,19 +202,10 @@ fn run_all(ready: Vec<Ready>) {
 fn pause(shared: &Shared) {
     let core = shared.lock();
     if !shared.is_closed() {
-        drop(
-            shared
-                .changed
-                .wait_timeout(core, RETRY)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        drop(shared.changed.wait_timeout(core, RETRY).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 fn may_pass(error: &ConnectError) -> bool {
-    matches!(
-        error,
-        ConnectError::NoAnswer { .. }
-            | ConnectError::Refused(Refused::Taken(_) | Refused::NotJoined)
-    )
+    matches!(error, ConnectError::NoAnswer { .. } | ConnectError::Refused(Refused::Taken(_) | Refused::NotJoined))
 }

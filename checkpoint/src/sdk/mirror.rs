@@ -36,24 +36,13 @@ impl Mirror {
     /// A write on its way.
     pub(super) fn write(&mut self, ticket: u64, ops: Vec<Op>) {
         let expects = ops.iter().any(|op| matches!(op, Op::Expect { .. }));
-        let undo = if expects {
-            None
-        } else {
-            apply(&mut self.state, ticket, &ops)
-        };
-        self.in_flight.push_back(InFlight {
-            ticket,
-            ops,
-            undo,
-            settled: false,
-        });
+        let undo = if expects { None } else { apply(&mut self.state, ticket, &ops) };
+        self.in_flight.push_back(InFlight { ticket, ops, undo, settled: false });
     }
 
     /// What became of it.
     pub(super) fn settle(&mut self, ticket: u64, outcome: Outcome) {
-        let Some(index) = self.in_flight.iter().position(|w| w.ticket == ticket) else {
-            return;
-        };
+        let Some(index) = self.in_flight.iter().position(|w| w.ticket == ticket) else { return };
         match outcome {
             Outcome::Applied { cursor, .. } | Outcome::Async { cursor } => {
                 if self.in_flight[index].undo.is_none() {
@@ -90,27 +79,20 @@ impl Mirror {
         let write = &self.in_flight[index];
         for op in &write.ops {
             if let Op::Put { key, .. } | Op::Patch { key, .. } | Op::Append { key, .. } = op {
-                self.state
-                    .stamp(key, provisional(write.ticket), cursor.sequence);
+                self.state.stamp(key, provisional(write.ticket), cursor.sequence);
             }
         }
     }
 
     /// A part of everything there is; true once it is whole and has taken the former state's place.
-    pub(super) fn image(
-        &mut self,
-        first: bool,
-        last: bool,
-        sections: Vec<(Bytes, Section)>,
-    ) -> bool {
+    pub(super) fn image(&mut self, first: bool, last: bool, sections: Vec<(Bytes, Section)>) -> bool {
         if first {
             self.incoming.clear();
         }
         self.incoming.extend(sections);
         if last {
             self.state = State::default();
-            self.state
-                .take(std::mem::take(&mut self.incoming), Vec::new());
+            self.state.take(std::mem::take(&mut self.incoming), Vec::new());
             self.in_flight.clear();
         }
         last
@@ -129,20 +111,9 @@ impl Mirror {
 
 /// The service has checked it or will; here only memory changes.
 fn apply(state: &mut State, ticket: u64, ops: &[Op]) -> Option<Undo> {
-    let limits = Limits {
-        sections_max: usize::MAX,
-        bytes_max: usize::MAX,
-        ..Limits::default()
-    };
-    let unconditional: Vec<Op> = ops
-        .iter()
-        .filter(|op| !matches!(op, Op::Expect { .. }))
-        .cloned()
-        .collect();
-    state
-        .execute(&unconditional, provisional(ticket), &limits)
-        .ok()
-        .map(|(_, undo)| undo)
+    let limits = Limits { sections_max: usize::MAX, bytes_max: usize::MAX, ..Limits::default() };
+    let unconditional: Vec<Op> = ops.iter().filter(|op| !matches!(op, Op::Expect { .. })).cloned().collect();
+    state.execute(&unconditional, provisional(ticket), &limits).ok().map(|(_, undo)| undo)
 }
 
 /// A version that no record has.
@@ -157,28 +128,15 @@ mod tests {
     use sixnines_core::ids::Epoch;
 
     fn applied(sequence: u64) -> Outcome {
-        Outcome::Applied {
-            cursor: Cursor {
-                epoch: Epoch(1),
-                sequence: Sequence(sequence),
-            },
-            copies: 2,
-            protected: true,
-        }
+        Outcome::Applied { cursor: Cursor { epoch: Epoch(1), sequence: Sequence(sequence) }, copies: 2, protected: true }
     }
 
     fn put(text: &str) -> Vec<Op> {
-        vec![Op::Put {
-            key: "k".into(),
-            bytes: text.into(),
-        }]
+        vec![Op::Put { key: "k".into(), bytes: text.into() }]
     }
 
     fn content(mirror: &Mirror) -> Option<(String, u64)> {
-        mirror
-            .state()
-            .section(b"k")
-            .map(|s| (String::from_utf8_lossy(&s.bytes).into_owned(), s.version.0))
+        mirror.state().section(b"k").map(|s| (String::from_utf8_lossy(&s.bytes).into_owned(), s.version.0))
     }
 
     #[test]
@@ -193,12 +151,7 @@ mod tests {
     #[test]
     fn a_refused_write_is_taken_back_from_under_a_later_one() {
         let mut mirror = Mirror::default();
-        let append = |text: &str| {
-            vec![Op::Append {
-                key: "k".into(),
-                bytes: text.into(),
-            }]
-        };
+        let append = |text: &str| vec![Op::Append { key: "k".into(), bytes: text.into() }];
         mirror.write(1, put("a"));
         mirror.write(2, append("b"));
         mirror.write(3, append("c"));
@@ -212,22 +165,9 @@ mod tests {
     #[test]
     fn an_expectation_counts_when_it_is_known_to_be_true() {
         let mut mirror = Mirror::default();
-        let expecting = [
-            vec![Op::Expect {
-                key: "k".into(),
-                version: None,
-            }],
-            put("first"),
-        ]
-        .concat();
+        let expecting = [vec![Op::Expect { key: "k".into(), version: None }], put("first")].concat();
         mirror.write(1, expecting.clone());
-        mirror.write(
-            2,
-            vec![Op::Append {
-                key: "k".into(),
-                bytes: "+".into(),
-            }],
-        );
+        mirror.write(2, vec![Op::Append { key: "k".into(), bytes: "+".into() }]);
         mirror.settle(1, applied(1));
         assert_eq!(content(&mirror).map(|c| c.0), Some("first+".into()));
         mirror.settle(2, applied(2));

@@ -24,9 +24,7 @@ pub struct StartError {
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes the socket. One that a dead process has left is removed; the caller holds the lock of the state directory.
-pub(super) fn listen(
-    path: &Path,
-) -> Result<(std::os::unix::net::UnixListener, PathBuf), StartError> {
+pub(super) fn listen(path: &Path) -> Result<(std::os::unix::net::UnixListener, PathBuf), StartError> {
     let make = || {
         if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
             std::fs::remove_file(path)?;
@@ -36,17 +34,10 @@ pub(super) fn listen(
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    make()
-        .map(|l| (l, path.to_owned()))
-        .map_err(|source| StartError {
-            path: path.to_owned(),
-            source,
-        })
+    make().map(|l| (l, path.to_owned())).map_err(|source| StartError { path: path.to_owned(), source })
 }
 
-pub(super) fn into_tokio(
-    (listener, path): (std::os::unix::net::UnixListener, PathBuf),
-) -> Result<UnixListener, StartError> {
+pub(super) fn into_tokio((listener, path): (std::os::unix::net::UnixListener, PathBuf)) -> Result<UnixListener, StartError> {
     UnixListener::from_std(listener).map_err(|source| StartError { path, source })
 }
 
@@ -75,11 +66,7 @@ async fn greet(stream: UnixStream, service: Service) {
     };
     let refused = match check(&stream, &service, &hello) {
         Ok(orders) => {
-            let app = NewApp {
-                stream,
-                inbox,
-                group: hello.group,
-            };
+            let app = NewApp { stream, inbox, group: hello.group };
             super::send(&orders, Order::App(Box::new(app)));
             return;
         }
@@ -106,11 +93,7 @@ async fn read_hello(stream: &UnixStream, inbox: &mut Inbox) -> Option<Hello> {
     }
 }
 
-fn check(
-    stream: &UnixStream,
-    service: &Service,
-    hello: &Hello,
-) -> Result<tokio::sync::mpsc::UnboundedSender<Order>, Refused> {
+fn check(stream: &UnixStream, service: &Service, hello: &Hello) -> Result<tokio::sync::mpsc::UnboundedSender<Order>, Refused> {
     let (oldest, newest) = hello.versions;
     if !(oldest..=newest).contains(&VERSION) {
         return Err(Refused::Version(VERSION));
@@ -126,7 +109,5 @@ fn check(
         return Err(Refused::NotJoined);
     }
     let orders = groups.orders.get(&hello.group);
-    orders
-        .map(|o| o.queue.clone())
-        .ok_or_else(|| Refused::UnknownGroup(hello.group.clone()))
+    orders.map(|o| o.queue.clone()).ok_or_else(|| Refused::UnknownGroup(hello.group.clone()))
 }

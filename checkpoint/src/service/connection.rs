@@ -50,14 +50,7 @@ const OUT_BYTES_MAX: usize = 2 << 30;
 
 impl Connection {
     pub(super) fn new(app: NewApp, heard: Instant) -> Self {
-        Self {
-            stream: app.stream,
-            inbox: app.inbox,
-            out: Vec::new(),
-            written: 0,
-            heard,
-            hangs: false,
-        }
+        Self { stream: app.stream, inbox: app.inbox, out: Vec::new(), written: 0, heard, hangs: false }
     }
 
     /// Tells it the guard page's descriptor with its welcome.
@@ -69,14 +62,7 @@ impl Connection {
         // Nothing was sent before, so it fits the socket's buffer whole.
         self.stream.try_io(Interest::WRITABLE, || {
             let slices = [IoSlice::new(&bytes)];
-            sendmsg::<()>(
-                self.stream.as_raw_fd(),
-                &slices,
-                &control,
-                MsgFlags::MSG_NOSIGNAL,
-                None,
-            )
-            .map_err(io::Error::from)
+            sendmsg::<()>(self.stream.as_raw_fd(), &slices, &control, MsgFlags::MSG_NOSIGNAL, None).map_err(io::Error::from)
         })?;
         Ok(())
     }
@@ -87,11 +73,7 @@ impl Connection {
 
     /// Until there is something to read, or room to write what waits.
     pub(super) async fn ready(&self) -> io::Result<()> {
-        let writing = if self.written < self.out.len() {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
-        };
+        let writing = if self.written < self.out.len() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         self.stream.ready(writing).await.map(drop)
     }
 
@@ -133,11 +115,7 @@ impl Connection {
             self.out.drain(..self.written);
             self.written = 0;
         }
-        if left > OUT_BYTES_MAX {
-            Err(Ended::Deaf(left))
-        } else {
-            Ok(())
-        }
+        if left > OUT_BYTES_MAX { Err(Ended::Deaf(left)) } else { Ok(()) }
     }
 }
 

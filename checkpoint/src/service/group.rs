@@ -107,9 +107,7 @@ impl GroupTask {
                 Wake::Order(order) => {
                     self.order(order);
                     for _ in 0..ORDERS_AT_ONCE {
-                        let Ok(order) = self.orders.try_recv() else {
-                            break;
-                        };
+                        let Ok(order) = self.orders.try_recv() else { break };
                         self.order(order);
                     }
                 }
@@ -151,19 +149,10 @@ impl GroupTask {
             Order::Row(row) => self.feed(Input::Row(&row)),
             Order::Frame { from, bytes } => {
                 self.frame_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
-                self.feed(Input::Frame {
-                    from,
-                    bytes: &bytes,
-                });
+                self.feed(Input::Frame { from, bytes: &bytes });
             }
-            Order::Reach {
-                member,
-                reachable: true,
-            } => self.feed(Input::Reachable(member)),
-            Order::Reach {
-                member,
-                reachable: false,
-            } => self.feed(Input::Unreachable(member)),
+            Order::Reach { member, reachable: true } => self.feed(Input::Reachable(member)),
+            Order::Reach { member, reachable: false } => self.feed(Input::Unreachable(member)),
             Order::Prefer(nodes) => self.feed(Input::Prefer(nodes)),
             Order::Quiesce { epoch, to } => self.quiesce(epoch, to),
             Order::Resume { epoch } => self.resume(epoch),
@@ -205,8 +194,7 @@ impl GroupTask {
         let lease = self.guard.lease_end() > now;
         if lease != self.lease {
             self.lease = lease;
-            copy.handle(now, Input::Lease(lease))
-                .expect("only frames can be a peer's fault");
+            copy.handle(now, Input::Lease(lease)).expect("only frames can be a peer's fault");
         }
         if let Err(fault) = copy.handle(now, input) {
             self.host.peer_fault(&self.group, fault);
@@ -223,11 +211,7 @@ impl GroupTask {
             connection.hangs = true;
             self.host.app(&self.group, AppState::Hanging);
         }
-        if let Some(Handover {
-            epoch,
-            until: Some(until),
-            ..
-        }) = self.handover
+        if let Some(Handover { epoch, until: Some(until), .. }) = self.handover
             && until <= now
         {
             self.drained(epoch); // Whatever it still writes is refused; it was told.
@@ -235,17 +219,13 @@ impl GroupTask {
     }
 
     fn read(&mut self) {
-        let App::Socket(connection) = &mut self.app else {
-            return;
-        };
+        let App::Socket(connection) = &mut self.app else { return };
         let read = connection.read(boot_now());
         if std::mem::take(&mut connection.hangs) {
             self.host.app(&self.group, AppState::Ready);
         }
         let ended = loop {
-            let App::Socket(connection) = &mut self.app else {
-                return;
-            };
+            let App::Socket(connection) = &mut self.app else { return };
             match connection.next() {
                 Ok(Some(message)) => self.message(message),
                 Ok(None) => break read.err(), // What came before the end still counts.
@@ -259,13 +239,7 @@ impl GroupTask {
 
     fn message(&mut self, message: ToService) {
         match message {
-            ToService::Write {
-                ticket,
-                epoch,
-                request,
-                level,
-                ops,
-            } => self.write(ticket, epoch, request, level, ops),
+            ToService::Write { ticket, epoch, request, level, ops } => self.write(ticket, epoch, request, level, ops),
             ToService::Read { ticket, epoch, key } => {
                 let ticket = self.ticket(ticket);
                 self.feed(Input::Read(Read { ticket, epoch, key }));
@@ -277,13 +251,7 @@ impl GroupTask {
 
     fn local(&mut self, input: LocalInput) {
         match input {
-            LocalInput::Write {
-                ticket,
-                epoch,
-                request,
-                level,
-                ops,
-            } => self.write(ticket, epoch, request, level, ops),
+            LocalInput::Write { ticket, epoch, request, level, ops } => self.write(ticket, epoch, request, level, ops),
             LocalInput::Read { ticket, epoch, key } => {
                 let ticket = self.ticket(ticket);
                 self.feed(Input::Read(Read { ticket, epoch, key }));
@@ -293,30 +261,14 @@ impl GroupTask {
         }
     }
 
-    fn write(
-        &mut self,
-        ticket: u64,
-        epoch: Epoch,
-        request: Option<crate::RequestId>,
-        level: crate::Level,
-        ops: Vec<crate::Op>,
-    ) {
+    fn write(&mut self, ticket: u64, epoch: Epoch, request: Option<crate::RequestId>, level: crate::Level, ops: Vec<crate::Op>) {
         let ticket = self.ticket(ticket);
         if self.silenced == Some(epoch) {
             let outcome = crate::Outcome::NotApplied(crate::Refusal::Quiescing);
-            self.tell(ToApp::Outcome {
-                ticket: ticket.0 & ((1 << TICKET_BITS) - 1),
-                outcome,
-            });
+            self.tell(ToApp::Outcome { ticket: ticket.0 & ((1 << TICKET_BITS) - 1), outcome });
             return;
         }
-        self.feed(Input::Write(Write {
-            ticket,
-            epoch,
-            request,
-            ops,
-            level,
-        }));
+        self.feed(Input::Write(Write { ticket, epoch, request, ops, level }));
     }
 
     fn ticket(&self, ticket: u64) -> Ticket {
@@ -327,9 +279,7 @@ impl GroupTask {
         while let Some(output) = self.copy.as_mut().and_then(GroupCopy::poll_output) {
             match output {
                 Output::Send { to, bytes } => self.host.send(&self.group, to, bytes),
-                Output::Propose { version, in_sync } => {
-                    self.host.propose_sync(&self.group, version, in_sync)
-                }
+                Output::Propose { version, in_sync } => self.host.propose_sync(&self.group, version, in_sync),
                 Output::Acknowledged { ticket, outcome } => {
                     if let Some(ticket) = self.own(ticket) {
                         self.tell(ToApp::Outcome { ticket, outcome });
@@ -377,18 +327,11 @@ impl GroupTask {
     }
 
     fn role(&mut self, role: Role) {
-        if self.handover.is_some_and(|h| {
-            role != (Role::Active {
-                epoch: h.epoch,
-                lost: false,
-            })
-        }) {
+        if self.handover.is_some_and(|h| role != (Role::Active { epoch: h.epoch, lost: false })) {
             self.handover = None;
         }
         match role {
-            Role::Active { epoch, .. }
-                if self.handover.is_some() && self.silenced != Some(epoch) =>
-            {
+            Role::Active { epoch, .. } if self.handover.is_some() && self.silenced != Some(epoch) => {
                 // An application that has come in the middle of it: what is handed over is not given again.
                 self.tell(ToApp::Role(AppRole::Quiescing { epoch }));
             }
@@ -411,12 +354,8 @@ impl GroupTask {
 
     fn follow(&mut self, follow: Follow) {
         match (&mut self.app, follow) {
-            (App::Socket(connection), Follow::Image { cursor, sections }) => {
-                image_parts(cursor, sections, |p| connection.tell(&p))
-            }
-            (App::Socket(connection), Follow::Record(record)) => {
-                connection.tell(&ToApp::Record(record))
-            }
+            (App::Socket(connection), Follow::Image { cursor, sections }) => image_parts(cursor, sections, |p| connection.tell(&p)),
+            (App::Socket(connection), Follow::Record(record)) => connection.tell(&ToApp::Record(record)),
             (App::Local(hook), follow) => (hook.0)(LocalEvent::Follow(follow)),
             (App::None, _) => {}
         }
@@ -427,16 +366,9 @@ impl GroupTask {
             App::None => {}
             App::Socket(connection) => connection.tell(&message),
             App::Local(hook) => {
-                let standby = Role::Standby {
-                    epoch: self
-                        .copy
-                        .as_ref()
-                        .map_or(Epoch(0), |c| c.status().head.epoch),
-                };
+                let standby = Role::Standby { epoch: self.copy.as_ref().map_or(Epoch(0), |c| c.status().head.epoch) };
                 let event = match message {
-                    ToApp::Role(AppRole::Active { epoch, lost }) => {
-                        LocalEvent::Role(Role::Active { epoch, lost })
-                    }
+                    ToApp::Role(AppRole::Active { epoch, lost }) => LocalEvent::Role(Role::Active { epoch, lost }),
                     ToApp::Role(AppRole::Standby) => LocalEvent::Role(standby),
                     ToApp::Role(AppRole::Quiescing { epoch }) => LocalEvent::Quiescing { epoch },
                     ToApp::Outcome { ticket, outcome } => LocalEvent::Outcome { ticket, outcome },
@@ -465,10 +397,7 @@ impl GroupTask {
             return;
         }
         let connection = Connection::new(app, boot_now());
-        let welcome = ToApp::Welcome {
-            version: VERSION,
-            guard_slot: self.word.slot(),
-        };
+        let welcome = ToApp::Welcome { version: VERSION, guard_slot: self.word.slot() };
         if let Err(error) = connection.welcome(&welcome, self.guard.descriptor()) {
             tracing::warn!(%error, group = %self.group, "an application was gone before it was welcomed");
             return;
@@ -509,12 +438,7 @@ impl GroupTask {
         }
         self.feed(Input::Detach);
         self.host.app(&self.group, AppState::Gone);
-        if let Some(Handover {
-            epoch,
-            until: Some(_),
-            ..
-        }) = self.handover
-        {
+        if let Some(Handover { epoch, until: Some(_), .. }) = self.handover {
             self.drained(epoch); // It writes no more.
         }
     }
@@ -523,11 +447,7 @@ impl GroupTask {
         if self.epoch() != Some(epoch) || self.handover.is_some() {
             return;
         }
-        self.handover = Some(Handover {
-            epoch,
-            to,
-            until: Some(boot_now() + self.drain),
-        });
+        self.handover = Some(Handover { epoch, to, until: Some(boot_now() + self.drain) });
         match self.app {
             App::None => self.drained(epoch),
             App::Socket(_) | App::Local(_) => self.tell(ToApp::Role(AppRole::Quiescing { epoch })),
@@ -535,11 +455,7 @@ impl GroupTask {
     }
 
     fn drained(&mut self, epoch: Epoch) {
-        if let Some(handover) = self
-            .handover
-            .as_mut()
-            .filter(|h| h.epoch == epoch && h.until.is_some())
-        {
+        if let Some(handover) = self.handover.as_mut().filter(|h| h.epoch == epoch && h.until.is_some()) {
             handover.until = None;
             let to = handover.to;
             self.feed(Input::Quiesce(to));

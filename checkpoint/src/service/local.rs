@@ -55,21 +55,9 @@ impl fmt::Debug for Hook {
 }
 
 pub(super) enum LocalInput {
-    Write {
-        ticket: u64,
-        epoch: Epoch,
-        request: Option<RequestId>,
-        level: Level,
-        ops: Vec<Op>,
-    },
-    Read {
-        ticket: u64,
-        epoch: Epoch,
-        key: Bytes,
-    },
-    Drained {
-        epoch: Epoch,
-    },
+    Write { ticket: u64, epoch: Epoch, request: Option<RequestId>, level: Level, ops: Vec<Op> },
+    Read { ticket: u64, epoch: Epoch, key: Bytes },
+    Drained { epoch: Epoch },
     Gone,
 }
 
@@ -79,32 +67,16 @@ impl LocalApp {
     }
 
     /// Writes a batch; its outcome comes as an event with the ticket returned. No ops at all make a barrier.
-    pub fn write(
-        &mut self,
-        epoch: Epoch,
-        request: Option<RequestId>,
-        level: Level,
-        ops: Vec<Op>,
-    ) -> u64 {
+    pub fn write(&mut self, epoch: Epoch, request: Option<RequestId>, level: Level, ops: Vec<Op>) -> u64 {
         self.tickets += 1;
-        self.send(LocalInput::Write {
-            ticket: self.tickets,
-            epoch,
-            request,
-            level,
-            ops,
-        });
+        self.send(LocalInput::Write { ticket: self.tickets, epoch, request, level, ops });
         self.tickets
     }
 
     /// Asks for a section as of now; the answer comes as an event with the ticket returned.
     pub fn read(&mut self, epoch: Epoch, key: impl Into<Bytes>) -> u64 {
         self.tickets += 1;
-        self.send(LocalInput::Read {
-            ticket: self.tickets,
-            epoch,
-            key: key.into(),
-        });
+        self.send(LocalInput::Read { ticket: self.tickets, epoch, key: key.into() });
         self.tickets
     }
 

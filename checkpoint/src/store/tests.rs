@@ -3,25 +3,16 @@ use proptest::prelude::*;
 use super::*;
 
 fn put(key: &str, bytes: &str) -> Vec<Op> {
-    vec![Op::Put {
-        key: key.into(),
-        bytes: bytes.into(),
-    }]
+    vec![Op::Put { key: key.into(), bytes: bytes.into() }]
 }
 
 fn write(store: &mut Store, epoch: u64, ops: &[Op]) -> Cursor {
-    store
-        .execute(Epoch(epoch), None, ops, &Limits::default())
-        .expect("within the limits")
+    store.execute(Epoch(epoch), None, ops, &Limits::default()).expect("within the limits")
 }
 
 fn content(store: &Store) -> Vec<(String, String)> {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-    store
-        .state()
-        .iter()
-        .map(|(k, s)| (text(k), text(&s.bytes)))
-        .collect()
+    store.state().iter().map(|(k, s)| (text(k), text(&s.bytes))).collect()
 }
 
 #[test]
@@ -31,17 +22,7 @@ fn a_cut_gives_back_exactly_what_was() {
     let before = store.state().clone();
     let at = store.head();
     write(&mut store, 1, &[put("a", "2"), put("b", "1")].concat());
-    write(
-        &mut store,
-        1,
-        &[
-            Op::Delete { key: "a".into() },
-            Op::Append {
-                key: "b".into(),
-                bytes: "2".into(),
-            },
-        ],
-    );
+    write(&mut store, 1, &[Op::Delete { key: "a".into() }, Op::Append { key: "b".into(), bytes: "2".into() }]);
     assert_eq!(content(&store), [("b".into(), "12".into())]);
     store.cut_after(at.sequence);
     assert_eq!((store.state(), store.head()), (&before, at));
@@ -68,26 +49,13 @@ fn the_last_common_position_is_found_by_epoch_and_sequence() {
     write(&mut ours, 2, &put("a", "our third"));
     write(&mut ours, 2, &put("a", "our fourth"));
     let common = ours.last_common(&theirs.runs_from_held(9));
-    assert_eq!(
-        common,
-        Some(Cursor {
-            epoch: Epoch(1),
-            sequence: Sequence(2)
-        })
-    );
-    assert_eq!(
-        ours.last_common(&Store::default().runs_from_held(9)),
-        Some(Cursor::default()),
-        "nothing at all is common to all"
-    );
+    assert_eq!(common, Some(Cursor { epoch: Epoch(1), sequence: Sequence(2) }));
+    assert_eq!(ours.last_common(&Store::default().runs_from_held(9)), Some(Cursor::default()), "nothing at all is common to all");
 }
 
 #[test]
 fn a_backlog_that_is_gone_leaves_nothing_in_common() {
-    let limits = Limits {
-        backlog_records_max: 1,
-        ..Limits::default()
-    };
+    let limits = Limits { backlog_records_max: 1, ..Limits::default() };
     let mut ours = Store::default();
     for number in 0..5_u8 {
         write(&mut ours, 1, &put("a", &number.to_string()));
@@ -104,43 +72,21 @@ fn the_held_image_shows_nothing_that_may_be_undone() {
     write(&mut store, 1, &[put("a", "1"), put("b", "1")].concat());
     store.advance_held(Sequence(1), &Limits::default());
     write(&mut store, 1, &[put("a", "2"), put("c", "1")].concat());
-    write(
-        &mut store,
-        1,
-        &[put("a", "3"), vec![Op::Delete { key: "b".into() }]].concat(),
-    );
+    write(&mut store, 1, &[put("a", "3"), vec![Op::Delete { key: "b".into() }]].concat());
     let image = store.held_image().expect("nothing was transferred");
-    let held: BTreeMap<_, _> = image
-        .into_iter()
-        .map(|(k, s)| (k.to_vec(), s.bytes.to_vec()))
-        .collect();
-    assert_eq!(
-        held,
-        [
-            (b"a".to_vec(), b"1".to_vec()),
-            (b"b".to_vec(), b"1".to_vec())
-        ]
-        .into()
-    );
-    assert_eq!(
-        store.held_section(b"a").map(|s| s.bytes.to_vec()),
-        Some(b"1".to_vec())
-    );
+    let held: BTreeMap<_, _> = image.into_iter().map(|(k, s)| (k.to_vec(), s.bytes.to_vec())).collect();
+    assert_eq!(held, [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"1".to_vec())].into());
+    assert_eq!(store.held_section(b"a").map(|s| s.bytes.to_vec()), Some(b"1".to_vec()));
     assert_eq!(store.held_section(b"c"), None);
 }
 
 #[test]
 fn the_oldest_request_is_forgotten_and_comes_back_with_a_cut() {
-    let limits = Limits {
-        requests_max: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { requests_max: 2, ..Limits::default() };
     let id = |serial| RequestId { client: 1, serial };
     let mut store = Store::default();
     for serial in 1..=3 {
-        store
-            .execute(Epoch(1), Some(id(serial)), &put("a", "x"), &limits)
-            .expect("within the limits");
+        store.execute(Epoch(1), Some(id(serial)), &put("a", "x"), &limits).expect("within the limits");
     }
     assert_eq!(store.state().request(id(1)), None);
     store.cut_after(Sequence(2));
@@ -153,11 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..6).prop_map(Bytes::from);
     prop_oneof![
         (key(), bytes()).prop_map(|(key, bytes)| Op::Put { key, bytes }),
-        (key(), 0..8_u64, bytes()).prop_map(|(key, offset, bytes)| Op::Patch {
-            key,
-            offset,
-            bytes
-        }),
+        (key(), 0..8_u64, bytes()).prop_map(|(key, offset, bytes)| Op::Patch { key, offset, bytes }),
         (key(), bytes()).prop_map(|(key, bytes)| Op::Append { key, bytes }),
         key().prop_map(|key| Op::Delete { key }),
     ]

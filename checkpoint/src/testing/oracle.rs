@@ -75,16 +75,8 @@ impl Oracle {
     }
 
     /// A request became known outside, while these lives held it.
-    pub(super) fn know(
-        &mut self,
-        request: u16,
-        known: Known,
-        holders: impl Iterator<Item = Member>,
-    ) {
-        let row = self
-            .known
-            .entry(request)
-            .or_insert_with(|| (known, BTreeSet::new()));
+    pub(super) fn know(&mut self, request: u16, known: Known, holders: impl Iterator<Item = Member>) {
+        let row = self.known.entry(request).or_insert_with(|| (known, BTreeSet::new()));
         if known == Known::Acknowledged {
             row.0 = known;
         }
@@ -92,12 +84,7 @@ impl Oracle {
     }
 
     pub(super) fn asked(&mut self, ticket: Ticket) {
-        let due = self
-            .known
-            .iter()
-            .filter(|(_, (k, _))| *k == Known::Acknowledged)
-            .map(|(r, _)| *r)
-            .collect();
+        let due = self.known.iter().filter(|(_, (k, _))| *k == Known::Acknowledged).map(|(r, _)| *r).collect();
         self.asked.insert(ticket, due);
     }
 
@@ -105,10 +92,7 @@ impl Oracle {
         self.answers.push((seen.to_vec(), fresh));
         let due = self.asked.remove(&ticket).unwrap_or_default();
         // What a start from nothing gave up since is no longer owed.
-        let missing = due
-            .iter()
-            .find(|r| !seen.contains(r) && self.known.contains_key(r))
-            .copied();
+        let missing = due.iter().find(|r| !seen.contains(r) && self.known.contains_key(r)).copied();
         if let (true, Some(request)) = (fresh, missing) {
             self.break_with(Broken::OldRead { request });
         }
@@ -117,34 +101,19 @@ impl Oracle {
     pub(super) fn check_active(&mut self, active: NodeId, applied: &[u16]) {
         let set: BTreeSet<u16> = applied.iter().copied().collect();
         if set.len() < applied.len() {
-            let twice = set
-                .iter()
-                .find(|r| applied.iter().filter(|a| a == r).count() > 1);
+            let twice = set.iter().find(|r| applied.iter().filter(|a| a == r).count() > 1);
             let request = *twice.expect("the set is smaller");
             self.break_with(Broken::Twice { active, request });
         }
-        let lost = self
-            .known
-            .iter()
-            .find(|(r, _)| !set.contains(r))
-            .map(|(r, (known, _))| (*r, *known));
+        let lost = self.known.iter().find(|(r, _)| !set.contains(r)).map(|(r, (known, _))| (*r, *known));
         if let Some((request, known)) = lost {
-            self.break_with(Broken::Lost {
-                active,
-                request,
-                known,
-            });
+            self.break_with(Broken::Lost { active, request, known });
         }
     }
 
     /// What a copy that still lives had must not be given up; what died with all its holders is.
     pub(super) fn started_from(&mut self, left: &[u16], alive: &BTreeSet<Member>) {
-        let missing: Vec<u16> = self
-            .known
-            .keys()
-            .filter(|r| !left.contains(r))
-            .copied()
-            .collect();
+        let missing: Vec<u16> = self.known.keys().filter(|r| !left.contains(r)).copied().collect();
         for request in missing {
             let held_by_living = self.known[&request].1.iter().any(|m| alive.contains(m));
             if held_by_living {

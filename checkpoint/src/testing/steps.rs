@@ -82,20 +82,12 @@ impl Rig {
         let node = nodes[pick % nodes.len()];
         let other = nodes[(pick / nodes.len()) % nodes.len()];
         match step.kind {
-            Kind::Frame | Kind::Link | Kind::Overtake | Kind::Double | Kind::Lose => {
-                self.step_frame(step.kind, pick)
-            }
-            Kind::Write | Kind::WriteAsync | Kind::Retry | Kind::Read => {
-                self.step_client(step.kind, pick)
-            }
+            Kind::Frame | Kind::Link | Kind::Overtake | Kind::Double | Kind::Lose => self.step_frame(step.kind, pick),
+            Kind::Write | Kind::WriteAsync | Kind::Retry | Kind::Read => self.step_client(step.kind, pick),
             Kind::Row => _ = self.deliver_row(node),
             Kind::Rows => self.deliver_rows(),
             Kind::Commit | Kind::Forget => {
-                let index = if self.proposals.is_empty() {
-                    0
-                } else {
-                    pick % self.proposals.len()
-                };
+                let index = if self.proposals.is_empty() { 0 } else { pick % self.proposals.len() };
                 if let Some(entry) = self.proposals.remove(index)
                     && (step.kind == Kind::Commit || matches!(entry, Entry::Joined { .. }))
                 {
@@ -109,11 +101,7 @@ impl Rig {
             Kind::Reboot => {
                 self.crash(node);
                 let nonce = self.domain.applied.0;
-                self.commit(&Entry::Joined {
-                    node,
-                    nonce,
-                    replaces: self.life(node),
-                });
+                self.commit(&Entry::Joined { node, nonce, replaces: self.life(node) });
                 self.deliver_rows_to(node);
             }
             Kind::Time => self.pass(Duration::from_millis(1 + step.pick as u64 % 250)),
@@ -121,14 +109,7 @@ impl Rig {
             Kind::Reachable if node != other => self.set_reachable(node, other, true),
             Kind::Quiesce if node != other => self.quiesce(node, other),
             Kind::GiveUp => self.give_up(node),
-            Kind::Prefer => self.feed(
-                node,
-                Input::Prefer(if node == other {
-                    Vec::new()
-                } else {
-                    vec![other]
-                }),
-            ),
+            Kind::Prefer => self.feed(node, Input::Prefer(if node == other { Vec::new() } else { vec![other] })),
             Kind::Lease => self.set_lease(node, !self.nodes[&node].lease),
             Kind::Settle => self.settle(),
             Kind::Unreachable | Kind::Reachable | Kind::Quiesce => {}
@@ -137,12 +118,7 @@ impl Rig {
     }
 
     fn step_frame(&mut self, kind: Kind, pick: usize) {
-        let links: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, l)| !l.is_empty())
-            .map(|(k, l)| (*k, l.len()))
-            .collect();
+        let links: Vec<_> = self.links.iter().filter(|(_, l)| !l.is_empty()).map(|(k, l)| (*k, l.len())).collect();
         if links.is_empty() {
             return;
         }
@@ -180,11 +156,7 @@ impl Rig {
             Kind::Read => _ = self.read(node),
             Kind::Retry if self.requests > 0 => {
                 let back = u16::try_from(pick / actives.len() % 4).unwrap_or_default();
-                self.write_request(
-                    node,
-                    self.requests.saturating_sub(back).max(1),
-                    Level::default(),
-                );
+                self.write_request(node, self.requests.saturating_sub(back).max(1), Level::default());
             }
             Kind::WriteAsync => {
                 self.requests += 1;
@@ -205,37 +177,21 @@ impl Rig {
 
     /// A new life; it becomes one when the entry is committed.
     pub fn restart(&mut self, node: NodeId) {
-        let waiting = self
-            .proposals
-            .iter()
-            .any(|e| matches!(e, Entry::Joined { node: n, .. } if *n == node));
+        let waiting = self.proposals.iter().any(|e| matches!(e, Entry::Joined { node: n, .. } if *n == node));
         if self.nodes[&node].copy.is_none() && !waiting {
             let nonce = self.domain.applied.0;
-            self.proposals.push_back(Entry::Joined {
-                node,
-                nonce,
-                replaces: self.life(node),
-            });
+            self.proposals.push_back(Entry::Joined { node, nonce, replaces: self.life(node) });
         }
     }
 
     fn life(&self, node: NodeId) -> Incarnation {
-        self.domain
-            .member(node)
-            .map_or(Incarnation(0), |m| m.incarnation)
+        self.domain.member(node).map_or(Incarnation(0), |m| m.incarnation)
     }
 
     fn give_up(&mut self, node: NodeId) {
-        let Some(version) = self.nodes[&node].quiesced else {
-            return;
-        };
+        let Some(version) = self.nodes[&node].quiesced else { return };
         let me = self.member(node);
-        self.propose(Entry::Switchover {
-            group: group(),
-            version,
-            by: me,
-            to: me,
-        });
+        self.propose(Entry::Switchover { group: group(), version, by: me, to: me });
     }
 
     /// Ends all trouble: everybody is up, everything arrives, and what must happen for a working group is proposed.
@@ -246,10 +202,7 @@ impl Rig {
         for round in 0..ROUNDS {
             for node in &nodes {
                 self.restart(*node);
-                nodes
-                    .iter()
-                    .filter(|o| *o != node)
-                    .for_each(|o| self.set_reachable(*node, *o, true));
+                nodes.iter().filter(|o| *o != node).for_each(|o| self.set_reachable(*node, *o, true));
                 self.feed(*node, Input::Prefer(Vec::new()));
                 self.give_up(*node);
             }
@@ -266,9 +219,7 @@ impl Rig {
             self.settle();
         }
         let wanted = usize::from(self.config.copies).min(nodes.len());
-        let Some(active) = self.active() else {
-            return false;
-        };
+        let Some(active) = self.active() else { return false };
         let request = self.write(active);
         self.settle();
         self.pass(Duration::from_millis(60));
@@ -276,21 +227,15 @@ impl Rig {
         self.row().epoch > Epoch(0)
             && self.row().in_sync.len() >= wanted
             && self.oracle.known().any(|r| r == request)
-            && nodes
-                .iter()
-                .all(|n| self.applied(*n) == self.applied(active))
+            && nodes.iter().all(|n| self.applied(*n) == self.applied(active))
             && nodes.iter().all(|n| self.mirror_is_true(*n, active))
     }
 
     /// Whether an application's memory equals its copy. The active's application has its own writes from itself.
     fn mirror_is_true(&self, node: NodeId, active: NodeId) -> bool {
-        let Some(copy) = &self.nodes[&node].copy else {
-            return false;
-        };
+        let Some(copy) = &self.nodes[&node].copy else { return false };
         let mirror = &self.nodes[&node].mirror;
-        let equal = |(key, section): (&crate::Bytes, &crate::Section)| {
-            mirror.get(key) == Some(&section.bytes)
-        };
+        let equal = |(key, section): (&crate::Bytes, &crate::Section)| mirror.get(key) == Some(&section.bytes);
         node == active || copy.state().len() == mirror.len() && copy.state().iter().all(equal)
     }
 }

@@ -17,11 +17,7 @@ struct Shape {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let sizes = prop_oneof![Just((2, 2)), Just((3, 2)), Just((3, 3))];
-    (sizes, any::<bool>()).prop_map(|((nodes, copies), tight)| Shape {
-        nodes,
-        copies,
-        tight,
-    })
+    (sizes, any::<bool>()).prop_map(|((nodes, copies), tight)| Shape { nodes, copies, tight })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -57,11 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn config(shape: Shape, fault: Option<Fault>) -> CopyConfig {
-    let mut config = CopyConfig {
-        copies: shape.copies,
-        fault,
-        ..CopyConfig::default()
-    };
+    let mut config = CopyConfig { copies: shape.copies, fault, ..CopyConfig::default() };
     if shape.tight {
         config.limits.backlog_records_max = 2;
         config.limits.frame_bytes_max = 40;
@@ -83,12 +75,7 @@ fn run(shape: Shape, fault: Option<Fault>, steps: &[Step]) -> Result<Rig, Broken
 }
 
 fn runner(cases: u32) -> TestRunner {
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 4000,
-        ..Config::default()
-    };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 
@@ -96,30 +83,14 @@ const STEPS_MAX: usize = 150;
 
 #[test]
 fn no_schedule_breaks_a_promise_and_every_domain_heals() {
-    let cases = std::env::var("SIXNINES_CASES")
-        .ok()
-        .and_then(|c| c.parse().ok())
-        .unwrap_or(3000);
-    let found = runner(cases).run(
-        &(shape(), proptest::collection::vec(step(), 1..STEPS_MAX)),
-        |(shape, steps)| {
-            let mut rig =
-                run(shape, None, &steps).map_err(|b| TestCaseError::fail(format!("{b:?}")))?;
-            prop_assert!(
-                rig.heal(),
-                "not healed: {:?} {:?} {:?}",
-                rig.oracle.faults,
-                rig.row(),
-                rig.nodes
-                    .values()
-                    .map(|n| n.copy.as_ref().map(GroupCopy::status))
-                    .collect::<Vec<_>>()
-            );
-            prop_assert_eq!(&rig.oracle.broken, &None);
-            prop_assert!(rig.oracle.faults.is_empty(), "{:?}", rig.oracle.faults);
-            Ok(())
-        },
-    );
+    let cases = std::env::var("SIXNINES_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(3000);
+    let found = runner(cases).run(&(shape(), proptest::collection::vec(step(), 1..STEPS_MAX)), |(shape, steps)| {
+        let mut rig = run(shape, None, &steps).map_err(|b| TestCaseError::fail(format!("{b:?}")))?;
+        prop_assert!(rig.heal(), "not healed: {:?} {:?} {:?}", rig.oracle.faults, rig.row(), rig.nodes.values().map(|n| n.copy.as_ref().map(GroupCopy::status)).collect::<Vec<_>>());
+        prop_assert_eq!(&rig.oracle.broken, &None);
+        prop_assert!(rig.oracle.faults.is_empty(), "{:?}", rig.oracle.faults);
+        Ok(())
+    });
     if let Err(error) = found {
         panic!("{error}");
     }
@@ -127,23 +98,12 @@ fn no_schedule_breaks_a_promise_and_every_domain_heals() {
 
 /// Runs the same schedules with one rule broken; the oracle must notice within `cases`.
 fn is_found(fault: Fault, cases: u32) {
-    let found = runner(cases).run(
-        &(shape(), proptest::collection::vec(step(), 1..STEPS_MAX)),
-        |(shape, steps)| {
-            let run = run(shape, Some(fault), &steps);
-            run.map(drop)
-                .map_err(|b| TestCaseError::fail(format!("{b:?}")))
-        },
-    );
+    let found = runner(cases).run(&(shape(), proptest::collection::vec(step(), 1..STEPS_MAX)), |(shape, steps)| {
+        let run = run(shape, Some(fault), &steps);
+        run.map(drop).map_err(|b| TestCaseError::fail(format!("{b:?}")))
+    });
     match found {
-        Err(TestError::Fail(reason, (shape, steps)))
-            if !reason.message().contains("never stop") =>
-        {
-            println!(
-                "{fault:?}: {reason}, {shape:?}, {} steps {steps:?}",
-                steps.len()
-            )
-        }
+        Err(TestError::Fail(reason, (shape, steps))) if !reason.message().contains("never stop") => println!("{fault:?}: {reason}, {shape:?}, {} steps {steps:?}", steps.len()),
         other => panic!("{fault:?} is not found in {cases} cases: {other:?}"),
     }
 }
@@ -180,23 +140,9 @@ found! {
 
 #[test]
 fn the_same_schedule_gives_the_same_trace() {
-    let step = |i: u16| Step {
-        kind: [
-            Kind::Write,
-            Kind::Frame,
-            Kind::Link,
-            Kind::Takeover,
-            Kind::Commit,
-            Kind::Row,
-        ][usize::from(i % 6)],
-        pick: i * 7,
-    };
+    let step = |i: u16| Step { kind: [Kind::Write, Kind::Frame, Kind::Link, Kind::Takeover, Kind::Commit, Kind::Row][usize::from(i % 6)], pick: i * 7 };
     let steps: Vec<Step> = (0..120).map(step).collect();
-    let shape = Shape {
-        nodes: 3,
-        copies: 3,
-        tight: true,
-    };
+    let shape = Shape { nodes: 3, copies: 3, tight: true };
     let traces = [(); 2].map(|()| run(shape, None, &steps).map(|rig| format!("{rig:?}")));
     assert_eq!(traces[0], traces[1]);
 }

@@ -51,11 +51,7 @@ impl Derive {
     /// does not make the word flutter. A word of an earlier step is entered at the bare threshold.
     pub fn word(&self, reading: &Value, present: Option<&str>) -> Arc<str> {
         for step in &self.steps {
-            let slack = if present == Some(&*step.word) {
-                self.hysteresis
-            } else {
-                0.0
-            };
+            let slack = if present == Some(&*step.word) { self.hysteresis } else { 0.0 };
             if step.test.holds(reading, slack) {
                 return step.word.clone();
             }

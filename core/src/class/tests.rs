@@ -18,10 +18,7 @@ fallback: { duty: 100 }
 "#;
 
 fn read(text: &str) -> (Option<Class>, Vec<Diagnostic>) {
-    let source = Source {
-        name: "classes/fan.yaml",
-        text,
-    };
+    let source = Source { name: "classes/fan.yaml", text };
     let mut out = Diagnostics::default();
     let class = match parse(source) {
         Ok(root) => read_class(source, &root, &mut out),
@@ -42,20 +39,11 @@ fn fan() -> Class {
 #[test]
 fn a_class_has_what_its_file_says() {
     let fan = fan();
-    assert_eq!(
-        fan.attribute_names().collect::<Vec<_>>(),
-        ["speed", "duty", "state", "operational"]
-    );
+    assert_eq!(fan.attribute_names().collect::<Vec<_>>(), ["speed", "duty", "state", "operational"]);
     assert_eq!(fan.control_names().collect::<Vec<_>>(), ["duty"]);
     let state = fan.attribute(fan.slot("state").expect("declared"));
-    assert_eq!(
-        state.kind.words().collect::<Vec<_>>(),
-        ["running", "failed", "absent"]
-    );
-    assert_eq!(
-        fan.fallback,
-        [(fan.slot("duty").expect("declared"), Value::Int(100))]
-    );
+    assert_eq!(state.kind.words().collect::<Vec<_>>(), ["running", "failed", "absent"]);
+    assert_eq!(fan.fallback, [(fan.slot("duty").expect("declared"), Value::Int(100))]);
 }
 
 #[test]
@@ -73,10 +61,7 @@ operational: { from: state, disabled: [faild] }
 polcy: fan.rhai
 "#;
     let (_, wrong) = read(text);
-    let found: Vec<_> = wrong
-        .iter()
-        .map(|d| (d.code.as_str(), d.place.as_ref().map_or(0, |p| p.line)))
-        .collect();
+    let found: Vec<_> = wrong.iter().map(|d| (d.code.as_str(), d.place.as_ref().map_or(0, |p| p.line))).collect();
     assert_eq!(
         found,
         [
@@ -93,29 +78,13 @@ polcy: fan.rhai
         "{}",
         wrong.iter().map(|d| format!("{d}\n")).collect::<String>()
     );
-    assert!(
-        wrong[0]
-            .help
-            .as_ref()
-            .is_some_and(|h| h.contains("under `attributes`")),
-        "{}",
-        wrong[0]
-    );
-    assert!(
-        wrong[5]
-            .help
-            .as_ref()
-            .is_some_and(|h| h.contains("\"speed\"")),
-        "{}",
-        wrong[5]
-    );
+    assert!(wrong[0].help.as_ref().is_some_and(|h| h.contains("under `attributes`")), "{}", wrong[0]);
+    assert!(wrong[5].help.as_ref().is_some_and(|h| h.contains("\"speed\"")), "{}", wrong[5]);
 }
 
 #[test]
 fn a_threshold_that_can_never_hold_is_refused() {
-    let (_, wrong) = read(
-        "class: x\nattributes:\n  t: { type: int, range: 0..100 }\n  s: { from: t, hot_above: 200 }\n",
-    );
+    let (_, wrong) = read("class: x\nattributes:\n  t: { type: int, range: 0..100 }\n  s: { from: t, hot_above: 200 }\n");
     assert_eq!(wrong.len(), 1);
     assert_eq!(wrong[0].code, "out-of-range");
 }
@@ -165,10 +134,7 @@ proptest! {
 #[test]
 fn a_unit_that_nobody_knows_is_refused_with_the_nearest() {
     let (_, wrong) = read("class: fan\nattributes:\n  speed: { type: int, unit: rmp }\n");
-    let found: Vec<_> = wrong
-        .iter()
-        .map(|d| (d.code.as_str(), d.place.as_ref().map_or(0, |p| p.line)))
-        .collect();
+    let found: Vec<_> = wrong.iter().map(|d| (d.code.as_str(), d.place.as_ref().map_or(0, |p| p.line))).collect();
     assert_eq!(found, [("unknown-unit", 3)]);
     assert!(wrong[0].to_string().contains("rpm"), "{}", wrong[0]);
 }

@@ -152,13 +152,7 @@ impl Profile {
 }
 
 impl Times {
-    const fn of_millis(
-        interval: u64,
-        dead_after: u64,
-        lease: u64,
-        promise: u64,
-        gate_late: u64,
-    ) -> Self {
+    const fn of_millis(interval: u64, dead_after: u64, lease: u64, promise: u64, gate_late: u64) -> Self {
         Self {
             interval: Duration::from_millis(interval),
             dead_after: Duration::from_millis(dead_after),
@@ -171,9 +165,7 @@ impl Times {
     /// Rule 3.2: `P >= L (1 + d) / (1 - d) + G` and `P <= dead_after`.
     pub fn is_safe(&self) -> bool {
         let stretched = self.lease * (1000 + DRIFT_PER_MILLE) / (1000 - DRIFT_PER_MILLE);
-        self.promise >= stretched + self.gate_late
-            && self.promise <= self.dead_after
-            && self.interval * 2 < self.lease
+        self.promise >= stretched + self.gate_late && self.promise <= self.dead_after && self.interval * 2 < self.lease
     }
 }
 
@@ -245,21 +237,13 @@ impl DomainConfig {
     pub fn groups(&self) -> impl Iterator<Item = GroupConfig> {
         let services = self.services.iter().map(|s| GroupConfig {
             name: s.name.clone(),
-            candidates: if s.nodes.is_empty() {
-                self.data_nodes().map(|n| n.id).collect()
-            } else {
-                s.nodes.clone()
-            },
+            candidates: if s.nodes.is_empty() { self.data_nodes().map(|n| n.id).collect() } else { s.nodes.clone() },
             copies: s.copies,
             floor: s.floor,
         });
         let chassis = self.chassis.iter().map(|c| GroupConfig {
             name: chassis_group(c.name.as_str()),
-            candidates: self
-                .data_nodes()
-                .filter(|n| n.chassis == c.name)
-                .map(|n| n.id)
-                .collect(),
+            candidates: self.data_nodes().filter(|n| n.chassis == c.name).map(|n| n.id).collect(),
             copies: 2,
             floor: 1,
         });
@@ -268,10 +252,7 @@ impl DomainConfig {
 
     /// Where a group can be active; empty for an unknown group.
     pub fn candidates(&self, group: &GroupName) -> Vec<NodeId> {
-        self.groups()
-            .find(|g| g.name == *group)
-            .map(|g| g.candidates)
-            .unwrap_or_default()
+        self.groups().find(|g| g.name == *group).map(|g| g.candidates).unwrap_or_default()
     }
 
     fn data_nodes(&self) -> impl Iterator<Item = &NodeConfig> {
@@ -285,10 +266,7 @@ impl DomainConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let fail = |text: String| Err(ConfigError(text));
         if self.nodes.is_empty() || self.nodes.len() > 32 {
-            return fail(format!(
-                "a domain has 1 to 32 nodes, this one has {}",
-                self.nodes.len()
-            ));
+            return fail(format!("a domain has 1 to 32 nodes, this one has {}", self.nodes.len()));
         }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
@@ -301,26 +279,16 @@ impl DomainConfig {
                 return fail(format!("node {} is there twice", node.id));
             }
             if node.links.is_empty() || node.links.len() > 4 || node.links.len() != links {
-                return fail(format!(
-                    "node {} has {} links; every node has the same number, 1 to 4",
-                    node.id,
-                    node.links.len()
-                ));
+                return fail(format!("node {} has {} links; every node has the same number, 1 to 4", node.id, node.links.len()));
             }
             if let Some(twice) = node.links.iter().find(|a| !addresses.insert(**a)) {
                 return fail(format!("address {twice} is there twice"));
             }
             if node.witness && !node.voter {
-                return fail(format!(
-                    "{} is a witness without a vote, which would do nothing at all",
-                    node.id
-                ));
+                return fail(format!("{} is a witness without a vote, which would do nothing at all", node.id));
             }
             if !self.chassis.iter().any(|c| c.name == node.chassis) {
-                return fail(format!(
-                    "node {} sits in chassis {}, which is not listed under chassis",
-                    node.id, node.chassis
-                ));
+                return fail(format!("node {} sits in chassis {}, which is not listed under chassis", node.id, node.chassis));
             }
         }
         if self.voters().count() == 2 {
@@ -334,38 +302,22 @@ impl DomainConfig {
             if !names.insert(group.name.clone()) {
                 return fail(format!("{} is there twice", group.name));
             }
-            if let Some(unknown) = group
-                .candidates
-                .iter()
-                .find(|n| self.node(**n).is_none_or(|n| n.witness))
-            {
-                return fail(format!(
-                    "{} cannot run on {unknown}, which is no data node of this domain",
-                    group.name
-                ));
+            if let Some(unknown) = group.candidates.iter().find(|n| self.node(**n).is_none_or(|n| n.witness)) {
+                return fail(format!("{} cannot run on {unknown}, which is no data node of this domain", group.name));
             }
             if group.copies == 0 || group.floor == 0 || group.floor > group.copies {
-                return fail(format!(
-                    "{}: copies is 1 or more, floor between 1 and copies",
-                    group.name
-                ));
+                return fail(format!("{}: copies is 1 or more, floor between 1 and copies", group.name));
             }
         }
         for service in &self.services {
             if service.name.as_str().contains([':', '/', ' ']) || service.name.as_str().is_empty() {
-                return fail(format!(
-                    "{:?} cannot be a service's name: no colon, slash or blank",
-                    service.name.as_str()
-                ));
+                return fail(format!("{:?} cannot be a service's name: no colon, slash or blank", service.name.as_str()));
             }
             if service.command.is_empty() {
                 return fail(format!("service {} has no command", service.name));
             }
             if !service.addresses.is_empty() && service.device.is_none() {
-                return fail(format!(
-                    "service {} has addresses but no device to put them on",
-                    service.name
-                ));
+                return fail(format!("service {} has addresses but no device to put them on", service.name));
             }
         }
         Ok(())

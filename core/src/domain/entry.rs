@@ -133,10 +133,7 @@ impl Entry {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (&format, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
         if format != FORMAT {
-            return Err(DecodeError::Format {
-                theirs: format,
-                ours: FORMAT,
-            });
+            return Err(DecodeError::Format { theirs: format, ours: FORMAT });
         }
         match postcard::take_from_bytes(rest) {
             Ok((entry, [])) => Ok(entry),
@@ -152,17 +149,11 @@ impl Entry {
             Self::Confirm { node, .. } => vec![node.node],
             Self::Start { to, .. } => vec![to.node],
             Self::Takeover { to, evidence, .. } => match evidence {
-                Evidence::Released(releases) => [to.node]
-                    .into_iter()
-                    .chain(releases.iter().map(|r| r.target.node))
-                    .collect(),
+                Evidence::Released(releases) => [to.node].into_iter().chain(releases.iter().map(|r| r.target.node)).collect(),
                 Evidence::Relinquished { by, .. } => vec![to.node, by.node],
             },
             Self::Switchover { by, to, .. } => vec![by.node, to.node],
-            Self::Sync { by, in_sync, .. } => [by.node]
-                .into_iter()
-                .chain(in_sync.iter().map(|m| m.node))
-                .collect(),
+            Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
             Self::Bundle { .. } => Vec::new(),
         };
@@ -190,8 +181,7 @@ impl Proposal {
     /// The command's bytes in the log.
     pub fn encode(&self) -> Vec<u8> {
         let head = (self.by, self.ticket, self.cause);
-        let mut bytes = postcard::to_extend(&head, vec![PROPOSAL_FORMAT])
-            .expect("three numbers have an encoding");
+        let mut bytes = postcard::to_extend(&head, vec![PROPOSAL_FORMAT]).expect("three numbers have an encoding");
         bytes.extend_from_slice(&self.entry.encode());
         bytes
     }
@@ -203,19 +193,10 @@ impl Proposal {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (&format, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
         if format != PROPOSAL_FORMAT {
-            return Err(DecodeError::Format {
-                theirs: format,
-                ours: PROPOSAL_FORMAT,
-            });
+            return Err(DecodeError::Format { theirs: format, ours: PROPOSAL_FORMAT });
         }
-        let ((by, ticket, cause), rest) =
-            postcard::take_from_bytes(rest).map_err(DecodeError::Body)?;
-        Ok(Self {
-            by,
-            ticket,
-            cause,
-            entry: Entry::decode(rest)?,
-        })
+        let ((by, ticket, cause), rest) = postcard::take_from_bytes(rest).map_err(DecodeError::Body)?;
+        Ok(Self { by, ticket, cause, entry: Entry::decode(rest)? })
     }
 }
 
@@ -246,21 +227,8 @@ mod tests {
     use super::*;
 
     fn proposal() -> Proposal {
-        let cause = EventId {
-            node: NodeId(3),
-            incarnation: Incarnation(5),
-            sequence: 990,
-        };
-        Proposal {
-            by: NodeId(2),
-            ticket: 7,
-            cause: Some(cause),
-            entry: Entry::Joined {
-                node: NodeId(2),
-                nonce: 300,
-                replaces: Incarnation(4),
-            },
-        }
+        let cause = EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 };
+        Proposal { by: NodeId(2), ticket: 7, cause: Some(cause), entry: Entry::Joined { node: NodeId(2), nonce: 300, replaces: Incarnation(4) } }
     }
 
     #[test]
@@ -274,28 +242,12 @@ mod tests {
     fn what_cannot_be_read_is_refused_by_name() {
         let good = proposal().encode();
         assert_eq!(Proposal::decode(&[]), Err(DecodeError::Empty));
-        assert_eq!(
-            Proposal::decode(&[9]),
-            Err(DecodeError::Format { theirs: 9, ours: 1 })
-        );
-        assert_eq!(
-            Proposal::decode(&good[..8]),
-            Err(DecodeError::Empty),
-            "the entry is missing"
-        );
-        assert!(matches!(
-            Proposal::decode(&good[..10]),
-            Err(DecodeError::Body(_))
-        ));
-        assert_eq!(
-            Proposal::decode(&[&good[..], &[0]].concat()),
-            Err(DecodeError::Trailing(1))
-        );
+        assert_eq!(Proposal::decode(&[9]), Err(DecodeError::Format { theirs: 9, ours: 1 }));
+        assert_eq!(Proposal::decode(&good[..8]), Err(DecodeError::Empty), "the entry is missing");
+        assert!(matches!(Proposal::decode(&good[..10]), Err(DecodeError::Body(_))));
+        assert_eq!(Proposal::decode(&[&good[..], &[0]].concat()), Err(DecodeError::Trailing(1)));
         let mut unknown_kind = good;
         unknown_kind[9] = 200;
-        assert!(matches!(
-            Proposal::decode(&unknown_kind),
-            Err(DecodeError::Body(_))
-        ));
+        assert!(matches!(Proposal::decode(&unknown_kind), Err(DecodeError::Body(_))));
     }
 }

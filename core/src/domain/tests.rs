@@ -14,10 +14,7 @@ fn domain() -> Domain {
         voter: true,
         witness: false,
     };
-    let chassis = |name: &str| ChassisConfig {
-        name: name.into(),
-        manager: None,
-    };
+    let chassis = |name: &str| ChassisConfig { name: name.into(), manager: None };
     let config = DomainConfig {
         domain: "lab".into(),
         profile: Profile::Fabric,
@@ -35,14 +32,7 @@ fn domain() -> Domain {
         }],
     };
     let mut domain = Domain::default();
-    apply(
-        &mut domain,
-        &Entry::Configure {
-            expected: Version(0),
-            config,
-        },
-    )
-    .expect("a good configuration");
+    apply(&mut domain, &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
     for id in 1..=3 {
         join(&mut domain, id, u64::from(id)).expect("a node of the domain");
     }
@@ -62,17 +52,8 @@ fn apply(domain: &mut Domain, entry: &Entry) -> Result<Vec<Change>, Void> {
 
 /// A node joins, having seen what the domain says now.
 fn join(domain: &mut Domain, id: u16, nonce: u64) -> Result<Vec<Change>, Void> {
-    let replaces = domain
-        .member(NodeId(id))
-        .map_or(Incarnation(0), |m| m.incarnation);
-    apply(
-        domain,
-        &Entry::Joined {
-            node: NodeId(id),
-            nonce,
-            replaces,
-        },
-    )
+    let replaces = domain.member(NodeId(id)).map_or(Incarnation(0), |m| m.incarnation);
+    apply(domain, &Entry::Joined { node: NodeId(id), nonce, replaces })
 }
 
 fn member(domain: &Domain, id: u16) -> Member {
@@ -88,71 +69,30 @@ fn serving() -> Domain {
     let mut domain = domain();
     let (a, b) = (member(&domain, 1), member(&domain, 3));
     let version = row(&domain).version;
-    let start = Entry::Start {
-        group: calls(),
-        version,
-        to: a,
-        offers: BTreeSet::new(),
-        lost: false,
-    };
+    let start = Entry::Start { group: calls(), version, to: a, offers: BTreeSet::new(), lost: false };
     apply(&mut domain, &start).expect("a first start");
     let version = row(&domain).version;
-    apply(
-        &mut domain,
-        &Entry::Sync {
-            group: calls(),
-            version,
-            by: a,
-            in_sync: [a, b].into(),
-        },
-    )
-    .expect("grow");
+    apply(&mut domain, &Entry::Sync { group: calls(), version, by: a, in_sync: [a, b].into() }).expect("grow");
     domain
 }
 
 fn releases(domain: &Domain, target: u16, voters: &[u16]) -> Evidence {
     let since = domain.nodes[&NodeId(target)].since;
     let target = member(domain, target);
-    Evidence::Released(
-        voters
-            .iter()
-            .map(|v| Release {
-                voter: member(domain, *v),
-                target,
-                since,
-            })
-            .collect(),
-    )
+    Evidence::Released(voters.iter().map(|v| Release { voter: member(domain, *v), target, since }).collect())
 }
 
 fn takeover(domain: &Domain, to: u16, evidence: Evidence) -> Entry {
-    Entry::Takeover {
-        group: calls(),
-        version: row(domain).version,
-        to: member(domain, to),
-        evidence,
-    }
+    Entry::Takeover { group: calls(), version: row(domain).version, to: member(domain, to), evidence }
 }
 
 #[test]
 fn a_takeover_needs_releases_from_a_majority() {
     let mut domain = serving();
     let one = takeover(&domain, 3, releases(&domain, 1, &[3]));
-    assert_eq!(
-        apply(&mut domain, &one),
-        Err(Void::Releases {
-            valid: 1,
-            needed: 2
-        })
-    );
+    assert_eq!(apply(&mut domain, &one), Err(Void::Releases { valid: 1, needed: 2 }));
     let same_twice = takeover(&domain, 3, releases(&domain, 1, &[3, 3]));
-    assert_eq!(
-        apply(&mut domain, &same_twice),
-        Err(Void::Releases {
-            valid: 1,
-            needed: 2
-        })
-    );
+    assert_eq!(apply(&mut domain, &same_twice), Err(Void::Releases { valid: 1, needed: 2 }));
     let two = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
     apply(&mut domain, &two).expect("a majority");
     assert_eq!(row(&domain).epoch, Epoch(2));
@@ -165,17 +105,9 @@ fn a_takeover_made_before_a_shrink_does_nothing_after_it() {
     let mut domain = serving();
     let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
     let a = member(&domain, 1);
-    let shrink = Entry::Sync {
-        group: calls(),
-        version: row(&domain).version,
-        by: a,
-        in_sync: [a].into(),
-    };
+    let shrink = Entry::Sync { group: calls(), version: row(&domain).version, by: a, in_sync: [a].into() };
     apply(&mut domain, &shrink).expect("the active may");
-    assert!(matches!(
-        apply(&mut domain, &late),
-        Err(Void::Version { .. })
-    ));
+    assert!(matches!(apply(&mut domain, &late), Err(Void::Version { .. })));
     assert_eq!(row(&domain).active, Some(a));
 }
 
@@ -183,10 +115,7 @@ fn a_takeover_made_before_a_shrink_does_nothing_after_it() {
 fn only_a_member_of_the_set_is_promoted() {
     let mut domain = serving();
     let entry = takeover(&domain, 2, releases(&domain, 1, &[2, 3]));
-    assert_eq!(
-        apply(&mut domain, &entry),
-        Err(Void::NotInSync(member(&domain, 2)))
-    );
+    assert_eq!(apply(&mut domain, &entry), Err(Void::NotInSync(member(&domain, 2))));
 }
 
 #[test]
@@ -194,22 +123,10 @@ fn a_confirmed_node_voids_the_releases_made_before() {
     let mut domain = serving();
     let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
     let since = domain.nodes[&NodeId(1)].since;
-    let confirm = Entry::Confirm {
-        node: member(&domain, 1),
-        since,
-    };
+    let confirm = Entry::Confirm { node: member(&domain, 1), since };
     apply(&mut domain, &confirm).expect("it is back");
-    assert_eq!(
-        apply(&mut domain, &late),
-        Err(Void::Releases {
-            valid: 0,
-            needed: 2
-        })
-    );
-    assert!(
-        apply(&mut domain, &confirm).is_err(),
-        "the same confirmation does nothing again"
-    );
+    assert_eq!(apply(&mut domain, &late), Err(Void::Releases { valid: 0, needed: 2 }));
+    assert!(apply(&mut domain, &confirm).is_err(), "the same confirmation does nothing again");
 }
 
 #[test]
@@ -217,13 +134,7 @@ fn a_restarted_voters_release_counts_no_more() {
     let mut domain = serving();
     let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
     join(&mut domain, 2, 9).expect("a restart");
-    assert_eq!(
-        apply(&mut domain, &late),
-        Err(Void::Releases {
-            valid: 1,
-            needed: 2
-        })
-    );
+    assert_eq!(apply(&mut domain, &late), Err(Void::Releases { valid: 1, needed: 2 }));
 }
 
 #[test]
@@ -242,37 +153,13 @@ fn releases_of_one_node_serve_the_takeover_of_each_of_its_groups() {
     let chassis = config::chassis_group("mxp1");
     let (a, b) = (member(&domain, 1), member(&domain, 2));
     let version = domain.groups[&chassis].version;
-    apply(
-        &mut domain,
-        &Entry::Start {
-            group: chassis.clone(),
-            version,
-            to: a,
-            offers: BTreeSet::new(),
-            lost: false,
-        },
-    )
-    .expect("start");
+    apply(&mut domain, &Entry::Start { group: chassis.clone(), version, to: a, offers: BTreeSet::new(), lost: false }).expect("start");
     let version = domain.groups[&chassis].version;
-    apply(
-        &mut domain,
-        &Entry::Sync {
-            group: chassis.clone(),
-            version,
-            by: a,
-            in_sync: [a, b].into(),
-        },
-    )
-    .expect("grow");
+    apply(&mut domain, &Entry::Sync { group: chassis.clone(), version, by: a, in_sync: [a, b].into() }).expect("grow");
     let evidence = releases(&domain, 1, &[2, 3]);
     let first = takeover(&domain, 3, evidence.clone());
     let version = domain.groups[&chassis].version;
-    let second = Entry::Takeover {
-        group: chassis,
-        version,
-        to: b,
-        evidence,
-    };
+    let second = Entry::Takeover { group: chassis, version, to: b, evidence };
     apply(&mut domain, &first).expect("the service");
     apply(&mut domain, &second).expect("the chassis");
 }
@@ -289,45 +176,25 @@ fn a_start_needs_an_empty_set_and_every_offer() {
         lost: true,
     };
     let early = start(&domain, to, &[1, 2, 3]);
-    assert!(
-        matches!(apply(&mut domain, &early), Err(Void::Start(_))),
-        "a member lives"
-    );
+    assert!(matches!(apply(&mut domain, &early), Err(Void::Start(_))), "a member lives");
     for node in [1, 3] {
         join(&mut domain, node, 9).expect("a restart");
     }
     let to = member(&domain, 3);
     let partial = start(&domain, to, &[1, 3]);
-    assert!(
-        matches!(apply(&mut domain, &partial), Err(Void::Start(_))),
-        "n2 made no offer"
-    );
+    assert!(matches!(apply(&mut domain, &partial), Err(Void::Start(_))), "n2 made no offer");
     let whole = start(&domain, to, &[1, 2, 3]);
     apply(&mut domain, &whole).expect("every node offered");
-    assert_eq!(
-        (row(&domain).generation, row(&domain).epoch),
-        (Generation(1), Epoch(2))
-    );
+    assert_eq!((row(&domain).generation, row(&domain).epoch), (Generation(1), Epoch(2)));
 }
 
 #[test]
 fn bytes_that_are_no_entry_are_refused() {
-    let good = Entry::Joined {
-        node: NodeId(1),
-        nonce: 7,
-        replaces: Incarnation(0),
-    }
-    .encode();
+    let good = Entry::Joined { node: NodeId(1), nonce: 7, replaces: Incarnation(0) }.encode();
     assert!(matches!(Entry::decode(&[]), Err(DecodeError::Empty)));
-    assert!(matches!(
-        Entry::decode(&[9, 0, 0]),
-        Err(DecodeError::Format { theirs: 9, .. })
-    ));
+    assert!(matches!(Entry::decode(&[9, 0, 0]), Err(DecodeError::Format { theirs: 9, .. })));
     assert!(matches!(Entry::decode(&[1, 99]), Err(DecodeError::Body(_))));
-    assert!(matches!(
-        Entry::decode(&[good.as_slice(), &[0]].concat()),
-        Err(DecodeError::Trailing(1))
-    ));
+    assert!(matches!(Entry::decode(&[good.as_slice(), &[0]].concat()), Err(DecodeError::Trailing(1))));
 }
 
 #[test]
@@ -344,11 +211,7 @@ fn a_repeated_join_begins_no_second_life() {
 fn what_a_dead_process_sent_ends_no_later_life() {
     let mut domain = serving();
     let seen = member(&domain, 1);
-    let late = Entry::Joined {
-        node: NodeId(1),
-        nonce: 8,
-        replaces: seen.incarnation,
-    };
+    let late = Entry::Joined { node: NodeId(1), nonce: 8, replaces: seen.incarnation };
     join(&mut domain, 1, 9).expect("the process after it was faster");
     let present = member(&domain, 1);
     assert_eq!(apply(&mut domain, &late), Err(Void::Superseded(seen)));
@@ -359,18 +222,11 @@ fn what_a_dead_process_sent_ends_no_later_life() {
 fn a_group_that_went_and_came_back_goes_on_where_it_was() {
     let mut domain = serving();
     let (with, before) = (domain.config.clone(), row(&domain).clone());
-    let without = DomainConfig {
-        services: Vec::new(),
-        ..with.clone()
-    };
+    let without = DomainConfig { services: Vec::new(), ..with.clone() };
     for (expected, config) in [(Version(1), without), (Version(2), with)] {
         apply(&mut domain, &Entry::Configure { expected, config }).expect("a good configuration");
     }
-    assert_eq!(
-        row(&domain),
-        &before,
-        "else another node could be started beside the old active"
-    );
+    assert_eq!(row(&domain), &before, "else another node could be started beside the old active");
 }
 
 #[test]
@@ -378,27 +234,10 @@ fn other_voters_void_every_release() {
     let mut domain = serving();
     let late = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
     let mut config = domain.config.clone();
-    config.nodes.push(NodeConfig {
-        id: NodeId(4),
-        links: vec!["10.1.0.4:7400".parse().expect("an address")],
-        ..config.nodes[0].clone()
-    });
+    config.nodes.push(NodeConfig { id: NodeId(4), links: vec!["10.1.0.4:7400".parse().expect("an address")], ..config.nodes[0].clone() });
     config.nodes[1].voter = false;
-    apply(
-        &mut domain,
-        &Entry::Configure {
-            expected: Version(1),
-            config,
-        },
-    )
-    .expect("n4 votes in place of n2");
-    assert!(
-        matches!(
-            apply(&mut domain, &late),
-            Err(Void::Releases { valid: 0, .. })
-        ),
-        "n1 may hold a lease by n2, whom nobody asks now"
-    );
+    apply(&mut domain, &Entry::Configure { expected: Version(1), config }).expect("n4 votes in place of n2");
+    assert!(matches!(apply(&mut domain, &late), Err(Void::Releases { valid: 0, .. })), "n1 may hold a lease by n2, whom nobody asks now");
 }
 
 /// Voters refuse a lease to who has not applied what their log holds about it; what is void is in the log too.

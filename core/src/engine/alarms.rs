@@ -108,25 +108,22 @@ impl Engine {
                 self.counts.alarms_dropped += 1;
                 return None;
             }
-            self.alarms.insert(
-                key.clone(),
-                Alarm {
-                    phase: Phase::Idle,
-                    id: None,
-                    severity,
-                    text: evidence.text.clone(),
-                    since: self.wall,
-                    acknowledged: None,
-                    shelved: None,
-                    suppressed: false,
-                    unstable: false,
-                    stale: false,
-                    confirm_by: None,
-                    policy: evidence.policy.clone(),
-                    raises: Vec::new(),
-                    cause: evidence.cause,
-                },
-            );
+            self.alarms.insert(key.clone(), Alarm {
+                phase: Phase::Idle,
+                id: None,
+                severity,
+                text: evidence.text.clone(),
+                since: self.wall,
+                acknowledged: None,
+                shelved: None,
+                suppressed: false,
+                unstable: false,
+                stale: false,
+                confirm_by: None,
+                policy: evidence.policy.clone(),
+                raises: Vec::new(),
+                cause: evidence.cause,
+            });
         }
         let now = self.now;
         let alarm = self.alarms.get_mut(&key).expect("inserted above");
@@ -136,15 +133,7 @@ impl Engine {
             Phase::Raised | Phase::Waiting(_) => {
                 let id = alarm.id;
                 if was_stale {
-                    return self
-                        .alarm_event(
-                            &key,
-                            AlarmStep::Raised,
-                            evidence.cause,
-                            "confirmed by the new owner".into(),
-                            evidence.policy,
-                        )
-                        .or(id);
+                    return self.alarm_event(&key, AlarmStep::Raised, evidence.cause, "confirmed by the new owner".into(), evidence.policy).or(id);
                 }
                 return id;
             }
@@ -180,34 +169,21 @@ impl Engine {
         alarm.raises.push(now);
         let (cause, text, policy) = (alarm.cause, alarm.text.clone(), alarm.policy.clone());
         if alarm.unstable {
-            self.deadlines
-                .set(Deadline::Alarm(key.clone()), now + FLAP_WINDOW);
+            self.deadlines.set(Deadline::Alarm(key.clone()), now + FLAP_WINDOW);
             return alarm.id;
         }
         if alarm.raises.len() >= FLAP_RAISES {
             alarm.unstable = true;
-            self.deadlines
-                .set(Deadline::Alarm(key.clone()), now + FLAP_WINDOW);
+            self.deadlines.set(Deadline::Alarm(key.clone()), now + FLAP_WINDOW);
             let text = format!("{FLAP_RAISES} times within {} s", FLAP_WINDOW.as_secs()).into();
             return self.new_alarm(key, AlarmStep::Unstable, cause, text, policy);
         }
-        let step = if suppressed {
-            AlarmStep::Suppressed
-        } else {
-            AlarmStep::Raised
-        };
+        let step = if suppressed { AlarmStep::Suppressed } else { AlarmStep::Raised };
         self.new_alarm(key, step, cause, text, policy)
     }
 
     /// An event whose id becomes the alarm's id.
-    fn new_alarm(
-        &mut self,
-        key: &AlarmKey,
-        step: AlarmStep,
-        cause: Cause,
-        why: Arc<str>,
-        policy: Option<PolicyLine>,
-    ) -> Option<EventId> {
+    fn new_alarm(&mut self, key: &AlarmKey, step: AlarmStep, cause: Cause, why: Arc<str>, policy: Option<PolicyLine>) -> Option<EventId> {
         self.mark_raised(key, true);
         let id = self.alarm_event(key, step, cause, why, policy)?;
         self.alarms.get_mut(key)?.id = Some(id);
@@ -215,12 +191,7 @@ impl Engine {
         Some(id)
     }
 
-    pub(super) fn clear(
-        &mut self,
-        key: &AlarmKey,
-        cause: Cause,
-        policy: Option<PolicyLine>,
-    ) -> Option<EventId> {
+    pub(super) fn clear(&mut self, key: &AlarmKey, cause: Cause, policy: Option<PolicyLine>) -> Option<EventId> {
         let clear_after = self.world.compiled.catalogue.get(&key.kind)?.clear_after;
         let now = self.now;
         let alarm = self.alarms.get_mut(key)?;
@@ -239,8 +210,7 @@ impl Engine {
                     return self.clear_now(key);
                 }
                 alarm.phase = Phase::Clearing(now + clear_after);
-                self.deadlines
-                    .set(Deadline::Alarm(key.clone()), now + clear_after);
+                self.deadlines.set(Deadline::Alarm(key.clone()), now + clear_after);
                 None
             }
         }
@@ -252,8 +222,7 @@ impl Engine {
         alarm.phase = Phase::Idle;
         alarm.confirm_by = None;
         if alarm.unstable {
-            self.deadlines
-                .set(Deadline::Alarm(key.clone()), now + FLAP_WINDOW);
+            self.deadlines.set(Deadline::Alarm(key.clone()), now + FLAP_WINDOW);
             return None;
         }
         let (cause, policy) = (alarm.cause, alarm.policy.clone());
@@ -272,9 +241,7 @@ impl Engine {
     /// An alarm that is over is remembered only for as long as its raises may make it unstable.
     fn forget_if_quiet(&mut self, key: &AlarmKey) {
         let now = self.now;
-        let Some(alarm) = self.alarms.get_mut(key) else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
         if alarm.phase != Phase::Idle || alarm.unstable {
             return;
         }
@@ -289,41 +256,19 @@ impl Engine {
 
     pub(super) fn on_alarm_due(&mut self, key: &AlarmKey) {
         let now = self.now;
-        let Some(alarm) = self.alarms.get_mut(key) else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
         let cause = alarm.cause;
-        if alarm
-            .shelved
-            .as_ref()
-            .is_some_and(|(until, _)| *until <= now)
-        {
+        if alarm.shelved.as_ref().is_some_and(|(until, _)| *until <= now) {
             alarm.shelved = None;
-            self.alarm_event(
-                key,
-                AlarmStep::Unshelved,
-                Cause::NONE,
-                "the shelf's time is over".into(),
-                None,
-            );
+            self.alarm_event(key, AlarmStep::Unshelved, Cause::NONE, "the shelf's time is over".into(), None);
         }
-        let Some(alarm) = self.alarms.get_mut(key) else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
         if alarm.confirm_by.is_some_and(|by| by <= now) {
             alarm.confirm_by = None;
             alarm.stale = true;
-            self.alarm_event(
-                key,
-                AlarmStep::Stale,
-                Cause::NONE,
-                "the new owner cannot confirm it".into(),
-                None,
-            );
+            self.alarm_event(key, AlarmStep::Stale, Cause::NONE, "the new owner cannot confirm it".into(), None);
         }
-        let Some(alarm) = self.alarms.get_mut(key) else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
         match alarm.phase {
             Phase::Waiting(until) if until <= now => drop(self.raise_now(key)),
             Phase::Clearing(until) if until <= now => drop(self.clear_now(key)),
@@ -337,9 +282,7 @@ impl Engine {
     /// An unstable alarm has been quiet for long enough.
     fn settle(&mut self, key: &AlarmKey, cause: Cause) {
         let now = self.now;
-        let Some(alarm) = self.alarms.get_mut(key) else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get_mut(key) else { return };
         alarm.raises.retain(|at| *at + FLAP_WINDOW > now);
         if !alarm.raises.is_empty() {
             return;
@@ -358,22 +301,14 @@ impl Engine {
     /// One deadline serves all that an alarm waits for.
     pub(super) fn next_deadline(&mut self, key: &AlarmKey) {
         let now = self.now;
-        let Some(alarm) = self.alarms.get(key) else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get(key) else { return };
         let phase = match alarm.phase {
             Phase::Waiting(until) | Phase::Clearing(until) => Some(until),
             Phase::Idle | Phase::Raised => None,
         };
-        let flap = (alarm.unstable || alarm.phase == Phase::Idle)
-            .then(|| alarm.raises.last().map(|at| *at + FLAP_WINDOW))
-            .flatten();
+        let flap = (alarm.unstable || alarm.phase == Phase::Idle).then(|| alarm.raises.last().map(|at| *at + FLAP_WINDOW)).flatten();
         let shelf = alarm.shelved.as_ref().map(|(until, _)| *until);
-        let next = [phase, flap, shelf, alarm.confirm_by]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > now)
-            .min();
+        let next = [phase, flap, shelf, alarm.confirm_by].into_iter().flatten().filter(|at| *at > now).min();
         if let Some(next) = next {
             self.deadlines.set(Deadline::Alarm(key.clone()), next);
         }
@@ -388,18 +323,10 @@ impl Engine {
         policy: Option<PolicyLine>,
     ) -> Option<EventId> {
         let severity = self.alarms.get(key)?.severity;
-        let body = Body::Alarm {
-            kind: key.kind.clone(),
-            qualifier: key.qualifier.clone(),
-            step,
-        };
+        let body = Body::Alarm { kind: key.kind.clone(), qualifier: key.qualifier.clone(), step };
         let mut draft = self.draft(key.object, &AttributeName::new(ALARM), cause, body);
         draft.new = Some(Value::Enum(Arc::from(step.word())));
-        draft.severity = if step == AlarmStep::Cleared {
-            Severity::Cleared
-        } else {
-            severity
-        };
+        draft.severity = if step == AlarmStep::Cleared { Severity::Cleared } else { severity };
         draft.why = why;
         draft.policy = policy;
         let event = self.emit(draft);
@@ -412,9 +339,7 @@ impl Engine {
     fn mark_raised(&mut self, key: &AlarmKey, raised: bool) {
         let entry = (key.object, key.kind.clone());
         // Another qualifier of the same type may still hold.
-        let others = self.alarms.iter().any(|(k, a)| {
-            k.object == key.object && k.kind == key.kind && k != key && a.is_active()
-        });
+        let others = self.alarms.iter().any(|(k, a)| k.object == key.object && k.kind == key.kind && k != key && a.is_active());
         if raised {
             self.world_mut().raised.insert(entry);
         } else if !others {
@@ -428,8 +353,7 @@ impl Engine {
         while let Some(parent) = above {
             let object = self.world.object(parent);
             let slot = object.class.slot(OPERATIONAL).expect("every class has it");
-            if matches!(self.world.cell(parent, slot).usable(), Some(Value::Enum(word)) if &**word == "disabled")
-            {
+            if matches!(self.world.cell(parent, slot).usable(), Some(Value::Enum(word)) if &**word == "disabled") {
                 return Some(parent);
             }
             above = object.parent;
@@ -440,33 +364,14 @@ impl Engine {
     /// How many alarms below an object its failure explains.
     pub fn suppressed_below(&self, object: &str) -> usize {
         let below = format!("{object}/");
-        self.alarms
-            .iter()
-            .filter(|(k, a)| {
-                a.suppressed
-                    && self
-                        .world
-                        .object(k.object)
-                        .name
-                        .as_str()
-                        .starts_with(&below)
-            })
-            .count()
+        self.alarms.iter().filter(|(k, a)| a.suppressed && self.world.object(k.object).name.as_str().starts_with(&below)).count()
     }
 
     /// An object stopped or started working: what is below it is explained by that, or no longer.
     pub(super) fn judge_suppression(&mut self, ix: Ix, cause: Cause) {
         let below = format!("{}/", self.world.object(ix).name);
         let keys: Vec<AlarmKey> = (self.alarms.iter())
-            .filter(|(k, a)| {
-                a.is_active()
-                    && self
-                        .world
-                        .object(k.object)
-                        .name
-                        .as_str()
-                        .starts_with(&below)
-            })
+            .filter(|(k, a)| a.is_active() && self.world.object(k.object).name.as_str().starts_with(&below))
             .map(|(k, _)| k.clone())
             .collect();
         for key in keys {
@@ -474,11 +379,7 @@ impl Engine {
             let alarm = self.alarms.get_mut(&key).expect("listed above");
             if alarm.suppressed != suppressed {
                 alarm.suppressed = suppressed;
-                let step = if suppressed {
-                    AlarmStep::Suppressed
-                } else {
-                    AlarmStep::Shown
-                };
+                let step = if suppressed { AlarmStep::Suppressed } else { AlarmStep::Shown };
                 self.alarm_event(&key, step, cause, super::no_text(), None);
             }
         }
@@ -487,14 +388,7 @@ impl Engine {
     /// An alarm that the last owner had. It keeps its id and waits to be confirmed.
     pub(super) fn restore_alarm(&mut self, key: AlarmKey, saved: super::save::SavedAlarm) {
         let object = self.world.object(key.object);
-        let patience = object
-            .stale_after
-            .iter()
-            .flatten()
-            .copied()
-            .max()
-            .unwrap_or_default()
-            .max(CONFIRM_WITHIN);
+        let patience = object.stale_after.iter().flatten().copied().max().unwrap_or_default().max(CONFIRM_WITHIN);
         let by = self.now + patience;
         let alarm = Alarm {
             phase: Phase::Raised,
@@ -503,19 +397,14 @@ impl Engine {
             text: saved.text.into(),
             since: saved.since,
             acknowledged: saved.acknowledged.map(|(by, text)| (by.into(), text)),
-            shelved: saved
-                .shelved_for
-                .map(|(left, by)| (self.now + left, by.into())),
+            shelved: saved.shelved_for.map(|(left, by)| (self.now + left, by.into())),
             suppressed: saved.suppressed,
             unstable: false,
             stale: false,
             confirm_by: Some(by),
             policy: None,
             raises: Vec::new(),
-            cause: Cause {
-                id: Some(saved.id),
-                root: None,
-            },
+            cause: Cause { id: Some(saved.id), root: None },
         };
         self.alarms.insert(key.clone(), alarm);
         self.mark_raised(&key, true);
@@ -525,19 +414,8 @@ impl Engine {
 
     /// What another owner says of its alarms.
     pub(super) fn mirror_alarm(&mut self, ix: Ix, event: &Event) {
-        let Body::Alarm {
-            kind,
-            qualifier,
-            step,
-        } = &event.body
-        else {
-            return;
-        };
-        let key = AlarmKey {
-            object: ix,
-            kind: kind.clone(),
-            qualifier: qualifier.clone(),
-        };
+        let Body::Alarm { kind, qualifier, step } = &event.body else { return };
+        let key = AlarmKey { object: ix, kind: kind.clone(), qualifier: qualifier.clone() };
         if matches!(step, AlarmStep::Cleared) {
             self.alarms.remove(&key);
             self.mark_raised(&key, false);
@@ -562,10 +440,7 @@ impl Engine {
             confirm_by: None,
             policy: event.policy.clone(),
             raises: Vec::new(),
-            cause: Cause {
-                id: event.cause,
-                root: Some(event.root),
-            },
+            cause: Cause { id: event.cause, root: Some(event.root) },
         });
         match step {
             AlarmStep::Suppressed => alarm.suppressed = true,
@@ -573,9 +448,7 @@ impl Engine {
             AlarmStep::Unstable => alarm.unstable = true,
             AlarmStep::Settled => alarm.unstable = false,
             AlarmStep::Stale => alarm.stale = true,
-            AlarmStep::Acknowledged => {
-                alarm.acknowledged = Some(("".into(), event.why.to_string()))
-            }
+            AlarmStep::Acknowledged => alarm.acknowledged = Some(("".into(), event.why.to_string())),
             AlarmStep::Raised => alarm.stale = false,
             AlarmStep::Shelved | AlarmStep::Unshelved | AlarmStep::Cleared => {}
         }
@@ -583,40 +456,14 @@ impl Engine {
     }
 
     /// An alarm of the engine's own.
-    pub(super) fn raise_own(
-        &mut self,
-        object: Ix,
-        kind: &str,
-        qualifier: &str,
-        text: String,
-        cause: Cause,
-        policy: Option<PolicyLine>,
-    ) {
-        debug_assert!(
-            self.world.compiled.catalogue.get(kind).is_some(),
-            "built in"
-        );
-        let key = AlarmKey {
-            object,
-            kind: kind.into(),
-            qualifier: qualifier.into(),
-        };
-        self.raise(
-            key,
-            Evidence {
-                text: text.into(),
-                cause,
-                policy,
-            },
-        );
+    pub(super) fn raise_own(&mut self, object: Ix, kind: &str, qualifier: &str, text: String, cause: Cause, policy: Option<PolicyLine>) {
+        debug_assert!(self.world.compiled.catalogue.get(kind).is_some(), "built in");
+        let key = AlarmKey { object, kind: kind.into(), qualifier: qualifier.into() };
+        self.raise(key, Evidence { text: text.into(), cause, policy });
     }
 
     pub(super) fn clear_own(&mut self, object: Ix, kind: &str, qualifier: &str, cause: Cause) {
-        let key = AlarmKey {
-            object,
-            kind: kind.into(),
-            qualifier: qualifier.into(),
-        };
+        let key = AlarmKey { object, kind: kind.into(), qualifier: qualifier.into() };
         self.clear(&key, cause, None);
     }
 

@@ -52,20 +52,12 @@ impl Engine {
         }
         let new = self.judged(ix, slot, update.value, update.quality);
         if self.world.cell(ix, slot).forced.is_some() {
-            let forced = self
-                .world_mut()
-                .cell_mut(ix, slot)
-                .forced
-                .as_mut()
-                .expect("looked at above");
+            let forced = self.world_mut().cell_mut(ix, slot).forced.as_mut().expect("looked at above");
             forced.beneath = (new.value, new.quality);
             self.notes.touched = true;
             return;
         }
-        let cause = Cause {
-            id: update.cause,
-            root: None,
-        };
+        let cause = Cause { id: update.cause, root: None };
         self.store(ix, slot, new, cause);
         self.watch(ix, slot);
     }
@@ -87,28 +79,12 @@ impl Engine {
         match value {
             None => {
                 // A reading without a value cannot be good.
-                let quality = if quality.is_usable() {
-                    Quality::Missing
-                } else {
-                    quality
-                };
-                New {
-                    value: None,
-                    quality,
-                    why: no_text(),
-                }
+                let quality = if quality.is_usable() { Quality::Missing } else { quality };
+                New { value: None, quality, why: no_text() }
             }
             Some(value) => match attribute.kind.fit(&value) {
-                Some(fitted) if attribute.in_range(&fitted) => New {
-                    value: Some(fitted),
-                    quality,
-                    why: no_text(),
-                },
-                Some(_) => New {
-                    value: None,
-                    quality: Quality::Failed,
-                    why: format!("{value} is out of range").into(),
-                },
+                Some(fitted) if attribute.in_range(&fitted) => New { value: Some(fitted), quality, why: no_text() },
+                Some(_) => New { value: None, quality: Quality::Failed, why: format!("{value} is out of range").into() },
                 None => New {
                     value: None,
                     quality: Quality::Failed,
@@ -168,29 +144,14 @@ impl Engine {
                         self.hold(ix, target, word, derive.hold, cause);
                         continue;
                     }
-                    New {
-                        value: Some(Value::Enum(word)),
-                        quality,
-                        why: no_text(),
-                    }
+                    New { value: Some(Value::Enum(word)), quality, why: no_text() }
                 }
-                (None, Quality::Missing) if derive.missing.is_some() => New {
-                    value: derive.missing.clone().map(Value::Enum),
-                    quality: Quality::Good,
-                    why: "no reading".into(),
-                },
-                (None, quality) => New {
-                    value: None,
-                    quality,
-                    why: format!("{} is {quality:?}", class.attribute(slot).name)
-                        .to_lowercase()
-                        .into(),
-                },
+                (None, Quality::Missing) if derive.missing.is_some() => {
+                    New { value: derive.missing.clone().map(Value::Enum), quality: Quality::Good, why: "no reading".into() }
+                }
+                (None, quality) => New { value: None, quality, why: format!("{} is {quality:?}", class.attribute(slot).name).to_lowercase().into() },
             };
-            debug_assert!(
-                attribute.derive.is_some(),
-                "only derived attributes are walked"
-            );
+            debug_assert!(attribute.derive.is_some(), "only derived attributes are walked");
             self.holds.remove(&(ix, target));
             self.deadlines.cancel(&Deadline::Hold(ix, target));
             self.store(ix, target, new, cause);
@@ -201,14 +162,7 @@ impl Engine {
     }
 
     /// A word that differs from the present one has to hold; the first event that led to it stays its cause.
-    fn hold(
-        &mut self,
-        ix: Ix,
-        slot: Slot,
-        word: Arc<str>,
-        patience: crate::time::Duration,
-        cause: Cause,
-    ) {
+    fn hold(&mut self, ix: Ix, slot: Slot, word: Arc<str>, patience: crate::time::Duration, cause: Cause) {
         if self.holds.get(&(ix, slot)).is_some_and(|h| h.word == word) {
             return;
         }
@@ -218,27 +172,12 @@ impl Engine {
     }
 
     pub(super) fn on_hold(&mut self, ix: Ix, slot: Slot) {
-        let Some(hold) = self.holds.remove(&(ix, slot)) else {
-            return;
-        };
+        let Some(hold) = self.holds.remove(&(ix, slot)) else { return };
         let class = self.world.object(ix).class.clone();
-        let derive = class
-            .attribute(slot)
-            .derive
-            .as_ref()
-            .expect("only derived attributes hold");
+        let derive = class.attribute(slot).derive.as_ref().expect("only derived attributes hold");
         let quality = self.world.cell(ix, derive.from).quality;
         let why = format!("for {}", shown(derive.hold)).into();
-        self.store(
-            ix,
-            slot,
-            New {
-                value: Some(Value::Enum(hold.word)),
-                quality,
-                why,
-            },
-            hold.cause,
-        );
+        self.store(ix, slot, New { value: Some(Value::Enum(hold.word)), quality, why }, hold.cause);
     }
 
     fn derive_operational(&mut self, ix: Ix, from: Slot, cause: Cause) {
@@ -250,11 +189,7 @@ impl Engine {
             Some(value) if operational.disabled.contains(&value.to_string()) => "disabled",
             Some(_) => "enabled",
         };
-        let new = New {
-            value: Some(Value::Enum(Arc::from(word))),
-            quality: Quality::Good,
-            why: no_text(),
-        };
+        let new = New { value: Some(Value::Enum(Arc::from(word))), quality: Quality::Good, why: no_text() };
         if self.store(ix, slot, new, cause).is_some() {
             self.judge_suppression(ix, cause);
         }
@@ -266,9 +201,7 @@ impl Engine {
         if cell.watched || !cell.quality.is_usable() {
             return;
         }
-        let Some(patience) = self.world.object(ix).stale_after[slot.0 as usize] else {
-            return;
-        };
+        let Some(patience) = self.world.object(ix).stale_after[slot.0 as usize] else { return };
         let at = cell.read_at + patience;
         self.world_mut().cell_mut(ix, slot).watched = true;
         self.deadlines.set(Deadline::Stale(ix, slot), at);
@@ -278,9 +211,7 @@ impl Engine {
         self.world_mut().cell_mut(ix, slot).watched = false;
         let object = self.world.object(ix);
         let cell = &object.cells[slot.0 as usize];
-        let Some(patience) = object.stale_after[slot.0 as usize] else {
-            return;
-        };
+        let Some(patience) = object.stale_after[slot.0 as usize] else { return };
         if object.owned.is_none() || !cell.quality.is_usable() || cell.forced.is_some() {
             return;
         }
@@ -288,10 +219,7 @@ impl Engine {
             self.watch(ix, slot);
             return;
         }
-        let place = (
-            object.name.clone(),
-            object.class.attribute(slot).name.clone(),
-        );
+        let place = (object.name.clone(), object.class.attribute(slot).name.clone());
         self.notes.stale.push(place);
         self.make_stale(ix, slot);
     }
@@ -300,24 +228,13 @@ impl Engine {
         self.world_mut().cell_mut(ix, slot).watched = false;
         let patience = self.world.object(ix).stale_after[slot.0 as usize].unwrap_or_default();
         let why = format!("no reading for {}", shown(patience)).into();
-        self.store(
-            ix,
-            slot,
-            New {
-                value: None,
-                quality: Quality::Stale,
-                why,
-            },
-            Cause::NONE,
-        );
+        self.store(ix, slot, New { value: None, quality: Quality::Stale, why }, Cause::NONE);
     }
 
     /// In a replay the verdicts of the original count: the readings that kept a value fresh are not in the journal.
     fn make_stale_as_told(&mut self, told: &[(ObjectName, AttributeName)]) {
         for (object, attribute) in told {
-            let Some(ix) = self.world.find(object.as_str()) else {
-                continue;
-            };
+            let Some(ix) = self.world.find(object.as_str()) else { continue };
             if let Some(slot) = self.world.object(ix).class.slot(attribute.as_str()) {
                 self.make_stale(ix, slot);
             }
@@ -327,58 +244,27 @@ impl Engine {
     /// An operator holds a sensor at a value.
     pub(super) fn force(&mut self, ix: Ix, slot: Slot, value: Value, until: Instant, cause: Cause) {
         let cell = self.world.cell(ix, slot);
-        let beneath = cell.forced.as_ref().map_or(
-            (
-                cell.value.clone().filter(|_| cell.quality.is_usable()),
-                cell.quality,
-            ),
-            |f| f.beneath.clone(),
-        );
+        let beneath = cell.forced.as_ref().map_or((cell.value.clone().filter(|_| cell.quality.is_usable()), cell.quality), |f| f.beneath.clone());
         self.world_mut().cell_mut(ix, slot).forced = Some(Forced { until, beneath });
         self.deadlines.set(Deadline::Force(ix, slot), until);
-        self.store(
-            ix,
-            slot,
-            New {
-                value: Some(value),
-                quality: Quality::Forced,
-                why: "forced".into(),
-            },
-            cause,
-        );
+        self.store(ix, slot, New { value: Some(value), quality: Quality::Forced, why: "forced".into() }, cause);
     }
 
     /// The end of it: what the driver read meanwhile counts again.
     pub(super) fn unforce(&mut self, ix: Ix, slot: Slot, cause: Cause, why: &str) {
         self.deadlines.cancel(&Deadline::Force(ix, slot));
-        let Some(forced) = self.world_mut().cell_mut(ix, slot).forced.take() else {
-            return;
-        };
+        let Some(forced) = self.world_mut().cell_mut(ix, slot).forced.take() else { return };
         let (value, quality) = forced.beneath;
-        self.store(
-            ix,
-            slot,
-            New {
-                value,
-                quality,
-                why: why.into(),
-            },
-            cause,
-        );
+        self.store(ix, slot, New { value, quality, why: why.into() }, cause);
         self.watch(ix, slot);
     }
 
     /// Something that this node has seen by itself.
     pub(super) fn on_fact(&mut self, fact: Fact) {
-        if let Some(node) = fact
-            .object
-            .as_str()
-            .strip_prefix("/nodes/")
-            .and_then(|n| n.parse::<NodeId>().ok())
+        if let Some(node) = fact.object.as_str().strip_prefix("/nodes/").and_then(|n| n.parse::<NodeId>().ok())
             && fact.attribute.as_str() == "state"
         {
-            let dead =
-                matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if &**t == "dead");
+            let dead = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if &**t == "dead");
             self.alive.insert(node, !dead || node == self.me.node);
             self.settle_ownership();
         }
@@ -396,9 +282,7 @@ impl Engine {
 
     fn fact_of(&mut self, ix: Ix, fact: Fact) -> Option<crate::ids::EventId> {
         let object = self.world.object(ix);
-        let Some(slot) = object.class.slot(fact.attribute.as_str()) else {
-            return self.fact_without_object(fact);
-        };
+        let Some(slot) = object.class.slot(fact.attribute.as_str()) else { return self.fact_without_object(fact) };
         let mut new = self.judged(ix, slot, fact.value, fact.quality);
         if new.why.is_empty() {
             new.why = fact.why;
@@ -407,10 +291,7 @@ impl Engine {
             self.mirror(ix, slot, new.value, new.quality);
             return self.world.cell(ix, slot).event;
         }
-        let cause = Cause {
-            id: fact.cause,
-            root: None,
-        };
+        let cause = Cause { id: fact.cause, root: None };
         match self.store(ix, slot, new, cause) {
             Some(event) => Some(event.id),
             None => self.world.cell(ix, slot).event,
@@ -434,10 +315,7 @@ impl Engine {
             new: fact.value,
             quality: fact.quality,
             severity: crate::alarms::Severity::Cleared,
-            cause: Cause {
-                id: fact.cause,
-                root: None,
-            },
+            cause: Cause { id: fact.cause, root: None },
             why: fact.why,
             policy: None,
             body: Body::Log,
@@ -457,11 +335,7 @@ impl Engine {
         cell.changed_at = now;
     }
 
-    pub(super) fn on_domain(
-        &mut self,
-        nodes: Vec<(NodeId, ChassisName)>,
-        services: Vec<GroupName>,
-    ) {
+    pub(super) fn on_domain(&mut self, nodes: Vec<(NodeId, ChassisName)>, services: Vec<GroupName>) {
         for (node, _) in &nodes {
             self.find(&ObjectName::new(format!("/nodes/{node}")));
         }
@@ -485,12 +359,7 @@ impl Engine {
             };
             maybe_stale.push((ix, slot));
         }
-        if let Some(told) = self
-            .notes
-            .told
-            .as_mut()
-            .map(|t| std::mem::take(&mut t.stale))
-        {
+        if let Some(told) = self.notes.told.as_mut().map(|t| std::mem::take(&mut t.stale)) {
             self.make_stale_as_told(&told);
             return;
         }
@@ -500,15 +369,15 @@ impl Engine {
     }
 
     fn fire(&mut self, deadline: Deadline) {
-        match deadline {
-            Deadline::Stale(ix, slot) => self.on_stale(ix, slot),
-            Deadline::Hold(ix, slot) => self.on_hold(ix, slot),
-            Deadline::Alarm(key) => self.on_alarm_due(&key),
-            Deadline::Timer(ix, name) => self.on_timer(ix, &name),
-            Deadline::Lease(ix, slot) => self.on_lease(ix, slot),
-            Deadline::Force(ix, slot) => self.unforce(ix, slot, Cause::NONE, "no longer forced"),
-            Deadline::Retry(id) => self.on_retry(id),
-        }
+            match deadline {
+                Deadline::Stale(ix, slot) => self.on_stale(ix, slot),
+                Deadline::Hold(ix, slot) => self.on_hold(ix, slot),
+                Deadline::Alarm(key) => self.on_alarm_due(&key),
+                Deadline::Timer(ix, name) => self.on_timer(ix, &name),
+                Deadline::Lease(ix, slot) => self.on_lease(ix, slot),
+                Deadline::Force(ix, slot) => self.unforce(ix, slot, Cause::NONE, "no longer forced"),
+                Deadline::Retry(id) => self.on_retry(id),
+            }
     }
 }
 

@@ -80,13 +80,7 @@ impl Control {
 
 impl Engine {
     /// Adds or renews a claim. The same claim again changes nothing but its lease.
-    pub(super) fn claim(
-        &mut self,
-        ix: Ix,
-        slot: Slot,
-        claim: Claim,
-        cause: Cause,
-    ) -> Option<EventId> {
+    pub(super) fn claim(&mut self, ix: Ix, slot: Slot, claim: Claim, cause: Cause) -> Option<EventId> {
         let until = claim.lease.map(|l| self.now + l);
         let control = self.controls.entry((ix, slot)).or_default();
         if let Some(same) = control.claims.iter_mut().find(|c| c.by == claim.by) {
@@ -102,22 +96,14 @@ impl Engine {
         }
         let old = control.asked.clone();
         let attribute = self.world.attribute(ix, slot).name.clone();
-        let body = Body::Claimed {
-            by: claim.by.clone(),
-            priority: claim.priority,
-        };
+        let body = Body::Claimed { by: claim.by.clone(), priority: claim.priority };
         let mut draft = self.draft(ix, &attribute, cause, body);
         draft.old = old;
         draft.new = Some(claim.value.clone());
         draft.why = claim.reason.clone();
         draft.policy = claim.policy.clone();
         let event = self.emit(draft);
-        let claim = Claim {
-            event: event.id,
-            root: event.root,
-            until,
-            ..claim
-        };
+        let claim = Claim { event: event.id, root: event.root, until, ..claim };
         let control = self.controls.get_mut(&(ix, slot)).expect("entered above");
         match control.claims.iter_mut().find(|c| c.by == claim.by) {
             Some(same) => *same = claim.clone(),
@@ -129,27 +115,12 @@ impl Engine {
         Some(event.id)
     }
 
-    pub(super) fn release(
-        &mut self,
-        ix: Ix,
-        slot: Slot,
-        by: &str,
-        cause: Cause,
-        why: &str,
-        policy: Option<PolicyLine>,
-    ) -> Option<EventId> {
+    pub(super) fn release(&mut self, ix: Ix, slot: Slot, by: &str, cause: Cause, why: &str, policy: Option<PolicyLine>) -> Option<EventId> {
         let control = self.controls.get_mut(&(ix, slot))?;
         let position = control.claims.iter().position(|c| &*c.by == by)?;
         let claim = control.claims.remove(position);
         let attribute = self.world.attribute(ix, slot).name.clone();
-        let mut draft = self.draft(
-            ix,
-            &attribute,
-            cause,
-            Body::Released {
-                by: claim.by.clone(),
-            },
-        );
+        let mut draft = self.draft(ix, &attribute, cause, Body::Released { by: claim.by.clone() });
         draft.old = Some(claim.value);
         draft.why = why.into();
         draft.policy = policy;
@@ -162,28 +133,15 @@ impl Engine {
     /// Asks the driver for what the claims come to. `orphaned`: the last claim's owner is gone, so what is safe counts.
     fn settle_control(&mut self, ix: Ix, slot: Slot, orphaned: bool, cause: Cause) {
         let attribute = self.world.attribute(ix, slot);
-        let Some(control) = self.controls.get(&(ix, slot)) else {
-            return;
-        };
+        let Some(control) = self.controls.get(&(ix, slot)) else { return };
         let (wanted, why, policy) = match control.strongest(attribute) {
-            Some(claim) => (
-                Some(claim.value.clone()),
-                claim.reason.clone(),
-                claim.policy.clone(),
-            ),
-            None if orphaned => (
-                attribute.safe.clone().or_else(|| attribute.rest.clone()),
-                "nobody holds it: safe".into(),
-                None,
-            ),
+            Some(claim) => (Some(claim.value.clone()), claim.reason.clone(), claim.policy.clone()),
+            None if orphaned => (attribute.safe.clone().or_else(|| attribute.rest.clone()), "nobody holds it: safe".into(), None),
             None => (attribute.rest.clone(), "nobody holds it".into(), None),
         };
         let Some(wanted) = wanted else {
             // Nobody claims it and the class names no rest: it stays as it is.
-            self.controls
-                .get_mut(&(ix, slot))
-                .expect("looked up above")
-                .asked = None;
+            self.controls.get_mut(&(ix, slot)).expect("looked up above").asked = None;
             return;
         };
         if control.asked.as_ref() == Some(&wanted) {
@@ -192,15 +150,7 @@ impl Engine {
         self.ask(ix, slot, wanted, why, policy, cause);
     }
 
-    fn ask(
-        &mut self,
-        ix: Ix,
-        slot: Slot,
-        value: Value,
-        why: Arc<str>,
-        policy: Option<PolicyLine>,
-        cause: Cause,
-    ) {
+    fn ask(&mut self, ix: Ix, slot: Slot, value: Value, why: Arc<str>, policy: Option<PolicyLine>, cause: Cause) {
         let attribute = self.world.attribute(ix, slot);
         let (name, careful) = (attribute.name.clone(), attribute.careful);
         let control = self.controls.entry((ix, slot)).or_default();
@@ -216,84 +166,30 @@ impl Engine {
         draft.policy = policy;
         let epoch = draft.epoch;
         let event = self.emit(draft);
-        let request = Request {
-            id: event.id,
-            object: event.object.clone(),
-            control: name.clone(),
-            value: Some(value.clone()),
-            epoch,
-        };
+        let request = Request { id: event.id, object: event.object.clone(), control: name.clone(), value: Some(value.clone()), epoch };
         self.controls.entry((ix, slot)).or_default().request = Some(event.id);
-        self.requests.insert(
-            event.id,
-            Pending {
-                ix,
-                control: name,
-                value: Some(value),
-                attempts: 0,
-                root: event.root,
-            },
-        );
-        let after = if careful {
-            Barrier::Replicated
-        } else {
-            Barrier::Journalled
-        };
+        self.requests.insert(event.id, Pending { ix, control: name, value: Some(value), attempts: 0, root: event.root });
+        let after = if careful { Barrier::Replicated } else { Barrier::Journalled };
         self.outputs.push_back(Output::Act { request, after });
     }
 
     /// Does something once: its intent is saved first, so that a successor does not do it again.
-    pub(super) fn operate(
-        &mut self,
-        ix: Ix,
-        name: &AttributeName,
-        why: Arc<str>,
-        policy: Option<PolicyLine>,
-        cause: Cause,
-    ) -> EventId {
+    pub(super) fn operate(&mut self, ix: Ix, name: &AttributeName, why: Arc<str>, policy: Option<PolicyLine>, cause: Cause) -> EventId {
         let mut draft = self.draft(ix, name, cause, Body::Intent { edge: true });
         draft.why = why;
         draft.policy = policy;
         let epoch = draft.epoch;
         let event = self.emit(draft);
-        self.requests.insert(
-            event.id,
-            Pending {
-                ix,
-                control: name.clone(),
-                value: None,
-                attempts: 0,
-                root: event.root,
-            },
-        );
+        self.requests.insert(event.id, Pending { ix, control: name.clone(), value: None, attempts: 0, root: event.root });
         self.save_intent(ix, event.id, name);
-        let request = Request {
-            id: event.id,
-            object: event.object.clone(),
-            control: name.clone(),
-            value: None,
-            epoch,
-        };
-        self.outputs.push_back(Output::Act {
-            request,
-            after: Barrier::Replicated,
-        });
+        let request = Request { id: event.id, object: event.object.clone(), control: name.clone(), value: None, epoch };
+        self.outputs.push_back(Output::Act { request, after: Barrier::Replicated });
         event.id
     }
 
     pub(super) fn on_outcome(&mut self, request: EventId, outcome: Outcome) {
-        let Some(pending) = self.requests.get(&request).cloned() else {
-            return;
-        };
-        let mut draft = self.draft(
-            pending.ix,
-            &pending.control,
-            Cause {
-                id: Some(request),
-                root: Some(pending.root),
-            },
-            Body::Outcome(outcome.clone()),
-        );
+        let Some(pending) = self.requests.get(&request).cloned() else { return };
+        let mut draft = self.draft(pending.ix, &pending.control, Cause { id: Some(request), root: Some(pending.root) }, Body::Outcome(outcome.clone()));
         draft.new = pending.value.clone();
         draft.why = match &outcome {
             Outcome::Done => no_text(),
@@ -312,33 +208,16 @@ impl Engine {
             }
             // A fenced owner is about to learn that it is none; asking again would only be fenced again.
             (Some(_), Outcome::Fenced { .. }) => drop(self.requests.remove(&request)),
-            (Some(_), Outcome::Refused(_) | Outcome::Unknown) => {
-                self.level_failed(request, &event.why, cause)
-            }
+            (Some(_), Outcome::Refused(_) | Outcome::Unknown) => self.level_failed(request, &event.why, cause),
             (None, outcome) => {
                 self.requests.remove(&request);
                 self.delete_intent(pending.ix, request);
                 match outcome {
                     Outcome::Done | Outcome::Fenced { .. } => {}
-                    Outcome::Refused(why) => self.raise_own(
-                        pending.ix,
-                        builtin::CONTROL_FAILED,
-                        &control,
-                        format!("{control}: {why}"),
-                        cause,
-                        None,
-                    ),
+                    Outcome::Refused(why) => self.raise_own(pending.ix, builtin::CONTROL_FAILED, &control, format!("{control}: {why}"), cause, None),
                     Outcome::Unknown => {
-                        let text =
-                            format!("{control} was asked for; nobody knows whether it happened");
-                        self.raise_own(
-                            pending.ix,
-                            builtin::ACTION_OUTCOME_UNKNOWN,
-                            &control,
-                            text,
-                            cause,
-                            None,
-                        );
+                        let text = format!("{control} was asked for; nobody knows whether it happened");
+                        self.raise_own(pending.ix, builtin::ACTION_OUTCOME_UNKNOWN, &control, text, cause, None);
                     }
                 }
             }
@@ -356,59 +235,30 @@ impl Engine {
 
     /// A level that failed is asked again, more and more seldom, for as long as it is wanted.
     fn level_failed(&mut self, request: EventId, why: &str, cause: Cause) {
-        let Some(pending) = self.requests.get_mut(&request) else {
-            return;
-        };
+        let Some(pending) = self.requests.get_mut(&request) else { return };
         pending.attempts += 1;
-        let delay = RETRY_FIRST
-            .saturating_mul(1 << (pending.attempts - 1).min(5))
-            .min(RETRY_MOST);
+        let delay = RETRY_FIRST.saturating_mul(1 << (pending.attempts - 1).min(5)).min(RETRY_MOST);
         let (ix, control) = (pending.ix, pending.control.clone());
         let at = self.now + delay;
         self.deadlines.set(Deadline::Retry(request), at);
-        self.raise_own(
-            ix,
-            builtin::CONTROL_FAILED,
-            control.as_str(),
-            format!("{control}: {why}"),
-            cause,
-            None,
-        );
+        self.raise_own(ix, builtin::CONTROL_FAILED, control.as_str(), format!("{control}: {why}"), cause, None);
     }
 
     pub(super) fn on_retry(&mut self, id: EventId) {
-        let Some(pending) = self.requests.get(&id) else {
-            return;
-        };
+        let Some(pending) = self.requests.get(&id) else { return };
         let object = self.world.object(pending.ix);
         let Some(epoch) = object.owned else {
             self.requests.remove(&id);
             return;
         };
-        let careful = object
-            .class
-            .slot(pending.control.as_str())
-            .is_some_and(|s| object.class.attribute(s).careful);
-        let request = Request {
-            id,
-            object: object.name.clone(),
-            control: pending.control.clone(),
-            value: pending.value.clone(),
-            epoch,
-        };
-        let after = if careful {
-            Barrier::Replicated
-        } else {
-            Barrier::Journalled
-        };
+        let careful = object.class.slot(pending.control.as_str()).is_some_and(|s| object.class.attribute(s).careful);
+        let request = Request { id, object: object.name.clone(), control: pending.control.clone(), value: pending.value.clone(), epoch };
+        let after = if careful { Barrier::Replicated } else { Barrier::Journalled };
         self.outputs.push_back(Output::Act { request, after });
     }
 
     fn watch_leases(&mut self, ix: Ix, slot: Slot) {
-        let next = self
-            .controls
-            .get(&(ix, slot))
-            .and_then(|c| c.claims.iter().filter_map(|c| c.until).min());
+        let next = self.controls.get(&(ix, slot)).and_then(|c| c.claims.iter().filter_map(|c| c.until).min());
         match next {
             Some(at) => self.deadlines.set(Deadline::Lease(ix, slot), at),
             None => self.deadlines.cancel(&Deadline::Lease(ix, slot)),
@@ -417,28 +267,14 @@ impl Engine {
 
     pub(super) fn on_lease(&mut self, ix: Ix, slot: Slot) {
         let now = self.now;
-        let Some(control) = self.controls.get_mut(&(ix, slot)) else {
-            return;
-        };
-        let (over, kept): (Vec<Claim>, Vec<Claim>) = std::mem::take(&mut control.claims)
-            .into_iter()
-            .partition(|c| c.until.is_some_and(|u| u <= now));
+        let Some(control) = self.controls.get_mut(&(ix, slot)) else { return };
+        let (over, kept): (Vec<Claim>, Vec<Claim>) = std::mem::take(&mut control.claims).into_iter().partition(|c| c.until.is_some_and(|u| u <= now));
         control.claims = kept;
         let mut cause = Cause::NONE;
         for claim in over {
             let attribute = self.world.attribute(ix, slot).name.clone();
-            let from = Cause {
-                id: Some(claim.event),
-                root: Some(claim.root),
-            };
-            let mut draft = self.draft(
-                ix,
-                &attribute,
-                from,
-                Body::Released {
-                    by: claim.by.clone(),
-                },
-            );
+            let from = Cause { id: Some(claim.event), root: Some(claim.root) };
+            let mut draft = self.draft(ix, &attribute, from, Body::Released { by: claim.by.clone() });
             draft.old = Some(claim.value.clone());
             draft.why = "its lease is over".into();
             cause = Cause::of(&self.emit(draft));
@@ -452,18 +288,9 @@ impl Engine {
 
     /// What the last owner held. A claim whose own owner is not here lives for one more lease.
     pub(super) fn restore_claim(&mut self, ix: Ix, slot: Slot, mut claim: Claim) {
-        let local = claim
-            .by
-            .strip_prefix("policy:")
-            .or_else(|| claim.by.strip_prefix("fallback:"));
-        let local = local
-            .and_then(|name| self.world.find(name))
-            .is_some_and(|ix| self.world.object(ix).owned.is_some());
-        claim.lease = if local {
-            None
-        } else {
-            claim.lease.or(Some(LEASE))
-        };
+        let local = claim.by.strip_prefix("policy:").or_else(|| claim.by.strip_prefix("fallback:"));
+        let local = local.and_then(|name| self.world.find(name)).is_some_and(|ix| self.world.object(ix).owned.is_some());
+        claim.lease = if local { None } else { claim.lease.or(Some(LEASE)) };
         claim.until = claim.lease.map(|l| self.now + l);
         let control = self.controls.entry((ix, slot)).or_default();
         control.claims.retain(|c| c.by != claim.by);
@@ -473,42 +300,18 @@ impl Engine {
 
     /// A new owner asks again for every level that is held: asking twice for a level does no harm.
     pub(super) fn reissue_levels(&mut self, wanted: &dyn Fn(Ix) -> bool) {
-        let keys: Vec<(Ix, Slot)> = self
-            .controls
-            .keys()
-            .copied()
-            .filter(|(ix, _)| wanted(*ix))
-            .collect();
+        let keys: Vec<(Ix, Slot)> = self.controls.keys().copied().filter(|(ix, _)| wanted(*ix)).collect();
         for (ix, slot) in keys {
             let attribute = self.world.attribute(ix, slot);
-            let Some(claim) = self
-                .controls
-                .get(&(ix, slot))
-                .and_then(|c| c.strongest(attribute))
-                .cloned()
-            else {
-                continue;
-            };
-            let cause = Cause {
-                id: Some(claim.event),
-                root: Some(claim.root),
-            };
-            self.ask(
-                ix,
-                slot,
-                claim.value,
-                "asked again by the new owner".into(),
-                claim.policy,
-                cause,
-            );
+            let Some(claim) = self.controls.get(&(ix, slot)).and_then(|c| c.strongest(attribute)).cloned() else { continue };
+            let cause = Cause { id: Some(claim.event), root: Some(claim.root) };
+            self.ask(ix, slot, claim.value, "asked again by the new owner".into(), claim.policy, cause);
         }
     }
 
     /// Whether so many more claims have room.
     pub(super) fn has_room_for_claim(&self, ix: Ix, slot: Slot, by: &str) -> bool {
-        self.controls
-            .get(&(ix, slot))
-            .is_none_or(|c| c.claims.len() < CLAIMS_MAX || c.claims.iter().any(|c| &*c.by == by))
+        self.controls.get(&(ix, slot)).is_none_or(|c| c.claims.len() < CLAIMS_MAX || c.claims.iter().any(|c| &*c.by == by))
     }
 
     pub(super) fn policy_name(&self, ix: Ix) -> Arc<str> {

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::{Principal, Refused};
 use crate::bundle::Compiled;
 use crate::event::Event;
-use crate::ids::{
-    AttributeName, ChassisName, Epoch, EventId, GroupName, Member, NodeId, ObjectName, Version,
-};
+use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName, Version};
 use crate::time::Duration;
 use crate::value::{Outcome, Quality, Request, Update, Value};
 
@@ -85,9 +83,7 @@ pub struct Fact {
 }
 
 /// Chosen by whoever asks; the same id gives the first answer again.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommandId(pub u128);
 
 impl std::fmt::Display for CommandId {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Alarm, AlarmKey, Cause, Engine};
+use super::{AlarmKey, Alarm, Cause, Engine};
 use crate::class::{ALARM, Pattern};
 use crate::event::{AlarmStep, Body, Event};
 use crate::ids::{AttributeName, EventId};
@@ -13,11 +13,7 @@ impl Engine {
     /// The last event of every attribute and the raising of every standing alarm of what this node owns, where `wanted` matches. They bear
     /// the ids that they had, so whoever has seen one knows it again; and the present epoch, since it is the present owner who says so.
     pub fn levels(&self, wanted: &[Pattern]) -> Vec<Arc<Event>> {
-        let is_wanted = |ix: Ix| {
-            wanted
-                .iter()
-                .any(|p| p.matches(self.world.object(ix).name.as_str()))
-        };
+        let is_wanted = |ix: Ix| wanted.iter().any(|p| p.matches(self.world.object(ix).name.as_str()));
         let mut levels = Vec::new();
         for (ix, object) in self.world.iter() {
             // What nodes see of each other every node sees for itself.
@@ -27,29 +23,20 @@ impl Engine {
             for (attribute, cell) in object.class.attributes.iter().zip(&object.cells) {
                 let Some(id) = cell.event else { continue };
                 let mut event = self.level(ix, &attribute.name, id, Body::Change);
-                event.new = cell
-                    .quality
-                    .is_usable()
-                    .then(|| cell.value.clone())
-                    .flatten();
+                event.new = cell.quality.is_usable().then(|| cell.value.clone()).flatten();
                 event.quality = cell.quality;
                 levels.push(Arc::new(event));
             }
         }
         let standing = self.alarms.iter().filter(|(_, a)| a.is_active());
-        for (key, alarm) in standing.filter(|(k, _)| self.is_owned(k.object) && is_wanted(k.object))
-        {
+        for (key, alarm) in standing.filter(|(k, _)| self.is_owned(k.object) && is_wanted(k.object)) {
             levels.extend(self.alarm_level(key, alarm));
         }
         levels
     }
 
     fn alarm_level(&self, key: &AlarmKey, alarm: &Alarm) -> Option<Arc<Event>> {
-        let body = Body::Alarm {
-            kind: key.kind.clone(),
-            qualifier: key.qualifier.clone(),
-            step: AlarmStep::Raised,
-        };
+        let body = Body::Alarm { kind: key.kind.clone(), qualifier: key.qualifier.clone(), step: AlarmStep::Raised };
         let mut event = self.level(key.object, &AttributeName::new(ALARM), alarm.id?, body);
         event.new = Some(Value::Enum(AlarmStep::Raised.word().into()));
         event.severity = alarm.severity;
@@ -66,7 +53,6 @@ impl Engine {
             event.epoch = self.world.object(ix).owned.unwrap_or_default();
             return event;
         }
-        self.draft(ix, attribute, Cause::NONE, body)
-            .into_event(id, id, self.clock)
+        self.draft(ix, attribute, Cause::NONE, body).into_event(id, id, self.clock)
     }
 }

@@ -19,20 +19,13 @@ const OFFSET_MAX: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// This node is the active of a group: it continues what the last one had saved, and reads every sensor anew.
-    pub(super) fn on_owner(
-        &mut self,
-        group: GroupName,
-        epoch: Epoch,
-        saved: Vec<(String, Vec<u8>)>,
-    ) {
+    pub(super) fn on_owner(&mut self, group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)>) {
         if self.seen.get(&group).is_some_and(|seen| *seen > epoch) {
             return; // An old promotion, overtaken by a newer one.
         }
         self.seen.insert(group.clone(), epoch);
         let me = self.me;
-        self.world_mut()
-            .actives
-            .insert(group.clone(), (epoch, Some(me)));
+        self.world_mut().actives.insert(group.clone(), (epoch, Some(me)));
         let fresh = self.settle_ownership();
         for ix in fresh {
             self.doubt_sensors(ix);
@@ -55,12 +48,7 @@ impl Engine {
 
     /// Judges for every object whether this node owns it. Returns those that it did not own before.
     pub(super) fn settle_ownership(&mut self) -> Vec<Ix> {
-        let lowest = self
-            .alive
-            .iter()
-            .filter(|(_, alive)| **alive)
-            .map(|(node, _)| *node)
-            .next();
+        let lowest = self.alive.iter().filter(|(_, alive)| **alive).map(|(node, _)| *node).next();
         let me = self.me;
         let domain = (lowest == Some(me.node)).then_some(Epoch(me.incarnation.0));
         let mut fresh = Vec::new();
@@ -96,8 +84,7 @@ impl Engine {
         self.hearers.clear();
         let world = self.world.clone();
         for (ix, object) in world.iter() {
-            if object.owned.is_none() || !object.policy.as_ref().is_some_and(|p| p.has("on_event"))
-            {
+            if object.owned.is_none() || !object.policy.as_ref().is_some_and(|p| p.has("on_event")) {
                 continue;
             }
             for class in object.class.hears.keys() {
@@ -111,15 +98,9 @@ impl Engine {
         let object = self.world_mut().object_mut(ix);
         let class = object.class.clone();
         for (i, attribute) in class.attributes.iter().enumerate() {
-            let source = attribute
-                .derive
-                .as_ref()
-                .map_or(i, |d: &Derive| d.from.0 as usize);
+            let source = attribute.derive.as_ref().map_or(i, |d: &Derive| d.from.0 as usize);
             let cell = &mut object.cells[i];
-            if object.stale_after[source].is_some()
-                && cell.quality.is_usable()
-                && cell.forced.is_none()
-            {
+            if object.stale_after[source].is_some() && cell.quality.is_usable() && cell.forced.is_none() {
                 cell.quality = Quality::Stale;
             }
         }
@@ -128,15 +109,9 @@ impl Engine {
     /// An object is somebody else's now: nothing of it may happen here any more.
     fn let_go(&mut self, ix: Ix) {
         self.holds.retain(|(i, _), _| *i != ix);
-        let slots = u16::try_from(self.world.object(ix).cells.len())
-            .expect("a class bounds its attributes");
+        let slots = u16::try_from(self.world.object(ix).cells.len()).expect("a class bounds its attributes");
         for slot in (0..slots).map(Slot) {
-            for deadline in [
-                Deadline::Hold(ix, slot),
-                Deadline::Lease(ix, slot),
-                Deadline::Force(ix, slot),
-                Deadline::Stale(ix, slot),
-            ] {
+            for deadline in [Deadline::Hold(ix, slot), Deadline::Lease(ix, slot), Deadline::Force(ix, slot), Deadline::Stale(ix, slot)] {
                 self.deadlines.cancel(&deadline);
             }
             let cell = self.world_mut().cell_mut(ix, slot);
@@ -144,33 +119,17 @@ impl Engine {
             cell.forced = None;
             self.controls.remove(&(ix, slot));
         }
-        let requests: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|(_, p)| p.ix == ix)
-            .map(|(id, _)| *id)
-            .collect();
+        let requests: Vec<_> = self.requests.iter().filter(|(_, p)| p.ix == ix).map(|(id, _)| *id).collect();
         for id in requests {
             self.requests.remove(&id);
             self.deadlines.cancel(&Deadline::Retry(id));
         }
-        let timers: Vec<_> = self
-            .timers
-            .keys()
-            .filter(|(i, _)| *i == ix)
-            .cloned()
-            .collect();
+        let timers: Vec<_> = self.timers.keys().filter(|(i, _)| *i == ix).cloned().collect();
         for key in timers {
-            self.deadlines
-                .cancel(&Deadline::Timer(key.0, key.1.clone()));
+            self.deadlines.cancel(&Deadline::Timer(key.0, key.1.clone()));
             self.timers.remove(&key);
         }
-        let alarms: Vec<AlarmKey> = self
-            .alarms
-            .keys()
-            .filter(|k| k.object == ix)
-            .cloned()
-            .collect();
+        let alarms: Vec<AlarmKey> = self.alarms.keys().filter(|k| k.object == ix).cloned().collect();
         for key in alarms {
             self.deadlines.cancel(&Deadline::Alarm(key.clone()));
             // What was only waiting was never told to anybody.
@@ -204,9 +163,7 @@ impl Engine {
         {
             self.mirror_event(ix, &event);
         }
-        if matches!(event.body, Body::Change | Body::Alarm { .. })
-            && self.hearers.contains_key(&event.class)
-        {
+        if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.hearers.contains_key(&event.class) {
             self.pending.push_back((None, event));
         }
     }
@@ -230,10 +187,7 @@ impl Engine {
             Body::Change => {
                 let object = self.world.object(ix);
                 if let Some(slot) = object.class.slot(event.attribute.as_str()) {
-                    let fits = event
-                        .new
-                        .as_ref()
-                        .and_then(|v| object.class.attribute(slot).kind.fit(v));
+                    let fits = event.new.as_ref().and_then(|v| object.class.attribute(slot).kind.fit(v));
                     self.mirror(ix, slot, fits, event.quality);
                     self.world_mut().cell_mut(ix, slot).event = Some(event.id);
                 }
@@ -260,14 +214,7 @@ impl Engine {
             && self.is_owned(ix)
         {
             let ahead = (event.time.wall.0 - self.wall.0) / 1_000_000;
-            self.raise_own(
-                ix,
-                builtin::CLOCK_OFFSET,
-                "",
-                format!("{ahead} ms ahead of {}", self.me.node),
-                Cause::of(&event),
-                None,
-            );
+            self.raise_own(ix, builtin::CLOCK_OFFSET, "", format!("{ahead} ms ahead of {}", self.me.node), Cause::of(&event), None);
         }
         Arc::new(marked)
     }
@@ -282,21 +229,14 @@ impl Engine {
         let mut moved: BTreeMap<Ix, Ix> = BTreeMap::new();
         for (before, object) in old.iter() {
             // An object that came into being by its name comes again, if a class still waits for it.
-            let Some(ix) = world.find_or_create(&object.name) else {
-                continue;
-            };
+            let Some(ix) = world.find_or_create(&object.name) else { continue };
             moved.insert(before, ix);
             let class = world.object(ix).class.clone();
             for (name, slot) in &class.slots {
-                let Some(from) = object.class.slot(name.as_str()) else {
-                    continue;
-                };
+                let Some(from) = object.class.slot(name.as_str()) else { continue };
                 let mut cell = object.cells[from.0 as usize].clone();
                 cell.watched = false;
-                cell.value = cell
-                    .value
-                    .as_ref()
-                    .and_then(|v| class.attribute(*slot).kind.fit(v));
+                cell.value = cell.value.as_ref().and_then(|v| class.attribute(*slot).kind.fit(v));
                 if cell.value.is_none() && cell.quality.is_usable() {
                     cell.quality = Quality::Missing;
                 }
@@ -316,13 +256,7 @@ impl Engine {
         let world = self.world.clone();
         let slot_of = |ix: Ix, slot: Slot| -> Option<(Ix, Slot)> {
             let to = *moved.get(&ix)?;
-            Some((
-                to,
-                world
-                    .object(to)
-                    .class
-                    .slot(old.attribute(ix, slot).name.as_str())?,
-            ))
+            Some((to, world.object(to).class.slot(old.attribute(ix, slot).name.as_str())?))
         };
         self.deadlines.clear();
         self.holds.clear();
@@ -338,15 +272,9 @@ impl Engine {
             }
         }
         let controls = std::mem::take(&mut self.controls);
-        self.controls = controls
-            .into_iter()
-            .filter_map(|((ix, slot), c)| Some((slot_of(ix, slot)?, c)))
-            .collect();
+        self.controls = controls.into_iter().filter_map(|((ix, slot), c)| Some((slot_of(ix, slot)?, c))).collect();
         let timers = std::mem::take(&mut self.timers);
-        self.timers = timers
-            .into_iter()
-            .filter_map(|((ix, name), t)| Some(((*moved.get(&ix)?, name), t)))
-            .collect();
+        self.timers = timers.into_iter().filter_map(|((ix, name), t)| Some(((*moved.get(&ix)?, name), t))).collect();
         let requests = std::mem::take(&mut self.requests);
         self.requests = requests
             .into_iter()
@@ -363,8 +291,7 @@ impl Engine {
     pub(super) fn reset_deadlines(&mut self) {
         let now = self.now;
         for ((ix, name), timer) in &self.timers {
-            self.deadlines
-                .set(Deadline::Timer(*ix, name.clone()), timer.until);
+            self.deadlines.set(Deadline::Timer(*ix, name.clone()), timer.until);
         }
         for ((ix, slot), control) in &self.controls {
             if let Some(at) = control.claims.iter().filter_map(|c| c.until).min() {
@@ -373,8 +300,7 @@ impl Engine {
         }
         for (id, pending) in &self.requests {
             if pending.attempts > 0 {
-                self.deadlines
-                    .set(Deadline::Retry(*id), now + Duration::from_secs(1));
+                self.deadlines.set(Deadline::Retry(*id), now + Duration::from_secs(1));
             }
         }
         // An alarm finds out by itself what it waits for.
@@ -382,18 +308,12 @@ impl Engine {
         self.world_mut().raised.clear();
         for key in keys {
             if self.alarms.get(&key).is_some_and(super::Alarm::is_active) {
-                self.world_mut()
-                    .raised
-                    .insert((key.object, key.kind.clone()));
+                self.world_mut().raised.insert((key.object, key.kind.clone()));
             }
             self.next_deadline(&key);
         }
         let cells: Vec<(Ix, Slot, Option<Instant>)> = (self.world.iter())
-            .flat_map(|(ix, o)| {
-                (0u16..)
-                    .zip(&o.cells)
-                    .map(move |(i, c)| (ix, Slot(i), c.forced.as_ref().map(|f| f.until)))
-            })
+            .flat_map(|(ix, o)| (0u16..).zip(&o.cells).map(move |(i, c)| (ix, Slot(i), c.forced.as_ref().map(|f| f.until))))
             .collect();
         for (ix, slot, forced) in cells {
             if let Some(until) = forced {
@@ -408,16 +328,9 @@ impl Engine {
     fn start_changed_policies(&mut self, old: &World, moved: &BTreeMap<Ix, Ix>, fresh: &[Ix]) {
         let text = |world: &World, file: &str| world.compiled.files.files.get(file).cloned();
         for (before, ix) in moved {
-            let Some(policy) = self.world.object(*ix).policy.clone() else {
-                continue;
-            };
+            let Some(policy) = self.world.object(*ix).policy.clone() else { continue };
             let file = policy.file.clone();
-            let same = old
-                .object(*before)
-                .policy
-                .as_ref()
-                .is_some_and(|p| p.file == file)
-                && text(old, &file) == text(&self.world, &file);
+            let same = old.object(*before).policy.as_ref().is_some_and(|p| p.file == file) && text(old, &file) == text(&self.world, &file);
             if !same && self.is_owned(*ix) && !fresh.contains(ix) {
                 self.starts.push_back(*ix);
             }
@@ -429,22 +342,14 @@ impl Engine {
         let sources: Vec<(Ix, Slot)> = (self.world.iter())
             .filter(|(_, o)| o.owned.is_some())
             .flat_map(|(ix, o)| {
-                let mut from: Vec<Slot> = o
-                    .class
-                    .attributes
-                    .iter()
-                    .filter_map(|a| a.derive.as_ref().map(|d| d.from))
-                    .collect();
+                let mut from: Vec<Slot> = o.class.attributes.iter().filter_map(|a| a.derive.as_ref().map(|d| d.from)).collect();
                 from.dedup();
                 from.into_iter().map(move |slot| (ix, slot))
             })
             .collect();
         for (ix, slot) in sources {
             if self.world.cell(ix, slot).event.is_some() {
-                let cause = Cause {
-                    id: self.world.cell(ix, slot).event,
-                    root: None,
-                };
+                let cause = Cause { id: self.world.cell(ix, slot).event, root: None };
                 self.derive(ix, slot, cause);
             }
         }
@@ -455,12 +360,7 @@ impl Engine {
         let ix = self.world.find(object)?;
         match &self.world.object(ix).owner {
             Owner::Node(node) => Some(*node),
-            Owner::Domain => self
-                .alive
-                .iter()
-                .filter(|(_, alive)| **alive)
-                .map(|(node, _)| *node)
-                .next(),
+            Owner::Domain => self.alive.iter().filter(|(_, alive)| **alive).map(|(node, _)| *node).next(),
             Owner::Group(group) => self.world.actives.get(group)?.1.map(|m| m.node),
         }
     }

@@ -11,9 +11,7 @@ use super::{Command, Engine, Fact, Input, Output};
 use crate::bundle::compile_bundle;
 use crate::domain::config::Bundle;
 use crate::event::Event;
-use crate::ids::{
-    AttributeName, ChassisName, Epoch, EventId, GroupName, Member, NodeId, ObjectName,
-};
+use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName};
 use crate::journal::{KIND_INPUT, KIND_SNAPSHOT, record};
 use crate::policy::Failure;
 use crate::time::{Instant, WallTime};
@@ -25,25 +23,11 @@ pub(crate) enum Kept {
     Update(Update),
     Command(Command),
     Remote(Arc<Event>),
-    Outcome {
-        request: EventId,
-        outcome: Outcome,
-    },
-    Owner {
-        group: GroupName,
-        epoch: Epoch,
-        saved: Vec<(String, Vec<u8>)>,
-    },
-    NotOwner {
-        group: GroupName,
-        epoch: Epoch,
-        active: Option<Member>,
-    },
+    Outcome { request: EventId, outcome: Outcome },
+    Owner { group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)> },
+    NotOwner { group: GroupName, epoch: Epoch, active: Option<Member> },
     Fact(Fact),
-    Domain {
-        nodes: Vec<(NodeId, ChassisName)>,
-        services: Vec<GroupName>,
-    },
+    Domain { nodes: Vec<(NodeId, ChassisName)>, services: Vec<GroupName> },
     Bundle(Bundle),
     Timeout,
 }
@@ -70,24 +54,8 @@ impl Kept {
             Input::Command(command) => Self::Command(command),
             Input::Remote(event) => Self::Remote(event),
             Input::Outcome { request, outcome } => Self::Outcome { request, outcome },
-            Input::Owner {
-                group,
-                epoch,
-                saved,
-            } => Self::Owner {
-                group,
-                epoch,
-                saved,
-            },
-            Input::NotOwner {
-                group,
-                epoch,
-                active,
-            } => Self::NotOwner {
-                group,
-                epoch,
-                active,
-            },
+            Input::Owner { group, epoch, saved } => Self::Owner { group, epoch, saved },
+            Input::NotOwner { group, epoch, active } => Self::NotOwner { group, epoch, active },
             Input::Fact(fact) => Self::Fact(fact),
             Input::Domain { nodes, services } => Self::Domain { nodes, services },
             Input::Bundle(compiled) => Self::Bundle(compiled.files.clone()),
@@ -102,24 +70,8 @@ impl Kept {
             Self::Command(command) => Input::Command(command),
             Self::Remote(event) => Input::Remote(event),
             Self::Outcome { request, outcome } => Input::Outcome { request, outcome },
-            Self::Owner {
-                group,
-                epoch,
-                saved,
-            } => Input::Owner {
-                group,
-                epoch,
-                saved,
-            },
-            Self::NotOwner {
-                group,
-                epoch,
-                active,
-            } => Input::NotOwner {
-                group,
-                epoch,
-                active,
-            },
+            Self::Owner { group, epoch, saved } => Input::Owner { group, epoch, saved },
+            Self::NotOwner { group, epoch, active } => Input::NotOwner { group, epoch, active },
             Self::Fact(fact) => Input::Fact(fact),
             Self::Domain { nodes, services } => Input::Domain { nodes, services },
             Self::Bundle(bundle) => Input::Bundle(compile_bundle(&bundle).ok()?),
@@ -174,13 +126,8 @@ impl Engine {
 
     /// Handles a kept input as it was handled then.
     pub(crate) fn handle_again(&mut self, line: Line) -> bool {
-        let Some(input) = line.input.into_input() else {
-            return false;
-        };
-        self.notes.told = Some(Told {
-            stale: line.stale,
-            overruns: line.overruns,
-        });
+        let Some(input) = line.input.into_input() else { return false };
+        self.notes.told = Some(Told { stale: line.stale, overruns: line.overruns });
         self.handle(line.now, line.wall, input);
         self.notes.told = None;
         true

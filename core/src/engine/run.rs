@@ -14,10 +14,7 @@ use crate::world::Ix;
 impl Engine {
     /// Whether a handler here would be called for an event: its object's own, or one that hears of its class.
     pub(super) fn is_wanted(&self, ix: Option<Ix>, event: &Event) -> bool {
-        let own = ix
-            .map(|ix| self.world.object(ix))
-            .filter(|o| o.owned.is_some())
-            .and_then(|o| o.policy.as_ref());
+        let own = ix.map(|ix| self.world.object(ix)).filter(|o| o.owned.is_some()).and_then(|o| o.policy.as_ref());
         let own = own.is_some_and(|p| match event.body {
             Body::Alarm { .. } => p.has("on_alarm"),
             _ => p.handles_attribute(&event.attribute) || p.has("on_change"),
@@ -34,9 +31,7 @@ impl Engine {
                     self.call(ix, &Call::Start, Cause::NONE);
                 }
             }
-            let Some((ix, event)) = self.pending.pop_front() else {
-                return;
-            };
+            let Some((ix, event)) = self.pending.pop_front() else { return };
             seen += 1;
             if seen > CASCADE_MAX {
                 self.stop_cascade(ix, &event);
@@ -61,9 +56,7 @@ impl Engine {
 
     fn own_handlers(&mut self, ix: Ix, event: &Arc<Event>) {
         let object = self.world.object(ix);
-        let (Some(policy), true) = (object.policy.clone(), object.owned.is_some()) else {
-            return;
-        };
+        let (Some(policy), true) = (object.policy.clone(), object.owned.is_some()) else { return };
         let cause = Cause::of(event);
         if let Body::Alarm { .. } = event.body {
             if policy.has("on_alarm") {
@@ -80,20 +73,11 @@ impl Engine {
     }
 
     fn hearing_handlers(&mut self, ix: Option<Ix>, event: &Arc<Event>) {
-        let Some(hearers) = self.hearers.get(&event.class) else {
-            return;
-        };
+        let Some(hearers) = self.hearers.get(&event.class) else { return };
         for hearer in hearers.clone() {
             let object = self.world.object(hearer);
-            let hears = object
-                .class
-                .hears
-                .get(&event.class)
-                .is_some_and(|wanted| wanted.contains(&event.attribute));
-            debug_assert!(
-                !matches!(event.body, Body::Alarm { .. }) || event.attribute.as_str() == ALARM,
-                "alarms bear their own word"
-            );
+            let hears = object.class.hears.get(&event.class).is_some_and(|wanted| wanted.contains(&event.attribute));
+            debug_assert!(!matches!(event.body, Body::Alarm { .. }) || event.attribute.as_str() == ALARM, "alarms bear their own word");
             if hears && Some(hearer) != ix && object.owned.is_some() {
                 self.call(hearer, &Call::Event(event.clone()), Cause::of(event));
             }
@@ -101,9 +85,7 @@ impl Engine {
     }
 
     pub(super) fn on_timer(&mut self, ix: Ix, name: &Arc<str>) {
-        let Some(timer) = self.timers.remove(&(ix, name.clone())) else {
-            return;
-        };
+        let Some(timer) = self.timers.remove(&(ix, name.clone())) else { return };
         self.delete_timer(ix, name);
         if self.is_owned(ix) {
             self.call(ix, &Call::Timer(name), timer.cause);
@@ -112,9 +94,7 @@ impl Engine {
 
     /// One call: what it plans happens as a whole, or its failure is answered by the class's fallback and an alarm.
     fn call(&mut self, ix: Ix, call: &Call<'_>, cause: Cause) {
-        let Some(policy) = self.world.object(ix).policy.clone() else {
-            return;
-        };
+        let Some(policy) = self.world.object(ix).policy.clone() else { return };
         if !policy.handles(call) {
             return;
         }
@@ -122,23 +102,14 @@ impl Engine {
         let number = self.notes.calls;
         self.notes.calls += 1;
         // A replay has no clock: it is told which calls ran out of their time.
-        let told = self.notes.told.as_ref().and_then(|t| {
-            t.overruns
-                .iter()
-                .find(|(n, _)| *n == number)
-                .map(|(_, f)| f.clone())
-        });
+        let told = self.notes.told.as_ref().and_then(|t| t.overruns.iter().find(|(n, _)| *n == number).map(|(_, f)| f.clone()));
         let result = match told {
             Some(failure) => Err(failure),
             None => policy.run(&self.world, ix, call),
         };
         let result = result.and_then(|planned| match self.has_room(ix, &planned) {
             Ok(()) => Ok(planned),
-            Err((line, message)) => Err(Failure {
-                line,
-                message,
-                overrun: false,
-            }),
+            Err((line, message)) => Err(Failure { line, message, overrun: false }),
         });
         match result {
             Ok(planned) => self.call_succeeded(ix, call, planned, cause),
@@ -168,19 +139,9 @@ impl Engine {
 
     fn call_failed(&mut self, ix: Ix, call: &Call<'_>, failure: &Failure, cause: Cause) {
         self.counts.failures += 1;
-        self.failing
-            .entry(ix)
-            .or_default()
-            .insert(handler_name(call));
+        self.failing.entry(ix).or_default().insert(handler_name(call));
         let text = format!("{}: {}", failure.line, failure.message);
-        self.raise_own(
-            ix,
-            builtin::POLICY_FAILED,
-            "",
-            text,
-            cause,
-            Some(failure.line.clone()),
-        );
+        self.raise_own(ix, builtin::POLICY_FAILED, "", text, cause, Some(failure.line.clone()));
         let object = self.world.object(ix);
         let by: Arc<str> = format!("fallback:{}", object.name).into();
         let class = object.class.clone();
@@ -203,12 +164,7 @@ impl Engine {
     fn release_fallback(&mut self, ix: Ix, cause: Cause) {
         let object = self.world.object(ix);
         let by = format!("fallback:{}", object.name);
-        let slots: Vec<Slot> = object
-            .class
-            .fallback
-            .iter()
-            .map(|(slot, _)| *slot)
-            .collect();
+        let slots: Vec<Slot> = object.class.fallback.iter().map(|(slot, _)| *slot).collect();
         for slot in slots {
             self.release(ix, slot, &by, cause, "the policy works again", None);
         }

@@ -76,31 +76,17 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
 /// `None` for another format or torn bytes: the successor goes without, and the sensors tell it anew.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (format, rest) = bytes.split_first()?;
-    (*format == FORMAT)
-        .then(|| postcard::from_bytes(rest).ok())
-        .flatten()
+    (*format == FORMAT).then(|| postcard::from_bytes(rest).ok()).flatten()
 }
 
 impl Engine {
     fn alarm_section(&self, key: &AlarmKey) -> String {
-        format!(
-            "alarm {} {} {}",
-            self.world.object(key.object).name,
-            key.kind,
-            key.qualifier
-        )
+        format!("alarm {} {} {}", self.world.object(key.object).name, key.kind, key.qualifier)
     }
 
     pub(super) fn save_alarm(&mut self, key: &AlarmKey) {
-        let Some(alarm) = self.alarms.get(key) else {
-            return;
-        };
-        let Some(id) = alarm
-            .id
-            .filter(|_| alarm.phase != Phase::Idle || alarm.unstable)
-        else {
-            return;
-        };
+        let Some(alarm) = self.alarms.get(key) else { return };
+        let Some(id) = alarm.id.filter(|_| alarm.phase != Phase::Idle || alarm.unstable) else { return };
         let saved = SavedAlarm {
             object: self.world.object(key.object).name.clone(),
             kind: key.kind.to_string(),
@@ -109,14 +95,8 @@ impl Engine {
             severity: alarm.severity,
             text: alarm.text.to_string(),
             since: alarm.since,
-            acknowledged: alarm
-                .acknowledged
-                .as_ref()
-                .map(|(by, text)| (by.to_string(), text.clone())),
-            shelved_for: alarm
-                .shelved
-                .as_ref()
-                .map(|(until, by)| (until.since(self.now), by.to_string())),
+            acknowledged: alarm.acknowledged.as_ref().map(|(by, text)| (by.to_string(), text.clone())),
+            shelved_for: alarm.shelved.as_ref().map(|(until, by)| (until.since(self.now), by.to_string())),
             suppressed: alarm.suppressed,
         };
         let section = self.alarm_section(key);
@@ -129,11 +109,7 @@ impl Engine {
     }
 
     fn claim_section(&self, ix: Ix, slot: Slot, by: &str) -> String {
-        format!(
-            "claim {} {} {by}",
-            self.world.object(ix).name,
-            self.world.attribute(ix, slot).name
-        )
+        format!("claim {} {} {by}", self.world.object(ix).name, self.world.attribute(ix, slot).name)
     }
 
     pub(super) fn save_claim(&mut self, ix: Ix, slot: Slot, claim: &Claim) {
@@ -159,18 +135,10 @@ impl Engine {
     }
 
     pub(super) fn save_timer(&mut self, ix: Ix, name: &Arc<str>) {
-        let Some(timer) = self.timers.get(&(ix, name.clone())) else {
-            return;
-        };
+        let Some(timer) = self.timers.get(&(ix, name.clone())) else { return };
         let object = self.world.object(ix).name.clone();
         let section = format!("timer {object} {name}");
-        let saved = SavedTimer {
-            object,
-            name: name.to_string(),
-            delay: timer.delay,
-            cause: timer.cause.id,
-            root: timer.cause.root,
-        };
+        let saved = SavedTimer { object, name: name.to_string(), delay: timer.delay, cause: timer.cause.id, root: timer.cause.root };
         self.save_for(ix, section, Some(encode(&saved)));
     }
 
@@ -180,11 +148,7 @@ impl Engine {
     }
 
     pub(super) fn save_intent(&mut self, ix: Ix, id: EventId, operation: &AttributeName) {
-        let saved = SavedIntent {
-            object: self.world.object(ix).name.clone(),
-            operation: operation.clone(),
-            id,
-        };
+        let saved = SavedIntent { object: self.world.object(ix).name.clone(), operation: operation.clone(), id };
         self.save_for(ix, format!("intent {id}"), Some(encode(&saved)));
     }
 
@@ -196,12 +160,8 @@ impl Engine {
     pub(super) fn continue_from(&mut self, group: &GroupName, mut saved: Vec<(String, Vec<u8>)>) {
         saved.sort();
         // What was mirrored from events is superseded by what the owner itself had saved.
-        let mirrored: Vec<AlarmKey> = self
-            .alarms
-            .keys()
-            .filter(|k| self.world.object(k.object).owner.group() == Some(group))
-            .cloned()
-            .collect();
+        let mirrored: Vec<AlarmKey> =
+            self.alarms.keys().filter(|k| self.world.object(k.object).owner.group() == Some(group)).cloned().collect();
         for key in mirrored {
             self.alarms.remove(&key);
             self.world_mut().raised.remove(&(key.object, key.kind));
@@ -218,46 +178,24 @@ impl Engine {
     }
 
     fn of_group(&self, group: &GroupName, name: &ObjectName) -> Option<Ix> {
-        self.world
-            .find(name.as_str())
-            .filter(|ix| self.world.object(*ix).owner.group() == Some(group))
+        self.world.find(name.as_str()).filter(|ix| self.world.object(*ix).owner.group() == Some(group))
     }
 
     fn restore_saved_alarm(&mut self, group: &GroupName, bytes: &[u8]) {
-        let Some(saved) = decode::<SavedAlarm>(bytes) else {
-            return;
-        };
-        let Some(object) = self.of_group(group, &saved.object) else {
-            return;
-        };
+        let Some(saved) = decode::<SavedAlarm>(bytes) else { return };
+        let Some(object) = self.of_group(group, &saved.object) else { return };
         if self.world.compiled.catalogue.get(&saved.kind).is_some() {
-            let key = AlarmKey {
-                object,
-                kind: saved.kind.as_str().into(),
-                qualifier: saved.qualifier.as_str().into(),
-            };
+            let key = AlarmKey { object, kind: saved.kind.as_str().into(), qualifier: saved.qualifier.as_str().into() };
             self.restore_alarm(key, saved);
         }
     }
 
     fn restore_saved_claim(&mut self, group: &GroupName, bytes: &[u8]) {
-        let Some(saved) = decode::<SavedClaim>(bytes) else {
-            return;
-        };
-        let Some(ix) = self.of_group(group, &saved.object) else {
-            return;
-        };
-        let Some(slot) = self.world.object(ix).class.slot(saved.control.as_str()) else {
-            return;
-        };
+        let Some(saved) = decode::<SavedClaim>(bytes) else { return };
+        let Some(ix) = self.of_group(group, &saved.object) else { return };
+        let Some(slot) = self.world.object(ix).class.slot(saved.control.as_str()) else { return };
         let attribute = self.world.attribute(ix, slot);
-        let Some(value) = attribute
-            .kind
-            .fit(&saved.value)
-            .filter(|v| attribute.control && attribute.in_range(v))
-        else {
-            return;
-        };
+        let Some(value) = attribute.kind.fit(&saved.value).filter(|v| attribute.control && attribute.in_range(v)) else { return };
         let claim = Claim {
             by: saved.by.into(),
             value,
@@ -273,42 +211,20 @@ impl Engine {
     }
 
     fn restore_saved_timer(&mut self, group: &GroupName, bytes: &[u8]) {
-        let Some(saved) = decode::<SavedTimer>(bytes) else {
-            return;
-        };
+        let Some(saved) = decode::<SavedTimer>(bytes) else { return };
         if let Some(ix) = self.of_group(group, &saved.object) {
-            let cause = Cause {
-                id: saved.cause,
-                root: saved.root,
-            };
+            let cause = Cause { id: saved.cause, root: saved.root };
             self.set_timer(ix, saved.name.into(), saved.delay, cause);
         }
     }
 
     /// The last owner asked for something that may happen once only, and nobody here knows whether it happened.
     fn restore_saved_intent(&mut self, group: &GroupName, bytes: &[u8]) {
-        let Some(saved) = decode::<SavedIntent>(bytes) else {
-            return;
-        };
-        let Some(ix) = self.of_group(group, &saved.object) else {
-            return;
-        };
-        let text = format!(
-            "{} was asked for by the last owner; nobody knows whether it happened",
-            saved.operation
-        );
-        let cause = Cause {
-            id: Some(saved.id),
-            root: None,
-        };
-        self.raise_own(
-            ix,
-            builtin::ACTION_OUTCOME_UNKNOWN,
-            saved.operation.as_str(),
-            text,
-            cause,
-            None,
-        );
+        let Some(saved) = decode::<SavedIntent>(bytes) else { return };
+        let Some(ix) = self.of_group(group, &saved.object) else { return };
+        let text = format!("{} was asked for by the last owner; nobody knows whether it happened", saved.operation);
+        let cause = Cause { id: Some(saved.id), root: None };
+        self.raise_own(ix, builtin::ACTION_OUTCOME_UNKNOWN, saved.operation.as_str(), text, cause, None);
         self.delete_intent(ix, saved.id);
     }
 }

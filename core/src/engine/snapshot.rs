@@ -14,10 +14,7 @@ use crate::bundle::compile_bundle;
 use crate::class::Slot;
 use crate::diagnostic::Diagnostic;
 use crate::domain::config::Bundle;
-use crate::ids::{
-    ChassisName, ClassName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName,
-    Version,
-};
+use crate::ids::{ChassisName, ClassName, EventId, Epoch, GroupName, Identity, Member, NodeId, ObjectName, Version};
 use crate::time::{HybridTime, Instant, WallTime};
 use crate::world::{Cell, Ix, World};
 
@@ -81,16 +78,8 @@ pub enum RestoreError {
 impl Engine {
     /// The whole state. Call it between inputs, when all outputs have been taken.
     pub fn snapshot(&self) -> Vec<u8> {
-        debug_assert!(
-            self.pending.is_empty() && self.starts.is_empty(),
-            "between inputs nothing waits for policies"
-        );
-        let recent = self
-            .history
-            .iter()
-            .rev()
-            .take(ROOTS_MAX)
-            .map(|e| (e.id, e.root));
+        debug_assert!(self.pending.is_empty() && self.starts.is_empty(), "between inputs nothing waits for policies");
+        let recent = self.history.iter().rev().take(ROOTS_MAX).map(|e| (e.id, e.root));
         let snapshot = Snapshot {
             me: self.me,
             history_max: self.history.events_max(),
@@ -124,10 +113,7 @@ impl Engine {
             deadlines: self.deadlines.clone(),
             failing: self.failing.clone(),
             answers: self.answers.clone(),
-            roots: recent
-                .chain(self.old_roots.iter().map(|(a, b)| (*a, *b)))
-                .take(ROOTS_MAX)
-                .collect(),
+            roots: recent.chain(self.old_roots.iter().map(|(a, b)| (*a, *b))).take(ROOTS_MAX).collect(),
         };
         postcard::to_extend(&snapshot, vec![FORMAT]).expect("a state in memory has an encoding")
     }
@@ -141,18 +127,12 @@ impl Engine {
         if *format != FORMAT {
             return Err(RestoreError::Unreadable);
         }
-        let snapshot: Snapshot =
-            postcard::from_bytes(rest).map_err(|_| RestoreError::Unreadable)?;
+        let snapshot: Snapshot = postcard::from_bytes(rest).map_err(|_| RestoreError::Unreadable)?;
         let compiled = compile_bundle(&snapshot.bundle).map_err(RestoreError::Bundle)?;
         let mut world = World::new(compiled);
         for saved in snapshot.objects {
             let unfit = || RestoreError::Object(saved.name.clone());
-            let class = world
-                .compiled
-                .classes
-                .get(&saved.class)
-                .cloned()
-                .ok_or_else(unfit)?;
+            let class = world.compiled.classes.get(&saved.class).cloned().ok_or_else(unfit)?;
             let ix = world.insert(saved.name.clone(), class).ok_or_else(unfit)?;
             let object = world.object_mut(ix);
             if object.cells.len() != saved.cells.len() || object.class.name != saved.class {
@@ -164,11 +144,7 @@ impl Engine {
         world.actives = snapshot.actives;
         world.places = snapshot.places;
         world.raised = snapshot.raised;
-        let mut engine = Self::new(Config {
-            me: snapshot.me,
-            history_max: snapshot.history_max,
-            journal: false,
-        });
+        let mut engine = Self::new(Config { me: snapshot.me, history_max: snapshot.history_max, journal: false });
         engine.world = Arc::new(world);
         engine.bundle_version = snapshot.bundle_version;
         engine.clock = snapshot.clock;

@@ -79,22 +79,13 @@ impl Record<'_> {
     fn read(bytes: &[u8], at: usize) -> Option<Record<'_>> {
         let header = bytes.get(at..at + HEADER)?;
         let length = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
-        if header[0] != MAGIC
-            || header[1] != FORMAT
-            || header[3] & !AFTER_SYNC != 0
-            || length > BODY_MAX
-        {
+        if header[0] != MAGIC || header[1] != FORMAT || header[3] & !AFTER_SYNC != 0 || length > BODY_MAX {
             return None;
         }
         let body = bytes.get(at + HEADER..at + HEADER + length)?;
         let expected = u32::from_le_bytes(header[8..].try_into().ok()?);
         let good = checksum(&header[..8], body) == expected;
-        good.then_some(Record {
-            at,
-            kind: header[2],
-            after_sync: header[3] & AFTER_SYNC != 0,
-            body,
-        })
+        good.then_some(Record { at, kind: header[2], after_sync: header[3] & AFTER_SYNC != 0, body })
     }
 }
 
@@ -145,9 +136,7 @@ impl<'a> Records<'a> {
         let marked = |next: &usize| Record::read(self.bytes, *next).is_some_and(|r| r.after_sync);
         match (at + 1..self.bytes.len()).find(marked) {
             Some(next) => Tail::Damaged { at, next },
-            None => Tail::Torn {
-                excess: self.bytes.len() - at,
-            },
+            None => Tail::Torn { excess: self.bytes.len() - at },
         }
     }
 }
@@ -193,14 +182,8 @@ mod tests {
     fn records_come_back_in_order() {
         let (bytes, second) = two_batches();
         let mut records = Records::new(&bytes);
-        let seen: Vec<_> = records
-            .by_ref()
-            .map(|r| (r.kind, r.after_sync, r.body.len()))
-            .collect();
-        assert_eq!(
-            seen,
-            [(1, true, 5), (2, false, 0), (1, true, 6), (3, false, 40)]
-        );
+        let seen: Vec<_> = records.by_ref().map(|r| (r.kind, r.after_sync, r.body.len())).collect();
+        assert_eq!(seen, [(1, true, 5), (2, false, 0), (1, true, 6), (3, false, 40)]);
         assert_eq!(records.good_length(), bytes.len());
         assert_eq!(Records::new(&bytes).nth(2).map(|r| r.at), Some(second));
         assert_eq!(Records::new(&bytes).tail(), Tail::Clean);
@@ -212,10 +195,7 @@ mod tests {
         for bad in 0..second {
             let mut bytes = bytes.clone();
             bytes[bad] ^= 0x10;
-            assert!(
-                matches!(Records::new(&bytes).tail(), Tail::Damaged { next, .. } if next == second),
-                "byte {bad}"
-            );
+            assert!(matches!(Records::new(&bytes).tail(), Tail::Damaged { next, .. } if next == second), "byte {bad}");
         }
     }
 
@@ -223,12 +203,7 @@ mod tests {
     fn a_bad_record_in_the_last_batch_is_torn_even_if_a_good_one_follows() {
         let (mut bytes, second) = two_batches();
         bytes[second + HEADER] ^= 1;
-        assert_eq!(
-            Records::new(&bytes).tail(),
-            Tail::Torn {
-                excess: bytes.len() - second
-            }
-        );
+        assert_eq!(Records::new(&bytes).tail(), Tail::Torn { excess: bytes.len() - second });
     }
 
     #[test]

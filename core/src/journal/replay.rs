@@ -98,24 +98,14 @@ fn entries(bytes: &[u8]) -> Result<(Vec<Entry>, Tail), ReplayError> {
             KIND_SNAPSHOT => Entry::Snapshot(record.at, record.body.to_vec()),
             kind if list.is_empty() => return Err(ReplayError::NoSnapshot(kind)),
             KIND_INPUT => {
-                let line = postcard::from_bytes(record.body)
-                    .map_err(|_| ReplayError::Unreadable { at: record.at })?;
+                let line = postcard::from_bytes(record.body).map_err(|_| ReplayError::Unreadable { at: record.at })?;
                 Entry::Input(Box::new(line))
             }
-            kind => {
-                return Err(ReplayError::UnknownKind {
-                    at: record.at,
-                    kind,
-                });
-            }
+            kind => return Err(ReplayError::UnknownKind { at: record.at, kind }),
         };
         list.push(entry);
     }
-    if list.is_empty() {
-        Err(ReplayError::Empty)
-    } else {
-        Ok((list, tail))
-    }
+    if list.is_empty() { Err(ReplayError::Empty) } else { Ok((list, tail)) }
 }
 
 fn restore(at: usize, bytes: &[u8]) -> Result<Engine, ReplayError> {
@@ -132,16 +122,8 @@ fn restore(at: usize, bytes: &[u8]) -> Result<Engine, ReplayError> {
 pub fn replay(bytes: &[u8], until: Option<Instant>) -> Result<Report, ReplayError> {
     let (list, tail) = entries(bytes)?;
     let mut list = list.into_iter();
-    let Some(Entry::Snapshot(at, first)) = list.next() else {
-        return Err(ReplayError::Empty);
-    };
-    let mut report = Report {
-        inputs: 0,
-        events: Vec::new(),
-        diverged: None,
-        tail,
-        engine: restore(at, &first)?,
-    };
+    let Some(Entry::Snapshot(at, first)) = list.next() else { return Err(ReplayError::Empty) };
+    let mut report = Report { inputs: 0, events: Vec::new(), diverged: None, tail, engine: restore(at, &first)? };
     for entry in list {
         match entry {
             // A later segment: it begins where we are, unless something is missing in between.
@@ -160,12 +142,7 @@ pub fn replay(bytes: &[u8], until: Option<Instant>) -> Result<Report, ReplayErro
                 }
                 let found = report.engine.hash();
                 if found != expected || report.engine.last_sequence() != sequence {
-                    report.diverged = Some(Divergence {
-                        input: report.inputs,
-                        now,
-                        expected,
-                        found,
-                    });
+                    report.diverged = Some(Divergence { input: report.inputs, now, expected, found });
                 }
             }
         }
@@ -227,16 +204,10 @@ pub struct Comparison {
 pub fn compare(bytes: &[u8], other: &Arc<Compiled>) -> Result<Comparison, ReplayError> {
     let (list, _) = entries(bytes)?;
     let mut pair: Option<Pair> = None;
-    let mut result = Comparison {
-        inputs: 0,
-        decisions: 0,
-        differences: Vec::new(),
-    };
+    let mut result = Comparison { inputs: 0, decisions: 0, differences: Vec::new() };
     for entry in list {
         match (entry, &mut pair) {
-            (Entry::Snapshot(at, bytes), None) => {
-                pair = Some(Pair::new(restore(at, &bytes)?, restore(at, &bytes)?, other))
-            }
+            (Entry::Snapshot(at, bytes), None) => pair = Some(Pair::new(restore(at, &bytes)?, restore(at, &bytes)?, other)),
             // The other run goes its own way; only the recorded one could be set to the snapshot, so neither is.
             (Entry::Snapshot(..), Some(_)) => {}
             (Entry::Input(line), Some(pair)) => {
@@ -244,16 +215,10 @@ pub fn compare(bytes: &[u8], other: &Arc<Compiled>) -> Result<Comparison, Replay
                 let at = line.wall;
                 let (then, now) = pair.step(*line);
                 result.decisions += then.len() as u64;
-                let only_then: Vec<Decision> =
-                    then.iter().filter(|d| !now.contains(d)).cloned().collect();
-                let only_now: Vec<Decision> =
-                    now.iter().filter(|d| !then.contains(d)).cloned().collect();
+                let only_then: Vec<Decision> = then.iter().filter(|d| !now.contains(d)).cloned().collect();
+                let only_now: Vec<Decision> = now.iter().filter(|d| !then.contains(d)).cloned().collect();
                 if !only_then.is_empty() || !only_now.is_empty() {
-                    result.differences.push(Difference {
-                        at,
-                        only_then,
-                        only_now,
-                    });
+                    result.differences.push(Difference { at, only_then, only_now });
                 }
             }
             (Entry::Input(_), None) => return Err(ReplayError::NoSnapshot(KIND_INPUT)),
@@ -274,11 +239,7 @@ impl Pair {
     fn new(recorded: Engine, mut other: Engine, bundle: &Arc<Compiled>) -> Self {
         let (now, wall) = other.times();
         other.handle(now, wall, Input::Bundle(bundle.clone()));
-        let mut pair = Self {
-            recorded,
-            other,
-            requests: [BTreeMap::new(), BTreeMap::new()],
-        };
+        let mut pair = Self { recorded, other, requests: [BTreeMap::new(), BTreeMap::new()] };
         pair.take(1);
         pair
     }
@@ -290,16 +251,9 @@ impl Pair {
             Kept::Bundle(_) => for_other.input = Kept::Timeout,
             Kept::Outcome { request, outcome } => {
                 let about = self.requests[0].get(request);
-                let same = self.requests[1]
-                    .iter()
-                    .rev()
-                    .find(|(_, b)| Some(*b) == about)
-                    .map(|(id, _)| *id);
+                let same = self.requests[1].iter().rev().find(|(_, b)| Some(*b) == about).map(|(id, _)| *id);
                 for_other.input = match same {
-                    Some(request) => Kept::Outcome {
-                        request,
-                        outcome: outcome.clone(),
-                    },
+                    Some(request) => Kept::Outcome { request, outcome: outcome.clone() },
                     None => Kept::Timeout,
                 };
             }
@@ -311,35 +265,20 @@ impl Pair {
     }
 
     fn take(&mut self, which: usize) -> Vec<Decision> {
-        let engine = if which == 0 {
-            &mut self.recorded
-        } else {
-            &mut self.other
-        };
+        let engine = if which == 0 { &mut self.recorded } else { &mut self.other };
         let mut decisions = Vec::new();
         while let Some(output) = engine.poll_output() {
             match output {
                 Output::Act { request, .. } => {
-                    self.requests[which].insert(
-                        request.id,
-                        (request.object.clone(), request.control.clone()),
-                    );
+                    self.requests[which].insert(request.id, (request.object.clone(), request.control.clone()));
                     let value = request.value.as_ref().map(Value::to_string);
-                    decisions.push(Decision::Act {
-                        object: request.object,
-                        control: request.control,
-                        value,
-                    });
+                    decisions.push(Decision::Act { object: request.object, control: request.control, value });
                 }
                 Output::Control(action) => decisions.push(Decision::Control(words(&action.what))),
                 Output::Event(event) => {
                     if let Body::Alarm { kind, step, .. } = &event.body {
                         let step = step.word().to_owned();
-                        decisions.push(Decision::Alarm {
-                            object: event.object.clone(),
-                            kind: kind.to_string(),
-                            step,
-                        });
+                        decisions.push(Decision::Alarm { object: event.object.clone(), kind: kind.to_string(), step });
                     }
                 }
                 _ => {}

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::record::{Records, Tail};
 use super::replay::{Decision, ReplayError, compare, replay};
+use super::record::{Records, Tail};
 use crate::authority::AccessRole;
 use crate::engine::CommandBody;
 use crate::engine::tests::shelf::{Shelf, compiled, shipped};
@@ -42,14 +42,8 @@ fn drive(shelf: &mut Shelf, steps: &[Step]) {
     for step in steps {
         match step {
             Step::Speed(fan, rpm) => shelf.speed(*fan, *rpm),
-            Step::Lost(fan) => {
-                shelf.reading(&format!("/mxp1/fan{fan}"), "speed", None, Quality::Missing)
-            }
-            Step::Heat(celsius) => shelf.read(
-                "/mxp1",
-                "outlet_temperature",
-                Value::Float(f64::from(*celsius)),
-            ),
+            Step::Lost(fan) => shelf.reading(&format!("/mxp1/fan{fan}"), "speed", None, Quality::Missing),
+            Step::Heat(celsius) => shelf.read("/mxp1", "outlet_temperature", Value::Float(f64::from(*celsius))),
             Step::Pass(millis) => shelf.pass(Duration::from_millis(*millis)),
             Step::Claim(fan, duty, lease) => {
                 let claim = CommandBody::Claim {
@@ -83,11 +77,7 @@ fn drive(shelf: &mut Shelf, steps: &[Step]) {
                     let saved = shelf.saved_list();
                     shelf.own(epoch, saved);
                 } else {
-                    let input = crate::engine::Input::NotOwner {
-                        group,
-                        epoch: crate::ids::Epoch(epoch),
-                        active: None,
-                    };
+                    let input = crate::engine::Input::NotOwner { group, epoch: crate::ids::Epoch(epoch), active: None };
                     shelf.input(input);
                 }
             }
@@ -147,16 +137,7 @@ fn sample() -> Vec<u8> {
     SAMPLE
         .get_or_init(|| {
             let mut shelf = Shelf::running();
-            drive(
-                &mut shelf,
-                &[
-                    Step::Speed(1, 0),
-                    Step::Pass(1500),
-                    Step::Claim(2, 30, 5),
-                    Step::Heat(70),
-                    Step::Pass(9000),
-                ],
-            );
+            drive(&mut shelf, &[Step::Speed(1, 0), Step::Pass(1500), Step::Claim(2, 30, 5), Step::Heat(70), Step::Pass(9000)]);
             shelf.journal
         })
         .clone()
@@ -193,18 +174,11 @@ fn another_policy_is_compared_with_what_was_decided() {
     assert!(same.decisions > 0);
     assert_eq!(same.differences, []);
     let mut quieter = shipped();
-    let text = quieter.files["fan.rhai"].replace(
-        "f.claim(\"duty\", 100, \"a sibling failed\")",
-        "f.claim(\"duty\", 80, \"a sibling failed\")",
-    );
+    let text = quieter.files["fan.rhai"].replace("f.claim(\"duty\", 100, \"a sibling failed\")", "f.claim(\"duty\", 80, \"a sibling failed\")");
     quieter.files.insert("fan.rhai".into(), text);
     let other = compare(&shelf.journal, &compiled(&quieter)).expect("its own journal");
     assert_eq!(other.differences.len(), 1, "{:?}", other.differences);
-    let asked = |value: &str| Decision::Act {
-        object: "/mxp1/fan2".into(),
-        control: "duty".into(),
-        value: Some(value.into()),
-    };
+    let asked = |value: &str| Decision::Act { object: "/mxp1/fan2".into(), control: "duty".into(), value: Some(value.into()) };
     assert!(other.differences[0].only_then.contains(&asked("100")));
     assert!(other.differences[0].only_now.contains(&asked("80")));
 }
@@ -213,8 +187,5 @@ fn another_policy_is_compared_with_what_was_decided() {
 fn an_unknown_kind_is_refused_and_not_skipped() {
     let mut journal = sample();
     super::record::encode(77, b"from the future", &mut journal);
-    assert!(matches!(
-        replay(&journal, None),
-        Err(ReplayError::UnknownKind { kind: 77, .. })
-    ));
+    assert!(matches!(replay(&journal, None), Err(ReplayError::UnknownKind { kind: 77, .. })));
 }

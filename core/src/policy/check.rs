@@ -13,12 +13,12 @@ use rhai::{AST, Dynamic, Expr, FnCallExpr, Module, Position, Stmt};
 
 use super::api::{CHANGE_PROPERTIES, FUNCTIONS, METHODS, PRIORITIES, PROPERTIES};
 use super::spot;
+use tree::{assigned, body_of, closure, constant, text_constant, usage};
 use crate::alarms::Catalogue;
 use crate::class::{Attribute, Class, Kind};
 use crate::config::parse_duration;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, nearest, suggestion};
 use crate::ids::ClassName;
-use tree::{assigned, body_of, closure, constant, text_constant, usage};
 
 /// What there is to know about one policy.
 pub(super) struct Check<'a> {
@@ -72,25 +72,11 @@ impl Check<'_> {
                 let body = body_of(f.clone());
                 let params = f.params.iter().map(ToString::to_string).collect();
                 let assigned = assigned(&body);
-                (
-                    name.to_owned(),
-                    Function {
-                        params,
-                        body,
-                        at: f.body.start_position(),
-                        assigned,
-                    },
-                )
+                (name.to_owned(), Function { params, body, at: f.body.start_position(), assigned })
             })
             .collect();
         self.statements_outside(ast, out);
-        let mut walk = Walk {
-            check: self,
-            functions,
-            visited: BTreeSet::new(),
-            out,
-            depth: 0,
-        };
+        let mut walk = Walk { check: self, functions, visited: BTreeSet::new(), out, depth: 0 };
         walk.handlers();
         walk.the_rest();
     }
@@ -98,17 +84,13 @@ impl Check<'_> {
     /// Only constants may stand outside functions: nothing else there ever runs.
     fn statements_outside(&self, ast: &AST, out: &mut Diagnostics) {
         for stmt in ast.statements() {
-            let constant =
-                matches!(stmt, Stmt::Var(v, ..) if self.constants.contains_key(v.0.name.as_str()));
+            let constant = matches!(stmt, Stmt::Var(v, ..) if self.constants.contains_key(v.0.name.as_str()));
             if !constant && !stmt.is_noop() {
                 out.push(
-                    Diagnostic::error(
-                        "outside-handler",
-                        "only constants stand outside the handlers",
-                    )
-                    .at(self.source, spot(stmt.position(), 1))
-                    .help("const HOT = 70; or move it into a handler such as on_start")
-                    .consequence("nobody would run it"),
+                    Diagnostic::error("outside-handler", "only constants stand outside the handlers")
+                        .at(self.source, spot(stmt.position(), 1))
+                        .help("const HOT = 70; or move it into a handler such as on_start")
+                        .consequence("nobody would run it"),
                 );
             }
         }
@@ -121,26 +103,17 @@ impl Check<'_> {
     fn of<'s>(&'s self, classes: &Classes) -> Vec<&'s Arc<Class>> {
         match classes {
             None => self.classes.values().collect(),
-            Some(names) => names
-                .iter()
-                .filter_map(|n| self.classes.get(n.as_str()))
-                .collect(),
+            Some(names) => names.iter().filter_map(|n| self.classes.get(n.as_str())).collect(),
         }
     }
 
     /// Declarations of an attribute among classes.
     fn attributes<'s>(&'s self, classes: &Classes, name: &str) -> Vec<&'s Attribute> {
-        self.of(classes)
-            .into_iter()
-            .filter_map(|c| c.slot(name).map(|s| c.attribute(s)))
-            .collect()
+        self.of(classes).into_iter().filter_map(|c| c.slot(name).map(|s| c.attribute(s))).collect()
     }
 
     fn all_attributes(&self, classes: &Classes) -> BTreeSet<&str> {
-        self.of(classes)
-            .into_iter()
-            .flat_map(|c| c.attribute_names())
-            .collect()
+        self.of(classes).into_iter().flat_map(|c| c.attribute_names()).collect()
     }
 }
 
@@ -148,30 +121,13 @@ impl Check<'_> {
 fn describe(classes: &Classes) -> String {
     match classes {
         None => "any object".into(),
-        Some(names) => format!(
-            "a {}",
-            names
-                .iter()
-                .map(ClassName::as_str)
-                .collect::<Vec<_>>()
-                .join(" or ")
-        ),
+        Some(names) => format!("a {}", names.iter().map(ClassName::as_str).collect::<Vec<_>>().join(" or ")),
     }
 }
 
 impl Walk<'_> {
-    fn error(
-        &mut self,
-        code: &str,
-        message: String,
-        at: Position,
-        length: usize,
-        help: Option<String>,
-        consequence: &str,
-    ) {
-        let mut wrong = Diagnostic::error(code, message)
-            .at(self.check.source, spot(at, length))
-            .help_if(help);
+    fn error(&mut self, code: &str, message: String, at: Position, length: usize, help: Option<String>, consequence: &str) {
+        let mut wrong = Diagnostic::error(code, message).at(self.check.source, spot(at, length)).help_if(help);
         if !consequence.is_empty() {
             wrong = wrong.consequence(consequence);
         }
@@ -180,59 +136,24 @@ impl Walk<'_> {
 
     fn handlers(&mut self) {
         let bound = self.check.bound_classes();
-        let names: Vec<(String, usize, Position)> = self
-            .functions
-            .iter()
-            .filter(|(n, _)| n.starts_with("on_"))
-            .map(|(n, f)| (n.clone(), f.params.len(), f.at))
-            .collect();
+        let names: Vec<(String, usize, Position)> =
+            self.functions.iter().filter(|(n, _)| n.starts_with("on_")).map(|(n, f)| (n.clone(), f.params.len(), f.at)).collect();
         for (name, parameters, at) in names {
             let attribute = name.strip_prefix("on_").unwrap_or_default();
             let of_attribute = !self.check.attributes(&bound, attribute).is_empty();
             if !HANDLERS.contains(&name.as_str()) && !of_attribute {
-                let known: Vec<String> = (self
-                    .check
-                    .all_attributes(&bound)
-                    .iter()
-                    .map(|a| format!("on_{a}")))
-                .chain(HANDLERS.iter().map(ToString::to_string))
-                .collect();
-                let message = format!(
-                    "{} has no attribute `{attribute}`, so `{name}` is called by nothing",
-                    describe(&bound)
-                );
+                let known: Vec<String> = (self.check.all_attributes(&bound).iter().map(|a| format!("on_{a}")))
+                    .chain(HANDLERS.iter().map(ToString::to_string))
+                    .collect();
+                let message = format!("{} has no attribute `{attribute}`, so `{name}` is called by nothing", describe(&bound));
                 let help = suggestion(&name, known.iter().map(String::as_str));
-                self.error(
-                    "unknown-handler",
-                    message,
-                    at,
-                    1,
-                    help,
-                    "the handler would never run",
-                );
+                self.error("unknown-handler", message, at, 1, help, "the handler would never run");
             }
             let most = if name == "on_start" { 1 } else { 2 };
             if parameters == 0 || parameters > most {
-                let message = format!(
-                    "`{name}` takes {}",
-                    if most == 1 {
-                        "the object"
-                    } else {
-                        "the object and what happened"
-                    }
-                );
-                let help = format!(
-                    "fn {name}({}) {{ ... }}",
-                    ["object", "object, change"][most - 1]
-                );
-                self.error(
-                    "wrong-arguments",
-                    message,
-                    at,
-                    1,
-                    Some(help),
-                    "the handler would never run",
-                );
+                let message = format!("`{name}` takes {}", if most == 1 { "the object" } else { "the object and what happened" });
+                let help = format!("fn {name}({}) {{ ... }}", ["object", "object, change"][most - 1]);
+                self.error("wrong-arguments", message, at, 1, Some(help), "the handler would never run");
             }
             let second = match name.as_str() {
                 "on_timer" => Type::Unknown,
@@ -254,19 +175,10 @@ impl Walk<'_> {
     }
 
     fn function(&mut self, name: &str, mut types: Vec<Type>) {
-        let Some(function) = self.functions.get(name) else {
-            return;
-        };
-        let (params, body, assigned) = (
-            function.params.clone(),
-            function.body.clone(),
-            function.assigned.clone(),
-        );
+        let Some(function) = self.functions.get(name) else { return };
+        let (params, body, assigned) = (function.params.clone(), function.body.clone(), function.assigned.clone());
         types.resize(params.len(), Type::Unknown);
-        if self.depth > 12
-            || self.visited.len() > 2000
-            || !self.visited.insert((name.to_owned(), types.clone()))
-        {
+        if self.depth > 12 || self.visited.len() > 2000 || !self.visited.insert((name.to_owned(), types.clone())) {
             return;
         }
         self.depth += 1;
@@ -312,11 +224,7 @@ impl Walk<'_> {
             Stmt::For(f, _) => {
                 let list = self.expr(&f.2.expr, scope);
                 let length = scope.env.len();
-                let element = if let Type::List(element) = list {
-                    *element
-                } else {
-                    Type::Unknown
-                };
+                let element = if let Type::List(element) = list { *element } else { Type::Unknown };
                 if let Some(counter) = &f.1 {
                     scope.declare(counter.name.as_str(), Type::Unknown);
                 }
@@ -338,9 +246,7 @@ impl Walk<'_> {
                 self.expr(&a.1.lhs, scope);
                 self.expr(&a.1.rhs, scope);
             }
-            Stmt::Return(Some(expr), ..) | Stmt::BreakLoop(Some(expr), ..) => {
-                drop(self.expr(expr, scope))
-            }
+            Stmt::Return(Some(expr), ..) | Stmt::BreakLoop(Some(expr), ..) => drop(self.expr(expr, scope)),
             _ => {}
         }
     }
@@ -402,9 +308,7 @@ impl Walk<'_> {
     fn chain(&mut self, base: Type, right: &Expr, scope: &mut Scope) -> Type {
         match right {
             Expr::Property(p, at) => self.property(base, p.2.as_str(), *at),
-            Expr::MethodCall(call, at) | Expr::FnCall(call, at) => {
-                self.method(base, call, *at, scope)
-            }
+            Expr::MethodCall(call, at) | Expr::FnCall(call, at) => self.method(base, call, *at, scope),
             Expr::Dot(pair, ..) => {
                 let left = self.chain(base, &pair.lhs, scope);
                 self.chain(left, &pair.rhs, scope)
@@ -431,19 +335,9 @@ impl Walk<'_> {
                 _ if self.check.attributes(&classes, name).is_empty() => {
                     let known = self.check.all_attributes(&classes);
                     let help = suggestion(name, known.iter().copied().chain(PROPERTIES));
-                    let help = help.or_else(|| {
-                        nearest(name, METHODS.iter().map(|m| m.0))
-                            .map(|m| format!("did you mean {m}()?"))
-                    });
+                    let help = help.or_else(|| nearest(name, METHODS.iter().map(|m| m.0)).map(|m| format!("did you mean {m}()?")));
                     let message = format!("{} has no `{name}`", describe(&classes));
-                    self.error(
-                        "unknown-attribute",
-                        message,
-                        at,
-                        name.chars().count(),
-                        help,
-                        "the handler would fail here",
-                    );
+                    self.error("unknown-attribute", message, at, name.chars().count(), help, "the handler would fail here");
                     Type::Unknown
                 }
                 _ => Type::Value(classes, name.to_owned()),
@@ -451,19 +345,10 @@ impl Walk<'_> {
             Type::Change(attribute) => {
                 if !CHANGE_PROPERTIES.contains(&name) {
                     let help = suggestion(name, CHANGE_PROPERTIES);
-                    self.error(
-                        "unknown-attribute",
-                        format!("a change has no `{name}`"),
-                        at,
-                        name.chars().count(),
-                        help,
-                        "the handler would fail here",
-                    );
+                    self.error("unknown-attribute", format!("a change has no `{name}`"), at, name.chars().count(), help, "the handler would fail here");
                 }
                 match (name, attribute) {
-                    ("was" | "now", Some(attribute)) => {
-                        Type::Value(self.check.bound_classes(), attribute)
-                    }
+                    ("was" | "now", Some(attribute)) => Type::Value(self.check.bound_classes(), attribute),
                     _ => Type::Unknown,
                 }
             }
@@ -472,10 +357,7 @@ impl Walk<'_> {
     }
 
     fn one_class(&self, name: &str) -> Classes {
-        self.check
-            .classes
-            .get(name)
-            .map(|c| BTreeSet::from([c.name.clone()]))
+        self.check.classes.get(name).map(|c| BTreeSet::from([c.name.clone()]))
     }
 
     fn method(&mut self, base: Type, call: &FnCallExpr, at: Position, scope: &mut Scope) -> Type {
@@ -486,117 +368,55 @@ impl Walk<'_> {
         for argument in &call.args {
             self.argument(argument, &[], scope);
         }
-        let Type::Object(classes) = base else {
-            return Type::Unknown;
-        };
+        let Type::Object(classes) = base else { return Type::Unknown };
         if self.functions.contains_key(name) || ANY_TYPE.contains(&name) {
             return Type::Unknown;
         }
         let row = METHODS.iter().find(|m| m.0 == name);
         let is_operation = self.check.operations.iter().any(|o| o == name);
         if row.is_none() && !is_operation {
-            let known: Vec<&str> = METHODS
-                .iter()
-                .map(|m| m.0)
-                .chain(self.check.operations.iter().map(String::as_str))
-                .collect();
+            let known: Vec<&str> = METHODS.iter().map(|m| m.0).chain(self.check.operations.iter().map(String::as_str)).collect();
             let help = nearest(name, known).map(|m| format!("did you mean {m}(...)?"));
-            let help = help.or_else(|| {
-                (!self.check.attributes(&classes, name).is_empty())
-                    .then(|| format!("`{name}` is an attribute: write it without ()"))
-            });
-            self.error(
-                "unknown-action",
-                format!("an object cannot {name}"),
-                at,
-                name.chars().count(),
-                help,
-                "the handler would fail here",
-            );
+            let help = help.or_else(|| (!self.check.attributes(&classes, name).is_empty()).then(|| format!("`{name}` is an attribute: write it without ()")));
+            self.error("unknown-action", format!("an object cannot {name}"), at, name.chars().count(), help, "the handler would fail here");
             return Type::Unknown;
         }
         if let Some((_, least, most)) = row
             && !(*least..=*most).contains(&call.args.len())
         {
-            let wanted = if least == most {
-                format!("{least}")
-            } else {
-                format!("{least} to {most}")
-            };
-            let message = format!(
-                "`{name}` takes {wanted} arguments, here are {}",
-                call.args.len()
-            );
-            self.error(
-                "wrong-arguments",
-                message,
-                at,
-                name.chars().count(),
-                usage(name),
-                "the handler would fail here",
-            );
+            let wanted = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+            let message = format!("`{name}` takes {wanted} arguments, here are {}", call.args.len());
+            self.error("wrong-arguments", message, at, name.chars().count(), usage(name), "the handler would fail here");
             return Type::Unknown;
         }
         self.known_method(name, &classes, call, at)
     }
 
-    fn known_method(
-        &mut self,
-        name: &str,
-        classes: &Classes,
-        call: &FnCallExpr,
-        at: Position,
-    ) -> Type {
+    fn known_method(&mut self, name: &str, classes: &Classes, call: &FnCallExpr, at: Position) -> Type {
         let first = call.args.first().and_then(text_constant);
         match (name, first) {
             ("siblings" | "children", None) => return Type::List(Box::new(Type::Object(None))),
             ("siblings" | "children", Some((class, at))) => return self.list_of(&class, at),
             ("raise" | "clear" | "alarm", Some((kind, at))) => self.alarm(&kind, at),
-            ("quality" | "usable" | "last", Some((attribute, at)))
-                if self.check.attributes(classes, &attribute).is_empty() =>
-            {
+            ("quality" | "usable" | "last", Some((attribute, at))) if self.check.attributes(classes, &attribute).is_empty() => {
                 let known = self.check.all_attributes(classes);
                 let message = format!("{} has no `{attribute}`", describe(classes));
                 let help = suggestion(&attribute, known.iter().copied());
-                self.error(
-                    "unknown-attribute",
-                    message,
-                    at,
-                    attribute.chars().count() + 2,
-                    help,
-                    "the handler would fail here",
-                );
+                self.error("unknown-attribute", message, at, attribute.chars().count() + 2, help, "the handler would fail here");
             }
-            ("claim" | "set" | "release", Some((control, at))) => {
-                self.control(classes, name, &control, at, call)
-            }
+            ("claim" | "set" | "release", Some((control, at))) => self.control(classes, name, &control, at, call),
             ("power", _) => self.control(classes, name, "power", at, call),
             ("is", Some((class, at))) => self.class(&class, at),
             _ if self.check.operations.iter().any(|o| o == name) => {
-                let can = self
-                    .check
-                    .of(classes)
-                    .iter()
-                    .any(|c| c.operations.contains(name));
+                let can = self.check.of(classes).iter().any(|c| c.operations.contains(name));
                 if !can {
                     let message = format!("{} cannot {name}", describe(classes));
-                    self.error(
-                        "unknown-action",
-                        message,
-                        at,
-                        name.chars().count(),
-                        None,
-                        "the handler would fail here",
-                    );
+                    self.error("unknown-action", message, at, name.chars().count(), None, "the handler would fail here");
                 }
             }
             _ => {}
         }
-        if matches!(name, "quality" | "usable") {
-            Type::Unknown
-        } else {
-            self.last_value(name, classes, call)
-        }
+        if matches!(name, "quality" | "usable") { Type::Unknown } else { self.last_value(name, classes, call) }
     }
 
     fn last_value(&self, name: &str, classes: &Classes, call: &FnCallExpr) -> Type {
@@ -614,139 +434,63 @@ impl Walk<'_> {
     fn class(&mut self, class: &str, at: Position) {
         if !self.check.classes.contains_key(class) {
             let help = suggestion(class, self.check.classes.keys().map(ClassName::as_str));
-            self.error(
-                "unknown-class",
-                format!("there is no class \"{class}\""),
-                at,
-                class.chars().count() + 2,
-                help,
-                "this list would always be empty",
-            );
+            self.error("unknown-class", format!("there is no class \"{class}\""), at, class.chars().count() + 2, help, "this list would always be empty");
         }
     }
 
     fn alarm(&mut self, kind: &str, at: Position) {
         if self.check.catalogue.get(kind).is_none() {
-            let help = nearest(kind, self.check.catalogue.names())
-                .map(|n| format!("did you mean \"{n}\"?"));
+            let help = nearest(kind, self.check.catalogue.names()).map(|n| format!("did you mean \"{n}\"?"));
             let help = help.or_else(|| Some(format!("declare {kind} in alarms.yaml")));
             let message = format!("there is no alarm \"{kind}\" in the catalogue");
-            self.error(
-                "unknown-alarm",
-                message,
-                at,
-                kind.chars().count() + 2,
-                help,
-                "the handler would fail here",
-            );
+            self.error("unknown-alarm", message, at, kind.chars().count() + 2, help, "the handler would fail here");
         }
     }
 
-    fn control(
-        &mut self,
-        classes: &Classes,
-        method: &str,
-        control: &str,
-        at: Position,
-        call: &FnCallExpr,
-    ) {
-        let declared: Vec<Attribute> = self
-            .check
-            .attributes(classes, control)
-            .into_iter()
-            .cloned()
-            .collect();
-        let length = if method == "power" {
-            method.len()
-        } else {
-            control.chars().count() + 2
-        };
-        let controls: BTreeSet<String> = self
-            .check
-            .of(classes)
-            .iter()
-            .flat_map(|c| c.control_names())
-            .map(ToOwned::to_owned)
-            .collect();
+    fn control(&mut self, classes: &Classes, method: &str, control: &str, at: Position, call: &FnCallExpr) {
+        let declared: Vec<Attribute> = self.check.attributes(classes, control).into_iter().cloned().collect();
+        let length = if method == "power" { method.len() } else { control.chars().count() + 2 };
+        let controls: BTreeSet<String> =
+            self.check.of(classes).iter().flat_map(|c| c.control_names()).map(ToOwned::to_owned).collect();
         let help = || suggestion(control, controls.iter().map(String::as_str));
         if declared.is_empty() {
             let message = format!("{} has no control `{control}`", describe(classes));
-            self.error(
-                "unknown-control",
-                message,
-                at,
-                length,
-                help(),
-                "the handler would fail here",
-            );
+            self.error("unknown-control", message, at, length, help(), "the handler would fail here");
             return;
         }
         if !declared.iter().any(|a| a.control) {
             let message = format!("{method} takes a control; {control} is a sensor");
-            self.error(
-                "not-a-control",
-                message,
-                at,
-                length,
-                help(),
-                "the handler would fail here",
-            );
+            self.error("not-a-control", message, at, length, help(), "the handler would fail here");
             return;
         }
         let position = usize::from(method != "power");
-        if let (Some(value), true) = (
-            call.args.get(position),
-            matches!(method, "claim" | "set" | "power"),
-        ) {
+        if let (Some(value), true) = (call.args.get(position), matches!(method, "claim" | "set" | "power")) {
             self.claimed_value(&declared, control, value);
         }
         if let Some((word, at)) = call.args.get(3).and_then(text_constant)
             && !PRIORITIES.iter().any(|(w, _)| *w == word)
         {
             let help = suggestion(&word, PRIORITIES.iter().map(|(w, _)| *w));
-            self.error(
-                "unknown-value",
-                format!("\"{word}\" is no priority"),
-                at,
-                word.chars().count() + 2,
-                help,
-                "the handler would fail here",
-            );
+            self.error("unknown-value", format!("\"{word}\" is no priority"), at, word.chars().count() + 2, help, "the handler would fail here");
         }
     }
 
     fn claimed_value(&mut self, declared: &[Attribute], control: &str, value: &Expr) {
-        let Some(constant) = constant(value) else {
-            return;
-        };
+        let Some(constant) = constant(value) else { return };
         let fits = |a: &Attribute| a.kind.fit(&constant).is_some_and(|v| a.in_range(&v));
         if declared.iter().filter(|a| a.control).any(fits) {
             return;
         }
-        let attribute = declared
-            .iter()
-            .find(|a| a.control)
-            .expect("the caller looked");
+        let attribute = declared.iter().find(|a| a.control).expect("the caller looked");
         let (message, help) = match (&attribute.kind, attribute.range) {
-            (Kind::Enum(_), _) => (
-                format!("`{control}` is never {constant}"),
-                suggestion(&constant.to_string(), attribute.kind.words()),
-            ),
-            (kind, Some((low, high))) if kind.fit(&constant).is_some() => {
-                (format!("`{control}` lies between {low} and {high}"), None)
+            (Kind::Enum(_), _) => {
+                (format!("`{control}` is never {constant}"), suggestion(&constant.to_string(), attribute.kind.words()))
             }
+            (kind, Some((low, high))) if kind.fit(&constant).is_some() => (format!("`{control}` lies between {low} and {high}"), None),
             (kind, _) => (format!("`{control}` is {}", kind.word()), None),
         };
-        let length = constant.to_string().chars().count()
-            + if text_constant(value).is_some() { 2 } else { 0 };
-        self.error(
-            "unknown-value",
-            message,
-            value.position(),
-            length,
-            help,
-            "the handler would fail here",
-        );
+        let length = constant.to_string().chars().count() + if text_constant(value).is_some() { 2 } else { 0 };
+        self.error("unknown-value", message, value.position(), length, help, "the handler would fail here");
     }
 
     fn list_method(&mut self, element: Box<Type>, call: &FnCallExpr, scope: &mut Scope) -> Type {
@@ -802,50 +546,24 @@ impl Walk<'_> {
             ("objects", Some((class, at))) => return self.list_of(&class, at),
             ("after", Some((delay, at))) if parse_duration(&delay).is_none() => {
                 let help = Some("such as \"500ms\", \"3s\" or \"10m\"".to_owned());
-                self.error(
-                    "wrong-type",
-                    format!("\"{delay}\" is no duration"),
-                    at,
-                    delay.chars().count() + 2,
-                    help,
-                    "the handler would fail here",
-                );
+                self.error("wrong-type", format!("\"{delay}\" is no duration"), at, delay.chars().count() + 2, help, "the handler would fail here");
             }
             _ => {}
         }
         if let Some((_, arguments)) = FUNCTIONS.iter().find(|f| f.0 == name)
             && call.args.len() != *arguments
         {
-            let message = format!(
-                "`{name}` takes {arguments} arguments, here are {}",
-                call.args.len()
-            );
-            self.error(
-                "wrong-arguments",
-                message,
-                at,
-                name.chars().count(),
-                usage(name),
-                "the handler would fail here",
-            );
+            let message = format!("`{name}` takes {arguments} arguments, here are {}", call.args.len());
+            self.error("wrong-arguments", message, at, name.chars().count(), usage(name), "the handler would fail here");
         }
         Type::Unknown
     }
 
     /// `f.state == "runing"`: a word that the attribute never has.
     fn comparison(&mut self, kind: &Type, constant_expr: &Expr) {
-        let Type::Value(classes, attribute) = kind else {
-            return;
-        };
-        let Some(constant) = constant(constant_expr) else {
-            return;
-        };
-        let declared: Vec<Attribute> = self
-            .check
-            .attributes(classes, attribute)
-            .into_iter()
-            .cloned()
-            .collect();
+        let Type::Value(classes, attribute) = kind else { return };
+        let Some(constant) = constant(constant_expr) else { return };
+        let declared: Vec<Attribute> = self.check.attributes(classes, attribute).into_iter().cloned().collect();
         let text = text_constant(constant_expr);
         let possible = declared.iter().any(|a| match a.kind {
             // A comparison of numbers of two kinds is one that Rhai can make.
@@ -856,26 +574,13 @@ impl Walk<'_> {
             return;
         }
         let words: BTreeSet<&str> = declared.iter().flat_map(|a| a.kind.words()).collect();
-        let shown = text
-            .as_ref()
-            .map_or_else(|| constant.to_string(), |(t, _)| format!("\"{t}\""));
+        let shown = text.as_ref().map_or_else(|| constant.to_string(), |(t, _)| format!("\"{t}\""));
         let message = match &declared[0].kind {
             Kind::Enum(_) => format!("the {attribute} of {} is never {shown}", describe(classes)),
-            kind => format!(
-                "the {attribute} of {} is {}, never {shown}",
-                describe(classes),
-                kind.word()
-            ),
+            kind => format!("the {attribute} of {} is {}, never {shown}", describe(classes), kind.word()),
         };
         let help = text.and_then(|(t, _)| suggestion(&t, words.iter().copied()));
-        self.error(
-            "unknown-value",
-            message,
-            constant_expr.position(),
-            shown.chars().count(),
-            help,
-            "this comparison would always come out the same",
-        );
+        self.error("unknown-value", message, constant_expr.position(), shown.chars().count(), help, "this comparison would always come out the same");
     }
 }
 
@@ -886,39 +591,19 @@ struct Scope {
 
 impl Scope {
     fn declare(&mut self, name: &str, kind: Type) {
-        let kind = if self.assigned.contains(name) {
-            Type::Unknown
-        } else {
-            kind
-        };
+        let kind = if self.assigned.contains(name) { Type::Unknown } else { kind };
         self.env.push((name.to_owned(), kind));
     }
 
     fn lookup(&self, name: &str) -> Type {
-        self.env
-            .iter()
-            .rev()
-            .find(|(n, _)| n == name)
-            .map_or(Type::Unknown, |(_, t)| t.clone())
+        self.env.iter().rev().find(|(n, _)| n == name).map_or(Type::Unknown, |(_, t)| t.clone())
     }
 }
 
 /// What can be asked of any value.
-const ANY_TYPE: [&str; 8] = [
-    "type_of",
-    "to_string",
-    "to_debug",
-    "tag",
-    "is_shared",
-    "call",
-    "print",
-    "debug",
-];
+const ANY_TYPE: [&str; 8] = ["type_of", "to_string", "to_debug", "tag", "is_shared", "call", "print", "debug"];
 
 fn element(list: Type) -> Type {
-    if let Type::List(element) = list {
-        *element
-    } else {
-        Type::Unknown
-    }
+    if let Type::List(element) = list { *element } else { Type::Unknown }
 }
+

@@ -36,12 +36,7 @@ fn bundle(policy: &str) -> Bundle {
         ("objects/box.yaml", OBJECTS),
         ("fan.rhai", policy),
     ];
-    Bundle {
-        files: files
-            .into_iter()
-            .map(|(n, t)| (n.to_owned(), t.to_owned()))
-            .collect(),
-    }
+    Bundle { files: files.into_iter().map(|(n, t)| (n.to_owned(), t.to_owned())).collect() }
 }
 
 fn check(policy: &str) -> Vec<Diagnostic> {
@@ -54,17 +49,9 @@ fn check(policy: &str) -> Vec<Diagnostic> {
 /// The one message about a policy, as `code line:column`.
 fn one(policy: &str) -> (String, Diagnostic) {
     let wrong = check(policy);
-    assert_eq!(
-        wrong.len(),
-        1,
-        "{}",
-        wrong.iter().map(|d| format!("{d}\n")).collect::<String>()
-    );
+    assert_eq!(wrong.len(), 1, "{}", wrong.iter().map(|d| format!("{d}\n")).collect::<String>());
     let place = wrong[0].place.as_ref().expect("it has a place");
-    (
-        format!("{} {}:{}", wrong[0].code, place.line, place.column),
-        wrong[0].clone(),
-    )
+    (format!("{} {}:{}", wrong[0].code, place.line, place.column), wrong[0].clone())
 }
 
 #[test]
@@ -90,113 +77,29 @@ fn the_example_of_the_manual_is_shown_as_in_the_manual() {
 #[test]
 fn each_kind_of_mistake_is_found_at_its_place() {
     let cases = [
-        (
-            "fn on_state(fan, change) { fan.raise(\"fan-faild\"); }",
-            "unknown-alarm 1:38",
-            "fan-failed",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"speed\", 100, \"x\"); }",
-            "not-a-control 1:38",
-            "duty",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"dutty\", 100, \"x\"); }",
-            "unknown-control 1:38",
-            "duty",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"duty\", 101, \"x\"); }",
-            "unknown-value 1:46",
-            "",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"duty\", \"full\", \"x\"); }",
-            "unknown-value 1:46",
-            "",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"mode\", \"atuo\", \"x\"); }",
-            "unknown-value 1:46",
-            "auto",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"duty\", 100, \"x\", \"hihg\"); }",
-            "unknown-value 1:56",
-            "high",
-        ),
-        (
-            "fn on_state(fan, change) { fan.claim(\"duty\", 100); }",
-            "wrong-arguments 1:32",
-            "why",
-        ),
-        (
-            "fn on_state(fan, change) { if fan.sped > 3 { fan.reset(); } }",
-            "unknown-attribute 1:35",
-            "speed",
-        ),
-        (
-            "fn on_state(fan, change) { fan.riase(\"fan-failed\"); }",
-            "unknown-action 1:32",
-            "raise",
-        ),
-        (
-            "fn on_state(fan, change) { fan.siblings(\"fna\"); }",
-            "unknown-class 1:41",
-            "fan",
-        ),
-        (
-            "fn on_sped(fan, change) { }",
-            "unknown-handler 1:25",
-            "on_speed",
-        ),
-        (
-            "fn on_state(fan, change, more) { }",
-            "wrong-arguments 1:32",
-            "fn on_state",
-        ),
-        (
-            "fn on_state(fan, change) { if change.nwo == 1 { } }",
-            "unknown-attribute 1:38",
-            "now",
-        ),
-        (
-            "fn on_state(fan, change) { if change.now == \"faild\" { } }",
-            "unknown-value 1:45",
-            "failed",
-        ),
-        (
-            "fn on_speed(fan, change) { if change.now == \"fast\" { } }",
-            "unknown-value 1:45",
-            "",
-        ),
-        (
-            "fn on_state(fan, change) { after(\"5\", \"x\"); }",
-            "wrong-type 1:34",
-            "500ms",
-        ),
-        (
-            "fn on_state(fan, change) { fan.chassis.reset(); }",
-            "unknown-action 1:40",
-            "",
-        ),
-        (
-            "fn on_state(fan, change) { runing = 3; }",
-            "unknown-name 1:28",
-            "",
-        ),
+        ("fn on_state(fan, change) { fan.raise(\"fan-faild\"); }", "unknown-alarm 1:38", "fan-failed"),
+        ("fn on_state(fan, change) { fan.claim(\"speed\", 100, \"x\"); }", "not-a-control 1:38", "duty"),
+        ("fn on_state(fan, change) { fan.claim(\"dutty\", 100, \"x\"); }", "unknown-control 1:38", "duty"),
+        ("fn on_state(fan, change) { fan.claim(\"duty\", 101, \"x\"); }", "unknown-value 1:46", ""),
+        ("fn on_state(fan, change) { fan.claim(\"duty\", \"full\", \"x\"); }", "unknown-value 1:46", ""),
+        ("fn on_state(fan, change) { fan.claim(\"mode\", \"atuo\", \"x\"); }", "unknown-value 1:46", "auto"),
+        ("fn on_state(fan, change) { fan.claim(\"duty\", 100, \"x\", \"hihg\"); }", "unknown-value 1:56", "high"),
+        ("fn on_state(fan, change) { fan.claim(\"duty\", 100); }", "wrong-arguments 1:32", "why"),
+        ("fn on_state(fan, change) { if fan.sped > 3 { fan.reset(); } }", "unknown-attribute 1:35", "speed"),
+        ("fn on_state(fan, change) { fan.riase(\"fan-failed\"); }", "unknown-action 1:32", "raise"),
+        ("fn on_state(fan, change) { fan.siblings(\"fna\"); }", "unknown-class 1:41", "fan"),
+        ("fn on_sped(fan, change) { }", "unknown-handler 1:25", "on_speed"),
+        ("fn on_state(fan, change, more) { }", "wrong-arguments 1:32", "fn on_state"),
+        ("fn on_state(fan, change) { if change.nwo == 1 { } }", "unknown-attribute 1:38", "now"),
+        ("fn on_state(fan, change) { if change.now == \"faild\" { } }", "unknown-value 1:45", "failed"),
+        ("fn on_speed(fan, change) { if change.now == \"fast\" { } }", "unknown-value 1:45", ""),
+        ("fn on_state(fan, change) { after(\"5\", \"x\"); }", "wrong-type 1:34", "500ms"),
+        ("fn on_state(fan, change) { fan.chassis.reset(); }", "unknown-action 1:40", ""),
+        ("fn on_state(fan, change) { runing = 3; }", "unknown-name 1:28", ""),
         ("fn on_state(fan, change) { let x = ; }", "syntax 1:36", ""),
-        (
-            "fn on_state(fan, change) { if change.new == 1 { } }",
-            "syntax 1:38",
-            "now",
-        ),
+        ("fn on_state(fan, change) { if change.new == 1 { } }", "syntax 1:38", "now"),
         ("log(\"hello\");", "outside-handler 1:1", "const"),
-        (
-            "fn on_state(fan, change) { import \"x\" as y; }",
-            "syntax 1:28",
-            "",
-        ),
+        ("fn on_state(fan, change) { import \"x\" as y; }", "syntax 1:28", ""),
     ];
     for (policy, expected, help) in cases {
         let (found, wrong) = one(policy);
@@ -227,33 +130,21 @@ fn nothing_is_said_where_nothing_can_be_known() {
     ];
     for policy in good {
         let wrong = check(policy);
-        assert!(
-            wrong.is_empty(),
-            "{policy}\n{}",
-            wrong.iter().map(|d| format!("{d}\n")).collect::<String>()
-        );
+        assert!(wrong.is_empty(), "{policy}\n{}", wrong.iter().map(|d| format!("{d}\n")).collect::<String>());
     }
 }
 
 #[test]
 fn a_policy_without_a_class_is_a_warning_and_a_class_without_its_policy_an_error() {
     let mut files = bundle("fn on_state(fan, change) { }");
-    files
-        .files
-        .insert("other.rhai".into(), "fn on_change(x, change) { }".into());
+    files.files.insert("other.rhai".into(), "fn on_change(x, change) { }".into());
     let compiled = compile_bundle(&files).expect("warnings refuse nothing");
     assert_eq!(compiled.warnings.len(), 1);
     assert_eq!(compiled.warnings[0].code, "unused-policy");
     files.files.remove("fan.rhai");
     let wrong = compile_bundle(&files).expect_err("fan.yaml names it");
-    let unknown = wrong
-        .iter()
-        .find(|d| d.code == "unknown-policy")
-        .expect("said");
-    assert_eq!(
-        unknown.place.as_ref().map(|p| (p.file.as_str(), p.line)),
-        Some(("classes/fan.yaml", 10))
-    );
+    let unknown = wrong.iter().find(|d| d.code == "unknown-policy").expect("said");
+    assert_eq!(unknown.place.as_ref().map(|p| (p.file.as_str(), p.line)), Some(("classes/fan.yaml", 10)));
 }
 
 struct Box1 {
@@ -263,14 +154,7 @@ struct Box1 {
 impl Box1 {
     fn new(policy: &str) -> Self {
         let compiled = compile_bundle(&bundle(policy)).unwrap_or_else(|w| panic!("{}", w[0]));
-        let mut engine = Engine::new(Config {
-            me: Member {
-                node: NodeId(1),
-                incarnation: Incarnation(1),
-            },
-            history_max: 1000,
-            journal: false,
-        });
+        let mut engine = Engine::new(Config { me: Member { node: NodeId(1), incarnation: Incarnation(1) }, history_max: 1000, journal: false });
         engine.handle(Instant::ZERO, WallTime(1), Input::Bundle(compiled));
         let mut it = Self { engine };
         it.drain();
@@ -286,8 +170,7 @@ impl Box1 {
             identity: None,
             cause: None,
         };
-        self.engine
-            .handle(Instant::from_nanos(5), WallTime(5), Input::Update(update));
+        self.engine.handle(Instant::from_nanos(5), WallTime(5), Input::Update(update));
         self.drain()
     }
 
@@ -297,32 +180,21 @@ impl Box1 {
 
     /// Types of the alarms that hold.
     fn alarms(&self) -> Vec<String> {
-        self.engine
-            .alarms()
-            .filter(|(_, a)| a.is_active())
-            .map(|(k, a)| format!("{}: {}", k.kind, a.text))
-            .collect()
+        self.engine.alarms().filter(|(_, a)| a.is_active()).map(|(k, a)| format!("{}: {}", k.kind, a.text)).collect()
     }
 
     fn duty(&self, fan: u32) -> Option<Value> {
-        self.engine
-            .control(&format!("/nodes/n1/box/fan{fan}"), "duty")
-            .and_then(|c| c.asked.clone())
+        self.engine.control(&format!("/nodes/n1/box/fan{fan}"), "duty").and_then(|c| c.asked.clone())
     }
 }
 
 #[test]
 fn a_handler_that_fails_in_the_middle_does_nothing_and_the_fallback_acts() {
-    let mut it = Box1::new(
-        "fn on_speed(fan, change) { fan.raise(\"fan-failed\"); fan.claim(\"duty\", 10, \"x\");\n let x = 1 / (change.now - change.now); }",
-    );
+    let mut it = Box1::new("fn on_speed(fan, change) { fan.raise(\"fan-failed\"); fan.claim(\"duty\", 10, \"x\");\n let x = 1 / (change.now - change.now); }");
     it.speed(5);
     let alarms = it.alarms();
     assert_eq!(alarms.len(), 1, "{alarms:?}");
-    assert!(
-        alarms[0].starts_with("policy-failed: fan.rhai:2: "),
-        "{alarms:?}"
-    );
+    assert!(alarms[0].starts_with("policy-failed: fan.rhai:2: "), "{alarms:?}");
     assert_eq!(it.duty(1), Some(Value::Int(100)), "the class's fallback");
 }
 
@@ -331,10 +203,7 @@ fn an_infinite_loop_is_stopped_by_operations_alone() {
     let mut it = Box1::new("fn on_speed(fan, change) { fan.claim(\"duty\", 10, \"x\"); loop { } }");
     it.speed(5);
     let alarms = it.alarms();
-    assert!(
-        alarms[0].contains("more operations than a call may"),
-        "{alarms:?}"
-    );
+    assert!(alarms[0].contains("more operations than a call may"), "{alarms:?}");
     assert_eq!(it.duty(1), Some(Value::Int(100)));
 }
 
@@ -345,18 +214,11 @@ fn a_clock_stops_a_call_that_takes_too_long() {
     let compiled = compile_bundle(&files).expect("good");
     let ticks = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let clock = ticks.clone();
-    compiled
-        .watch
-        .install(move || clock.fetch_add(1_000_000, std::sync::atomic::Ordering::Relaxed));
+    compiled.watch.install(move || clock.fetch_add(1_000_000, std::sync::atomic::Ordering::Relaxed));
     let mut it = Box1::new("fn on_start(fan) { }");
-    it.engine
-        .handle(Instant::ZERO, WallTime(2), Input::Bundle(compiled));
+    it.engine.handle(Instant::ZERO, WallTime(2), Input::Bundle(compiled));
     it.speed(5);
-    assert!(
-        it.alarms()[0].contains("longer than a call may"),
-        "{:?}",
-        it.alarms()
-    );
+    assert!(it.alarms()[0].contains("longer than a call may"), "{:?}", it.alarms());
 }
 
 #[test]
@@ -365,52 +227,34 @@ fn the_sandbox_holds() {
         ("let s = \"x\"; loop { s += s; }", "grows"),
         ("let a = []; loop { a.push(1); }", "grows"),
         // Rhai does not look at a map's size when an index is assigned; the operations end it at a few thousand keys.
-        (
-            "let m = #{}; let n = 0; loop { m[`k${n}`] = n; n += 1; }",
-            "more operations",
-        ),
+        ("let m = #{}; let n = 0; loop { m[`k${n}`] = n; n += 1; }", "more operations"),
         ("sleep(3600);", "does not sleep"),
         ("deep(1);", "too deeply"),
         ("for i in 0..100000000 { }", "more operations"),
-        (
-            "for i in 0..1000 { fan.log(\"x\"); }",
-            "more than 256 actions",
-        ),
+        ("for i in 0..1000 { fan.log(\"x\"); }", "more than 256 actions"),
         ("let a = []; a.pad(100000000, 0);", "grows"),
     ];
     for (attack, expected) in attacks {
-        let mut it = Box1::new(&format!(
-            "fn deep(n) {{ deep(n + 1) }} fn on_speed(fan, change) {{ {attack} }}"
-        ));
+        let mut it = Box1::new(&format!("fn deep(n) {{ deep(n + 1) }} fn on_speed(fan, change) {{ {attack} }}"));
         it.speed(5);
         let alarms = it.alarms();
-        assert!(
-            alarms.len() == 1 && alarms[0].contains(expected),
-            "{attack}: {alarms:?}"
-        );
+        assert!(alarms.len() == 1 && alarms[0].contains(expected), "{attack}: {alarms:?}");
     }
 }
 
 #[test]
 fn a_policy_that_works_again_takes_its_fallback_back() {
-    let mut it =
-        Box1::new("fn on_speed(fan, change) { if change.now == 13 { throw \"bad luck\"; } }");
+    let mut it = Box1::new("fn on_speed(fan, change) { if change.now == 13 { throw \"bad luck\"; } }");
     it.speed(13);
     assert_eq!(it.alarms(), ["policy-failed: fan.rhai:1: bad luck"]);
     it.speed(14);
     assert_eq!(it.alarms(), Vec::<String>::new());
-    assert_eq!(
-        it.duty(1),
-        None,
-        "nobody holds it, and the class names no rest"
-    );
+    assert_eq!(it.duty(1), None, "nobody holds it, and the class names no rest");
 }
 
 #[test]
 fn reads_in_one_call_see_one_state_of_the_world() {
-    let mut it = Box1::new(
-        "fn on_speed(fan, change) { fan.claim(\"duty\", 50, \"x\"); if fan.duty != () { fan.raise(\"fan-failed\"); } }",
-    );
+    let mut it = Box1::new("fn on_speed(fan, change) { fan.claim(\"duty\", 50, \"x\"); if fan.duty != () { fan.raise(\"fan-failed\"); } }");
     it.speed(5);
     assert_eq!(it.alarms(), Vec::<String>::new());
 }

@@ -25,90 +25,42 @@ enum Phase {
 
 impl Step {
     pub(super) fn giving_up(epoch: Epoch, cause: EventId) -> Self {
-        Self {
-            epoch,
-            cause,
-            to: None,
-            phase: Phase::Silencing,
-            again_at: Instant::ZERO,
-        }
+        Self { epoch, cause, to: None, phase: Phase::Silencing, again_at: Instant::ZERO }
     }
 }
 
 impl Roles {
     /// What the row says about this node, told once per change.
     pub(super) fn consider_role(&mut self, me: Member, config: &GroupConfig) {
-        let Some(row) = self.domain.groups.get(&config.name).cloned() else {
-            return;
-        };
-        let role = if row.active == Some(me) {
-            Role::Active(row.epoch)
-        } else {
-            Role::Standby(row.epoch)
-        };
+        let Some(row) = self.domain.groups.get(&config.name).cloned() else { return };
+        let role = if row.active == Some(me) { Role::Active(row.epoch) } else { Role::Standby(row.epoch) };
         if self.roles.insert(config.name.clone(), role) != Some(role) {
-            self.outputs.push_back(Output::Role {
-                group: config.name.clone(),
-                role,
-            });
+            self.outputs.push_back(Output::Role { group: config.name.clone(), role });
         }
         if row.active != Some(me) {
             self.replicas.remove(&config.name);
             return;
         }
-        let nodes = placement::standbys(&self.domain, config, self.me, |n| {
-            !self.lost.contains_key(&n) && self.domain.member(n).is_some()
-        });
+        let nodes = placement::standbys(&self.domain, config, self.me, |n| !self.lost.contains_key(&n) && self.domain.member(n).is_some());
         if self.replicas.get(&config.name) != Some(&nodes) {
             self.replicas.insert(config.name.clone(), nodes.clone());
-            self.outputs.push_back(Output::Replicas {
-                group: config.name.clone(),
-                nodes,
-            });
+            self.outputs.push_back(Output::Replicas { group: config.name.clone(), nodes });
         }
     }
 
     /// Rule 1.5: only the active asks for another set. Its copy decides on which; here it is asked for until the row has moved on.
     pub(super) fn consider_sync(&mut self, now: Instant, me: Member, config: &GroupConfig) {
-        let Some((version, in_sync)) = self.syncs.get(&config.name).cloned() else {
-            return;
-        };
-        let Some(row) = self
-            .domain
-            .groups
-            .get(&config.name)
-            .filter(|r| r.version == version && r.active == Some(me))
-        else {
-            return;
-        };
-        let cause = row
-            .in_sync
-            .difference(&in_sync)
-            .find_map(|m| self.lost.get(&m.node))
-            .copied();
-        let entry = Entry::Sync {
-            group: config.name.clone(),
-            version,
-            by: me,
-            in_sync,
-        };
-        self.propose(
-            now,
-            Purpose::Sync(config.name.clone()),
-            version,
-            entry,
-            cause,
-        );
+        let Some((version, in_sync)) = self.syncs.get(&config.name).cloned() else { return };
+        let Some(row) = self.domain.groups.get(&config.name).filter(|r| r.version == version && r.active == Some(me)) else { return };
+        let cause = row.in_sync.difference(&in_sync).find_map(|m| self.lost.get(&m.node)).copied();
+        let entry = Entry::Sync { group: config.name.clone(), version, by: me, in_sync };
+        self.propose(now, Purpose::Sync(config.name.clone()), version, entry, cause);
     }
 
     /// Rule 1.4: a member asks for the role itself, with evidence that the old active is silent.
     pub(super) fn consider_takeover(&mut self, now: Instant, me: Member, config: &GroupConfig) {
-        let Some(row) = self.domain.groups.get(&config.name).cloned() else {
-            return;
-        };
-        let Some(old) = row.active.filter(|old| *old != me) else {
-            return;
-        };
+        let Some(row) = self.domain.groups.get(&config.name).cloned() else { return };
+        let Some(old) = row.active.filter(|old| *old != me) else { return };
         if !row.in_sync.contains(&me) {
             return;
         }
@@ -116,78 +68,34 @@ impl Roles {
             self.offers.remove(&config.name);
             return;
         };
-        let is_fit = |n: NodeId| {
-            !self.lost.contains_key(&n)
-                && row
-                    .in_sync
-                    .iter()
-                    .any(|m| m.node == n && *m != old && self.domain.is_current(*m))
-        };
-        let Some(rank) = placement::rank(&config.candidates, self.me, is_fit) else {
-            return;
-        };
+        let is_fit = |n: NodeId| !self.lost.contains_key(&n) && row.in_sync.iter().any(|m| m.node == n && *m != old && self.domain.is_current(*m));
+        let Some(rank) = placement::rank(&config.candidates, self.me, is_fit) else { return };
         let is_ready = self.unit(&config.name) == Unit::Ready;
         let wait = RANK * rank + if is_ready { Duration::ZERO } else { NOT_READY };
-        let since = self
-            .offers
-            .entry(config.name.clone())
-            .or_insert_with(|| Offers::new(row.version, now))
-            .since;
+        let since = self.offers.entry(config.name.clone()).or_insert_with(|| Offers::new(row.version, now)).since;
         if now < since + wait {
             return self.wake_at(since + wait);
         }
-        let entry = Entry::Takeover {
-            group: config.name.clone(),
-            version: row.version,
-            to: me,
-            evidence,
-        };
-        self.propose(
-            now,
-            Purpose::Group(config.name.clone()),
-            row.version,
-            entry,
-            cause,
-        );
+        let entry = Entry::Takeover { group: config.name.clone(), version: row.version, to: me, evidence };
+        self.propose(now, Purpose::Group(config.name.clone()), row.version, entry, cause);
     }
 
     /// Why `old` is silent, if it is.
-    fn evidence(
-        &self,
-        group: &GroupName,
-        row: &GroupRow,
-        old: Member,
-    ) -> Option<(Evidence, Option<EventId>)> {
+    fn evidence(&self, group: &GroupName, row: &GroupRow, old: Member) -> Option<(Evidence, Option<EventId>)> {
         let verdict = self.lost.get(&old.node).copied();
         if !self.domain.is_current(old) {
             return Some((Evidence::Released(Vec::new()), verdict)); // a life that is over; its node started clean (4.5)
         }
-        if let Some((epoch, by, cause)) = self
-            .relinquished
-            .get(group)
-            .filter(|(epoch, by, _)| *epoch == row.epoch && *by == old)
-        {
-            return Some((
-                Evidence::Relinquished {
-                    by: *by,
-                    epoch: *epoch,
-                },
-                Some(*cause),
-            ));
+        if let Some((epoch, by, cause)) = self.relinquished.get(group).filter(|(epoch, by, _)| *epoch == row.epoch && *by == old) {
+            return Some((Evidence::Relinquished { by: *by, epoch: *epoch }, Some(*cause)));
         }
-        self.released_by_majority(old)
-            .map(|releases| (Evidence::Released(releases), verdict))
+        self.released_by_majority(old).map(|releases| (Evidence::Released(releases), verdict))
     }
 
     /// The releases of `old` that count, if they are a majority of the voters'.
     fn released_by_majority(&self, old: Member) -> Option<Vec<Release>> {
         let since = self.domain.nodes.get(&old.node)?.since;
-        let counts = |r: &&Release| {
-            r.target == old
-                && r.since == since
-                && self.domain.is_current(r.voter)
-                && self.domain.config.is_voter(r.voter.node)
-        };
+        let counts = |r: &&Release| r.target == old && r.since == since && self.domain.is_current(r.voter) && self.domain.config.is_voter(r.voter.node);
         let releases: Vec<Release> = self.releases.values().filter(counts).copied().collect();
         (releases.len() >= self.domain.majority()).then_some(releases)
     }
@@ -195,14 +103,10 @@ impl Roles {
     /// The local unit came or went.
     pub(super) fn on_unit(&mut self, group: GroupName, unit: Unit, cause: EventId) {
         self.units.insert(group.clone(), unit);
-        let Some(Role::Active(epoch)) = self.role(&group) else {
-            return;
-        };
-        if unit == Unit::Gone && !self.steps.contains_key(&group) && self.has_other_in_sync(&group)
-        {
+        let Some(Role::Active(epoch)) = self.role(&group) else { return };
+        if unit == Unit::Gone && !self.steps.contains_key(&group) && self.has_other_in_sync(&group) {
             // 3.5: dead, known by its pidfd: nobody has to wait for a clock.
-            self.steps
-                .insert(group.clone(), Step::giving_up(epoch, cause));
+            self.steps.insert(group.clone(), Step::giving_up(epoch, cause));
             self.outputs.push_back(Output::Relinquish { group, epoch });
         } else if unit == Unit::Gone {
             self.fall_silent(&group);
@@ -211,28 +115,15 @@ impl Roles {
 
     /// The unit died while it was handing over: nothing is left to wait for.
     fn fall_silent(&mut self, group: &GroupName) {
-        let Some(step) = self
-            .steps
-            .get_mut(group)
-            .filter(|s| s.phase == Phase::Quiescing)
-        else {
-            return;
-        };
+        let Some(step) = self.steps.get_mut(group).filter(|s| s.phase == Phase::Quiescing) else { return };
         step.phase = Phase::Silencing;
         step.to = None; // its last writes may not be with the target: an ordinary takeover realigns
-        self.outputs.push_back(Output::Relinquish {
-            group: group.clone(),
-            epoch: step.epoch,
-        });
+        self.outputs.push_back(Output::Relinquish { group: group.clone(), epoch: step.epoch });
     }
 
     fn has_other_in_sync(&self, group: &GroupName) -> bool {
-        let Some(row) = self.domain.groups.get(group) else {
-            return false;
-        };
-        row.in_sync.iter().any(|m| {
-            m.node != self.me && self.domain.is_current(*m) && !self.lost.contains_key(&m.node)
-        })
+        let Some(row) = self.domain.groups.get(group) else { return false };
+        row.in_sync.iter().any(|m| m.node != self.me && self.domain.is_current(*m) && !self.lost.contains_key(&m.node))
     }
 
     pub(super) fn on_wish(&mut self, now: Instant, wish: Wish, cause: EventId) {
@@ -252,37 +143,16 @@ impl Roles {
     fn evacuate(&mut self, now: Instant, inside: impl Fn(NodeId) -> bool + Copy, cause: EventId) {
         let domain = Arc::clone(&self.domain);
         for service in &domain.config.services {
-            let active = domain
-                .groups
-                .get(&service.name)
-                .and_then(|r| r.active)
-                .map(|m| m.node);
-            let Some(active) = active.filter(|n| inside(*n)) else {
-                continue;
-            };
-            let outside = domain.groups[&service.name]
-                .in_sync
-                .iter()
-                .find(|m| !inside(m.node))
-                .map(|m| m.node);
+            let active = domain.groups.get(&service.name).and_then(|r| r.active).map(|m| m.node);
+            let Some(active) = active.filter(|n| inside(*n)) else { continue };
+            let outside = domain.groups[&service.name].in_sync.iter().find(|m| !inside(m.node)).map(|m| m.node);
             match outside {
-                Some(to) if active == self.me => {
-                    self.switch_over(now, service.name.clone(), Some(to), cause)
-                }
+                Some(to) if active == self.me => self.switch_over(now, service.name.clone(), Some(to), cause),
                 Some(to) => {
-                    let wish = Wish::Switchover {
-                        group: service.name.clone(),
-                        to: Some(to),
-                    };
+                    let wish = Wish::Switchover { group: service.name.clone(), to: Some(to) };
                     self.tell(active, Told::Wish { wish, cause });
                 }
-                None => self.refuse(
-                    cause,
-                    format!(
-                        "{} has no standby in sync outside; it stays on {active}",
-                        service.name
-                    ),
-                ),
+                None => self.refuse(cause, format!("{} has no standby in sync outside; it stays on {active}", service.name)),
             }
         }
     }
@@ -293,13 +163,7 @@ impl Roles {
         };
         let Some(me) = self.member().filter(|me| row.active == Some(*me)) else {
             match row.active {
-                Some(active) if active.node != self.me => self.tell(
-                    active.node,
-                    Told::Wish {
-                        wish: Wish::Switchover { group, to },
-                        cause,
-                    },
-                ),
+                Some(active) if active.node != self.me => self.tell(active.node, Told::Wish { wish: Wish::Switchover { group, to }, cause }),
                 _ => self.refuse(cause, format!("{group} has no active that could hand over")),
             }
             return;
@@ -307,35 +171,17 @@ impl Roles {
         if to == Some(self.me) {
             return self.refuse(cause, format!("{group} is active on {} already", self.me));
         }
-        let fit = |m: &&Member| {
-            m.node != me.node
-                && to.is_none_or(|n| n == m.node)
-                && self.domain.is_current(**m)
-                && !self.lost.contains_key(&m.node)
-        };
+        let fit = |m: &&Member| m.node != me.node && to.is_none_or(|n| n == m.node) && self.domain.is_current(**m) && !self.lost.contains_key(&m.node);
         let Some(target) = row.in_sync.iter().find(fit).copied() else {
             let whom = to.map_or_else(|| "no standby".to_owned(), |n| n.to_string());
-            return self.refuse(
-                cause,
-                format!("{group} cannot move: {whom} is not in sync. Wait until it is"),
-            );
+            return self.refuse(cause, format!("{group} cannot move: {whom} is not in sync. Wait until it is"));
         };
         if self.steps.contains_key(&group) {
             return self.refuse(cause, format!("{group} is on its way already"));
         }
-        let step = Step {
-            epoch: row.epoch,
-            cause,
-            to: Some(target),
-            phase: Phase::Quiescing,
-            again_at: now + QUIESCE_MAX,
-        };
+        let step = Step { epoch: row.epoch, cause, to: Some(target), phase: Phase::Quiescing, again_at: now + QUIESCE_MAX };
         self.steps.insert(group.clone(), step);
-        self.outputs.push_back(Output::Quiesce {
-            group,
-            epoch: row.epoch,
-            to: target,
-        });
+        self.outputs.push_back(Output::Quiesce { group, epoch: row.epoch, to: target });
     }
 
     pub(super) fn refuse(&mut self, cause: EventId, reason: String) {
@@ -343,52 +189,26 @@ impl Roles {
     }
 
     pub(super) fn on_quiesced(&mut self, group: &GroupName, epoch: Epoch) {
-        let Some(step) = self
-            .steps
-            .get_mut(group)
-            .filter(|s| s.epoch == epoch && s.phase == Phase::Quiescing)
-        else {
-            return;
-        };
+        let Some(step) = self.steps.get_mut(group).filter(|s| s.epoch == epoch && s.phase == Phase::Quiescing) else { return };
         step.phase = Phase::Silencing;
-        self.outputs.push_back(Output::Relinquish {
-            group: group.clone(),
-            epoch,
-        });
+        self.outputs.push_back(Output::Relinquish { group: group.clone(), epoch });
     }
 
     pub(super) fn on_silenced(&mut self, now: Instant, group: &GroupName, epoch: Epoch) {
-        let Some(step) = self.steps.get_mut(group).filter(|s| s.epoch == epoch) else {
-            return;
-        };
+        let Some(step) = self.steps.get_mut(group).filter(|s| s.epoch == epoch) else { return };
         step.phase = Phase::Silent;
         step.again_at = now;
     }
 
     /// Carries a step on: gives a hanging quiesce up, tells of the silence until the log has moved on.
     pub(super) fn consider_step(&mut self, now: Instant, me: Member, config: &GroupConfig) {
-        let Some(step) = self.steps.get(&config.name).cloned() else {
-            return;
-        };
-        let Some(row) = self.domain.groups.get(&config.name).cloned() else {
-            return;
-        };
+        let Some(step) = self.steps.get(&config.name).cloned() else { return };
+        let Some(row) = self.domain.groups.get(&config.name).cloned() else { return };
         match step.phase {
-            Phase::Quiescing
-                if now >= step.again_at || step.to.is_some_and(|t| !row.in_sync.contains(&t)) =>
-            {
+            Phase::Quiescing if now >= step.again_at || step.to.is_some_and(|t| !row.in_sync.contains(&t)) => {
                 self.steps.remove(&config.name);
-                self.outputs.push_back(Output::Resume {
-                    group: config.name.clone(),
-                    epoch: step.epoch,
-                });
-                self.refuse(
-                    step.cause,
-                    format!(
-                        "{} stays: its standby did not catch up in time",
-                        config.name
-                    ),
-                );
+                self.outputs.push_back(Output::Resume { group: config.name.clone(), epoch: step.epoch });
+                self.refuse(step.cause, format!("{} stays: its standby did not catch up in time", config.name));
             }
             Phase::Quiescing => self.wake_at(step.again_at),
             Phase::Silencing => {}
@@ -396,68 +216,23 @@ impl Roles {
         }
     }
 
-    fn speak_of_silence(
-        &mut self,
-        now: Instant,
-        me: Member,
-        config: &GroupConfig,
-        row: &GroupRow,
-        step: &Step,
-    ) {
-        let target = step
-            .to
-            .filter(|t| row.in_sync.contains(t) && !self.lost.contains_key(&t.node));
+    fn speak_of_silence(&mut self, now: Instant, me: Member, config: &GroupConfig, row: &GroupRow, step: &Step) {
+        let target = step.to.filter(|t| row.in_sync.contains(t) && !self.lost.contains_key(&t.node));
         if let Some(to) = target {
             // 1.6: the target has everything, so the set is unchanged and this node stays a member.
-            let entry = Entry::Switchover {
-                group: config.name.clone(),
-                version: row.version,
-                by: me,
-                to,
-            };
-            return self.propose(
-                now,
-                Purpose::Group(config.name.clone()),
-                row.version,
-                entry,
-                Some(step.cause),
-            );
+            let entry = Entry::Switchover { group: config.name.clone(), version: row.version, by: me, to };
+            return self.propose(now, Purpose::Group(config.name.clone()), row.version, entry, Some(step.cause));
         }
         if !self.has_other_in_sync(&config.name) {
             if self.unit(&config.name) == Unit::Ready && self.suspended.is_none() {
-                let entry = Entry::Switchover {
-                    group: config.name.clone(),
-                    version: row.version,
-                    by: me,
-                    to: me,
-                };
-                self.propose(
-                    now,
-                    Purpose::Group(config.name.clone()),
-                    row.version,
-                    entry,
-                    Some(step.cause),
-                );
+                let entry = Entry::Switchover { group: config.name.clone(), version: row.version, by: me, to: me };
+                self.propose(now, Purpose::Group(config.name.clone()), row.version, entry, Some(step.cause));
             }
             return;
         }
         if now >= step.again_at {
-            for to in row
-                .in_sync
-                .iter()
-                .map(|m| m.node)
-                .filter(|n| *n != self.me)
-                .collect::<Vec<_>>()
-            {
-                self.tell(
-                    to,
-                    Told::Relinquished {
-                        group: config.name.clone(),
-                        epoch: step.epoch,
-                        by: me,
-                        cause: step.cause,
-                    },
-                );
+            for to in row.in_sync.iter().map(|m| m.node).filter(|n| *n != self.me).collect::<Vec<_>>() {
+                self.tell(to, Told::Relinquished { group: config.name.clone(), epoch: step.epoch, by: me, cause: step.cause });
             }
             if let Some(step) = self.steps.get_mut(&config.name) {
                 step.again_at = now + TELL_AGAIN;
@@ -470,52 +245,26 @@ impl Roles {
     /// need not wait until Raft finds that out. The voter with the least to do asks first.
     pub(super) fn consider_campaign(&mut self, now: Instant, me: Member) {
         // A leader that is back may still be released, until it has led its own `Confirm` into the log: nobody may stand in its way.
-        let leader = self
-            .leader
-            .filter(|l| self.lost.contains_key(l))
-            .and_then(|l| self.domain.member(l))
-            .filter(|l| *l != me);
-        let Some(released) = leader
-            .and_then(|l| self.released_by_majority(l))
-            .and_then(|r| r.first().copied())
-        else {
+        let leader = self.leader.filter(|l| self.lost.contains_key(l)).and_then(|l| self.domain.member(l)).filter(|l| *l != me);
+        let Some(released) = leader.and_then(|l| self.released_by_majority(l)).and_then(|r| r.first().copied()) else {
             self.leaderless = None;
             return;
         };
-        let known = self
-            .leaderless
-            .filter(|l| (l.released.target, l.released.since) == (released.target, released.since));
-        let state = known.unwrap_or(Leaderless {
-            released,
-            since: now,
-            campaigned: false,
-        });
+        let known = self.leaderless.filter(|l| (l.released.target, l.released.since) == (released.target, released.since));
+        let state = known.unwrap_or(Leaderless { released, since: now, campaigned: false });
         self.leaderless = Some(state);
         if state.campaigned || !self.domain.config.is_voter(self.me) {
             return;
         }
-        let mut fit: Vec<NodeId> = self
-            .domain
-            .config
-            .voters()
-            .filter(|n| *n == self.me || !self.lost.contains_key(n))
-            .collect();
+        let mut fit: Vec<NodeId> = self.domain.config.voters().filter(|n| *n == self.me || !self.lost.contains_key(n)).collect();
         fit.sort_by_key(|n| placement::load(&self.domain, *n));
-        let rank = fit
-            .iter()
-            .position(|n| *n == self.me)
-            .expect("this node is one of them");
+        let rank = fit.iter().position(|n| *n == self.me).expect("this node is one of them");
         let due = state.since + RANK * u32::try_from(rank).expect("at most 32 nodes");
         if now < due {
             return self.wake_at(due);
         }
-        self.leaderless = Some(Leaderless {
-            campaigned: true,
-            ..state
-        });
-        self.outputs.push_back(Output::Campaign {
-            against: released.target.node,
-        });
+        self.leaderless = Some(Leaderless { campaigned: true, ..state });
+        self.outputs.push_back(Output::Campaign { against: released.target.node });
     }
 
     /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does.
@@ -524,12 +273,8 @@ impl Roles {
             return;
         }
         let mine = placement::load(&self.domain, self.me);
-        let voters = self.domain.config.voters().filter(|n| {
-            *n != self.me && !self.lost.contains_key(n) && self.domain.member(*n).is_some()
-        });
-        let Some(best) = voters.min_by_key(|n| placement::load(&self.domain, *n)) else {
-            return;
-        };
+        let voters = self.domain.config.voters().filter(|n| *n != self.me && !self.lost.contains_key(n) && self.domain.member(*n).is_some());
+        let Some(best) = voters.min_by_key(|n| placement::load(&self.domain, *n)) else { return };
         if placement::load(&self.domain, best) >= mine {
             return;
         }

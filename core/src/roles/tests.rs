@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::config::{
-    ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig,
-};
+use crate::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use crate::ids::LogIndex;
 
 fn calls() -> GroupName {
@@ -18,11 +16,7 @@ fn n(id: u16) -> NodeId {
 }
 
 fn cause(sequence: u64) -> EventId {
-    EventId {
-        node: n(1),
-        incarnation: crate::ids::Incarnation(1),
-        sequence,
-    }
+    EventId { node: n(1), incarnation: crate::ids::Incarnation(1), sequence }
 }
 
 /// n1 and n2 in mxp1, n3 in mxp2; `calls` runs anywhere.
@@ -38,12 +32,7 @@ fn config() -> DomainConfig {
         domain: "lab".into(),
         profile: Profile::Fabric,
         nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
-        chassis: ["mxp1", "mxp2"]
-            .map(|name| ChassisConfig {
-                name: name.into(),
-                manager: None,
-            })
-            .into(),
+        chassis: ["mxp1", "mxp2"].map(|name| ChassisConfig { name: name.into(), manager: None }).into(),
         services: vec![ServiceConfig {
             name: calls(),
             command: vec!["server".into()],
@@ -73,36 +62,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut domain = Domain::default();
-        domain
-            .apply(
-                LogIndex(1),
-                &Entry::Configure {
-                    expected: Version(0),
-                    config: config(),
-                },
-            )
-            .expect("a good configuration");
-        let roles = (1..=3)
-            .map(|id| (n(id), Roles::new(n(id), u64::from(id))))
-            .collect();
-        let mut world = Self {
-            now: Instant::from_nanos(1),
-            domain,
-            roles,
-            orders: Vec::new(),
-            down: Vec::new(),
-            in_sync_by_itself: true,
-        };
+        domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
+        let roles = (1..=3).map(|id| (n(id), Roles::new(n(id), u64::from(id)))).collect();
+        let mut world = Self { now: Instant::from_nanos(1), domain, roles, orders: Vec::new(), down: Vec::new(), in_sync_by_itself: true };
         world.spread();
         for id in 1..=3 {
-            world.give(
-                n(id),
-                Input::Unit {
-                    group: calls(),
-                    unit: Unit::Ready,
-                    cause: cause(1),
-                },
-            );
+            world.give(n(id), Input::Unit { group: calls(), unit: Unit::Ready, cause: cause(1) });
         }
         world.run(Duration::from_secs(1));
         world.orders.clear();
@@ -113,10 +78,7 @@ impl World {
         if self.down.contains(&node) {
             return;
         }
-        self.roles
-            .get_mut(&node)
-            .expect("it exists")
-            .handle(self.now, input);
+        self.roles.get_mut(&node).expect("it exists").handle(self.now, input);
         self.drain(node);
     }
 
@@ -135,12 +97,7 @@ impl World {
                 Output::Tell { to, told } => self.give(to, Input::Told { from: node, told }),
                 Output::Offer { group } => {
                     let member = self.domain.member(node).expect("it joined");
-                    let offer = Offer {
-                        complete: false,
-                        epoch: Epoch(0),
-                        sequence: 0,
-                        member,
-                    };
+                    let offer = Offer { complete: false, epoch: Epoch(0), sequence: 0, member };
                     self.give(node, Input::Offered { group, offer });
                 }
                 other => self.orders.push((node, other)),
@@ -162,25 +119,13 @@ impl World {
         }
         for group in self.domain.groups.keys().cloned().collect::<Vec<_>>() {
             let row = self.domain.groups[&group].clone();
-            let Some(by) = row.active.filter(|a| self.domain.is_current(*a)) else {
-                continue;
-            };
-            let Some(wanted) = self.roles[&by.node].replicas.get(&group).cloned() else {
-                continue;
-            };
-            let mut in_sync: std::collections::BTreeSet<_> = wanted
-                .iter()
-                .filter_map(|n| self.domain.member(*n))
-                .collect();
+            let Some(by) = row.active.filter(|a| self.domain.is_current(*a)) else { continue };
+            let Some(wanted) = self.roles[&by.node].replicas.get(&group).cloned() else { continue };
+            let mut in_sync: std::collections::BTreeSet<_> = wanted.iter().filter_map(|n| self.domain.member(*n)).collect();
             in_sync.insert(by);
             if in_sync != row.in_sync {
                 let index = LogIndex(self.domain.applied.0 + 1);
-                let entry = Entry::Sync {
-                    group,
-                    version: row.version,
-                    by,
-                    in_sync,
-                };
+                let entry = Entry::Sync { group, version: row.version, by, in_sync };
                 self.domain.apply(index, &entry).expect("the active asks");
                 self.spread();
             }
@@ -190,15 +135,8 @@ impl World {
     fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
-            let next = self
-                .roles
-                .iter()
-                .filter(|(n, _)| !self.down.contains(n))
-                .filter_map(|(n, r)| Some((r.poll_timeout()?, *n)))
-                .min();
-            let Some((at, node)) = next.filter(|(at, _)| *at <= end) else {
-                break;
-            };
+            let next = self.roles.iter().filter(|(n, _)| !self.down.contains(n)).filter_map(|(n, r)| Some((r.poll_timeout()?, *n))).min();
+            let Some((at, node)) = next.filter(|(at, _)| *at <= end) else { break };
             assert!(at >= self.now || at <= end);
             self.now = self.now.max(at) + Duration::from_nanos(1);
             self.give(node, Input::Timeout);
@@ -211,31 +149,12 @@ impl World {
         self.down.push(node);
         let target = self.domain.member(node).expect("it joined");
         let since = self.domain.nodes[&node].since;
-        let others: Vec<NodeId> = self
-            .roles
-            .keys()
-            .copied()
-            .filter(|n| !self.down.contains(n))
-            .collect();
+        let others: Vec<NodeId> = self.roles.keys().copied().filter(|n| !self.down.contains(n)).collect();
         for at in &others {
-            self.give(
-                *at,
-                Input::Verdict {
-                    node,
-                    lost: true,
-                    cause: cause(7),
-                },
-            );
+            self.give(*at, Input::Verdict { node, lost: true, cause: cause(7) });
             for voter in &others {
                 let voter = self.domain.member(*voter).expect("it joined");
-                self.give(
-                    *at,
-                    Input::Release(Release {
-                        voter,
-                        target,
-                        since,
-                    }),
-                );
+                self.give(*at, Input::Release(Release { voter, target, since }));
             }
         }
         self.grow();
@@ -247,25 +166,11 @@ impl World {
         self.down.retain(|d| *d != node);
         self.roles.insert(node, Roles::new(node, nonce));
         for at in self.roles.keys().copied().collect::<Vec<_>>() {
-            self.give(
-                at,
-                Input::Verdict {
-                    node,
-                    lost: false,
-                    cause: cause(8),
-                },
-            );
+            self.give(at, Input::Verdict { node, lost: false, cause: cause(8) });
         }
         let domain = Arc::new(self.domain.clone());
         self.give(node, Input::Applied(domain));
-        self.give(
-            node,
-            Input::Unit {
-                group: calls(),
-                unit: Unit::Ready,
-                cause: cause(9),
-            },
-        );
+        self.give(node, Input::Unit { group: calls(), unit: Unit::Ready, cause: cause(9) });
         self.grow();
         self.run(Duration::from_secs(3));
     }
@@ -275,11 +180,7 @@ impl World {
     }
 
     fn in_sync(&self, group: &GroupName) -> Vec<NodeId> {
-        self.domain.groups[group]
-            .in_sync
-            .iter()
-            .map(|m| m.node)
-            .collect()
+        self.domain.groups[group].in_sync.iter().map(|m| m.node).collect()
     }
 }
 
@@ -300,14 +201,7 @@ fn a_dead_actives_groups_go_to_their_standbys() {
     assert_eq!(world.active(&calls()), Some(n(3)));
     assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(2)));
     assert_eq!(world.domain.groups[&calls()].epoch, Epoch(2));
-    assert!(world.orders.iter().any(|(at, o)| *at == n(3)
-        && matches!(
-            o,
-            Output::Role {
-                role: Role::Active(Epoch(2)),
-                ..
-            }
-        )));
+    assert!(world.orders.iter().any(|(at, o)| *at == n(3) && matches!(o, Output::Role { role: Role::Active(Epoch(2)), .. })));
 }
 
 #[test]
@@ -317,29 +211,14 @@ fn a_dead_standby_is_replaced_and_nothing_moves() {
     assert_eq!(world.active(&calls()), Some(n(1)));
     assert_eq!(world.in_sync(&calls()), [n(1), n(2)]);
     world.restart(n(3), 33);
-    assert_eq!(
-        world.in_sync(&calls()),
-        [n(1), n(3)],
-        "back in the other chassis"
-    );
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "back in the other chassis");
 }
 
 #[test]
 fn without_releases_of_a_majority_nothing_moves() {
     let mut world = World::new();
-    world.give(
-        n(3),
-        Input::Verdict {
-            node: n(1),
-            lost: true,
-            cause: cause(7),
-        },
-    );
-    let release = Release {
-        voter: world.domain.member(n(3)).expect("joined"),
-        target: world.domain.member(n(1)).expect("joined"),
-        since: world.domain.nodes[&n(1)].since,
-    };
+    world.give(n(3), Input::Verdict { node: n(1), lost: true, cause: cause(7) });
+    let release = Release { voter: world.domain.member(n(3)).expect("joined"), target: world.domain.member(n(1)).expect("joined"), since: world.domain.nodes[&n(1)].since };
     world.give(n(3), Input::Release(release));
     world.run(Duration::from_secs(5));
     assert_eq!(world.active(&calls()), Some(n(1)));
@@ -350,57 +229,23 @@ fn a_released_node_confirms_itself_and_the_releases_are_void() {
     let mut world = World::new();
     let target = world.domain.member(n(1)).expect("joined");
     let since = world.domain.nodes[&n(1)].since;
-    let release = |id: u16, w: &World| Release {
-        voter: w.domain.member(n(id)).expect("joined"),
-        target,
-        since,
-    };
+    let release = |id: u16, w: &World| Release { voter: w.domain.member(n(id)).expect("joined"), target, since };
     let (second, third) = (release(2, &world), release(3, &world));
     world.give(n(1), Input::Release(second));
-    assert!(
-        world.domain.nodes[&n(1)].since > since,
-        "Confirm was applied"
-    );
+    assert!(world.domain.nodes[&n(1)].since > since, "Confirm was applied");
     world.give(n(3), Input::Release(second));
     world.give(n(3), Input::Release(third));
     world.run(Duration::from_secs(1));
-    assert_eq!(
-        world.active(&calls()),
-        Some(n(1)),
-        "old releases no longer count"
-    );
+    assert_eq!(world.active(&calls()), Some(n(1)), "old releases no longer count");
 }
 
 #[test]
 fn a_dead_application_is_relinquished_and_nobody_waits() {
     let mut world = World::new();
-    world.give(
-        n(1),
-        Input::Unit {
-            group: calls(),
-            unit: Unit::Gone,
-            cause: cause(5),
-        },
-    );
-    assert_eq!(
-        world.active(&calls()),
-        Some(n(1)),
-        "not before it is silent"
-    );
-    assert!(world.orders.contains(&(
-        n(1),
-        Output::Relinquish {
-            group: calls(),
-            epoch: Epoch(1)
-        }
-    )));
-    world.give(
-        n(1),
-        Input::Silenced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
+    world.give(n(1), Input::Unit { group: calls(), unit: Unit::Gone, cause: cause(5) });
+    assert_eq!(world.active(&calls()), Some(n(1)), "not before it is silent");
+    assert!(world.orders.contains(&(n(1), Output::Relinquish { group: calls(), epoch: Epoch(1) })));
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
     assert_eq!(world.active(&calls()), Some(n(3)));
 }
 
@@ -412,74 +257,26 @@ fn a_dead_application_without_a_standby_keeps_its_role() {
     let row = world.domain.groups[&calls()].clone();
     let me = row.active.expect("active");
     let index = LogIndex(world.domain.applied.0 + 1);
-    world
-        .domain
-        .apply(
-            index,
-            &Entry::Sync {
-                group: calls(),
-                version: row.version,
-                by: me,
-                in_sync: [me].into(),
-            },
-        )
-        .expect("shrunk");
+    world.domain.apply(index, &Entry::Sync { group: calls(), version: row.version, by: me, in_sync: [me].into() }).expect("shrunk");
     world.spread();
     world.orders.clear();
-    world.give(
-        n(1),
-        Input::Unit {
-            group: calls(),
-            unit: Unit::Gone,
-            cause: cause(5),
-        },
-    );
+    world.give(n(1), Input::Unit { group: calls(), unit: Unit::Gone, cause: cause(5) });
     world.run(Duration::from_secs(1));
-    assert!(
-        !world
-            .orders
-            .iter()
-            .any(|(_, o)| matches!(o, Output::Relinquish { .. }))
-    );
+    assert!(!world.orders.iter().any(|(_, o)| matches!(o, Output::Relinquish { .. })));
 }
 
 #[test]
 fn a_switchover_quiesces_falls_silent_and_keeps_the_set() {
     let mut world = World::new();
-    world.give(
-        n(2),
-        Input::Move {
-            wish: Wish::Switchover {
-                group: calls(),
-                to: None,
-            },
-            cause: cause(6),
-        },
-    );
+    world.give(n(2), Input::Move { wish: Wish::Switchover { group: calls(), to: None }, cause: cause(6) });
     let quiesce = world.orders.iter().find_map(|(at, o)| match o {
         Output::Quiesce { epoch, to, .. } => Some((*at, *epoch, to.node)),
         _ => None,
     });
-    assert_eq!(
-        quiesce,
-        Some((n(1), Epoch(1), n(3))),
-        "asked at n2, ordered at n1"
-    );
-    world.give(
-        n(1),
-        Input::Quiesced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
+    assert_eq!(quiesce, Some((n(1), Epoch(1), n(3))), "asked at n2, ordered at n1");
+    world.give(n(1), Input::Quiesced { group: calls(), epoch: Epoch(1) });
     assert_eq!(world.active(&calls()), Some(n(1)));
-    world.give(
-        n(1),
-        Input::Silenced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
     assert_eq!(world.active(&calls()), Some(n(3)));
     assert_eq!(world.in_sync(&calls()), [n(1), n(3)]);
 }
@@ -487,127 +284,40 @@ fn a_switchover_quiesces_falls_silent_and_keeps_the_set() {
 #[test]
 fn a_switchover_that_hangs_is_given_up() {
     let mut world = World::new();
-    world.give(
-        n(1),
-        Input::Move {
-            wish: Wish::Switchover {
-                group: calls(),
-                to: Some(n(3)),
-            },
-            cause: cause(6),
-        },
-    );
+    world.give(n(1), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(3)) }, cause: cause(6) });
     world.run(Duration::from_secs(1));
-    assert!(world.orders.contains(&(
-        n(1),
-        Output::Resume {
-            group: calls(),
-            epoch: Epoch(1)
-        }
-    )));
-    assert!(
-        world
-            .orders
-            .iter()
-            .any(|(_, o)| matches!(o, Output::Refused { .. }))
-    );
+    assert!(world.orders.contains(&(n(1), Output::Resume { group: calls(), epoch: Epoch(1) })));
+    assert!(world.orders.iter().any(|(_, o)| matches!(o, Output::Refused { .. })));
     assert_eq!(world.active(&calls()), Some(n(1)));
 }
 
 #[test]
 fn a_silent_active_whose_target_died_takes_its_role_back_under_a_new_epoch() {
     let mut world = World::new();
-    world.give(
-        n(1),
-        Input::Move {
-            wish: Wish::Switchover {
-                group: calls(),
-                to: Some(n(3)),
-            },
-            cause: cause(6),
-        },
-    );
-    world.give(
-        n(1),
-        Input::Quiesced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
+    world.give(n(1), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(3)) }, cause: cause(6) });
+    world.give(n(1), Input::Quiesced { group: calls(), epoch: Epoch(1) });
     world.down.push(n(3));
-    world.give(
-        n(1),
-        Input::Verdict {
-            node: n(3),
-            lost: true,
-            cause: cause(7),
-        },
-    );
-    world.give(
-        n(1),
-        Input::Silenced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
+    world.give(n(1), Input::Verdict { node: n(3), lost: true, cause: cause(7) });
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
     world.run(Duration::from_secs(1));
     let row = &world.domain.groups[&calls()];
-    assert_eq!(
-        (row.active.map(|m| m.node), row.epoch),
-        (Some(n(1)), Epoch(2))
-    );
+    assert_eq!((row.active.map(|m| m.node), row.epoch), (Some(n(1)), Epoch(2)));
 }
 
 #[test]
 fn a_switchover_to_a_node_that_is_not_in_sync_is_refused() {
     let mut world = World::new();
-    world.give(
-        n(1),
-        Input::Move {
-            wish: Wish::Switchover {
-                group: calls(),
-                to: Some(n(2)),
-            },
-            cause: cause(6),
-        },
-    );
-    let reason = world.orders.iter().find_map(|(_, o)| {
-        if let Output::Refused { reason, .. } = o {
-            Some(reason.clone())
-        } else {
-            None
-        }
-    });
-    assert_eq!(
-        reason.as_deref(),
-        Some("calls cannot move: n2 is not in sync. Wait until it is")
-    );
+    world.give(n(1), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(2)) }, cause: cause(6) });
+    let reason = world.orders.iter().find_map(|(_, o)| if let Output::Refused { reason, .. } = o { Some(reason.clone()) } else { None });
+    assert_eq!(reason.as_deref(), Some("calls cannot move: n2 is not in sync. Wait until it is"));
 }
 
 #[test]
 fn evacuating_a_chassis_moves_its_services_out() {
     let mut world = World::new();
-    world.give(
-        n(2),
-        Input::Move {
-            wish: Wish::EvacuateChassis("mxp1".into()),
-            cause: cause(6),
-        },
-    );
-    world.give(
-        n(1),
-        Input::Quiesced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
-    world.give(
-        n(1),
-        Input::Silenced {
-            group: calls(),
-            epoch: Epoch(1),
-        },
-    );
+    world.give(n(2), Input::Move { wish: Wish::EvacuateChassis("mxp1".into()), cause: cause(6) });
+    world.give(n(1), Input::Quiesced { group: calls(), epoch: Epoch(1) });
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
     assert_eq!(world.active(&calls()), Some(n(3)));
 }
 
@@ -618,10 +328,7 @@ fn a_chassis_whose_only_owner_restarted_is_owned_again() {
     world.restart(n(3), 33);
     let row = &world.domain.groups[&GroupName::new("chassis:mxp2")];
     assert_eq!(row.active, world.domain.member(n(3)));
-    assert_eq!(
-        row.generation.0, 1,
-        "what it knew beyond its sensors is declared lost"
-    );
+    assert_eq!(row.generation.0, 1, "what it knew beyond its sensors is declared lost");
 }
 
 #[test]
@@ -633,23 +340,11 @@ fn a_service_waits_for_an_operator_when_every_copy_is_gone() {
     for id in 1..=3 {
         world.restart(n(id), 40 + u64::from(id));
     }
-    let waiting = world.domain.groups[&calls()]
-        .active
-        .is_some_and(|m| world.domain.is_current(m));
+    let waiting = world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m));
     assert!(!waiting, "nobody decides alone");
-    world.give(
-        n(2),
-        Input::Move {
-            wish: Wish::Start { group: calls() },
-            cause: cause(9),
-        },
-    );
+    world.give(n(2), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
     world.run(Duration::from_secs(10));
-    assert!(
-        world.domain.groups[&calls()]
-            .active
-            .is_some_and(|m| world.domain.is_current(m))
-    );
+    assert!(world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m)));
 }
 
 #[test]
@@ -657,13 +352,7 @@ fn leadership_leaves_a_busy_node_when_all_is_quiet() {
     let mut world = World::new();
     world.give(n(1), Input::Leader(Some(n(1))));
     world.run(Duration::from_secs(3));
-    assert!(
-        world
-            .orders
-            .contains(&(n(1), Output::TransferLeader { to: n(2) })),
-        "{:?}",
-        world.orders
-    );
+    assert!(world.orders.contains(&(n(1), Output::TransferLeader { to: n(2) })), "{:?}", world.orders);
 }
 
 #[test]
@@ -675,65 +364,28 @@ fn when_a_majority_has_released_the_logs_leader_the_least_busy_voter_campaigns_f
     world.down.push(n(1));
     let target = world.domain.member(n(1)).expect("joined");
     let since = world.domain.nodes[&n(1)].since;
-    let release = |id: u16, w: &World| Release {
-        voter: w.domain.member(n(id)).expect("joined"),
-        target,
-        since,
-    };
-    let campaigns = |world: &World| {
-        world
-            .orders
-            .iter()
-            .filter(|(_, o)| *o == Output::Campaign { against: n(1) })
-            .map(|(at, _)| *at)
-            .collect::<Vec<_>>()
-    };
+    let release = |id: u16, w: &World| Release { voter: w.domain.member(n(id)).expect("joined"), target, since };
+    let campaigns = |world: &World| world.orders.iter().filter(|(_, o)| *o == Output::Campaign { against: n(1) }).map(|(at, _)| *at).collect::<Vec<_>>();
     for at in [2, 3] {
-        world.give(
-            n(at),
-            Input::Verdict {
-                node: n(1),
-                lost: true,
-                cause: cause(7),
-            },
-        );
+        world.give(n(at), Input::Verdict { node: n(1), lost: true, cause: cause(7) });
         world.give(n(at), Input::Release(release(2, &world)));
     }
-    assert!(
-        campaigns(&world).is_empty(),
-        "one voter's word is not enough"
-    );
+    assert!(campaigns(&world).is_empty(), "one voter's word is not enough");
     for at in [3, 2] {
         world.give(n(at), Input::Release(release(3, &world)));
     }
     assert_eq!(campaigns(&world), [n(2)], "n3 has taken the calls over");
     world.run(Duration::from_millis(100));
-    assert_eq!(
-        campaigns(&world),
-        [n(2), n(3)],
-        "the other one tries a little later, and each of them once"
-    );
+    assert_eq!(campaigns(&world), [n(2), n(3)], "the other one tries a little later, and each of them once");
 }
 
 #[test]
 fn what_a_dead_leader_may_have_swallowed_is_proposed_again_to_the_next_at_once() {
     let mut roles = Roles::new(n(2), 5);
     let mut domain = Domain::default();
-    domain
-        .apply(
-            LogIndex(1),
-            &Entry::Configure {
-                expected: Version(0),
-                config: config(),
-            },
-        )
-        .expect("a good configuration");
+    domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
     let now = Instant::from_nanos(1);
-    let proposals = |roles: &mut Roles| {
-        std::iter::from_fn(|| roles.poll_output())
-            .filter(|o| matches!(o, Output::Propose { .. }))
-            .count()
-    };
+    let proposals = |roles: &mut Roles| std::iter::from_fn(|| roles.poll_output()).filter(|o| matches!(o, Output::Propose { .. })).count();
     roles.handle(now, Input::Applied(Arc::new(domain)));
     assert_eq!(proposals(&mut roles), 1);
     roles.handle(now, Input::Leader(None));
@@ -748,56 +400,19 @@ fn an_active_asks_for_another_set_until_the_row_has_moved_on() {
     world.in_sync_by_itself = false;
     let row = world.domain.groups[&calls()].clone();
     let me = row.active.expect("active");
-    world.give(
-        n(2),
-        Input::Sync {
-            group: calls(),
-            version: row.version,
-            in_sync: [me].into(),
-        },
-    );
+    world.give(n(2), Input::Sync { group: calls(), version: row.version, in_sync: [me].into() });
     assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "n2 is not active");
-    world.give(
-        n(1),
-        Input::Sync {
-            group: calls(),
-            version: Version(row.version.0 + 1),
-            in_sync: [me].into(),
-        },
-    );
-    assert_eq!(
-        world.in_sync(&calls()),
-        [n(1), n(3)],
-        "made for a row that this node has not seen yet"
-    );
-    world.give(
-        n(1),
-        Input::Sync {
-            group: calls(),
-            version: row.version,
-            in_sync: [me].into(),
-        },
-    );
+    world.give(n(1), Input::Sync { group: calls(), version: Version(row.version.0 + 1), in_sync: [me].into() });
+    assert_eq!(world.in_sync(&calls()), [n(1), n(3)], "made for a row that this node has not seen yet");
+    world.give(n(1), Input::Sync { group: calls(), version: row.version, in_sync: [me].into() });
     assert_eq!(world.in_sync(&calls()), [n(1)]);
 }
 
 #[test]
 fn a_start_with_a_loss_is_refused_where_nothing_was_lost() {
     let mut world = World::new();
-    world.give(
-        n(2),
-        Input::Move {
-            wish: Wish::Start { group: calls() },
-            cause: cause(9),
-        },
-    );
-    assert!(
-        world.orders.iter().any(
-            |(_, o)| matches!(o, Output::Refused { reason, .. } if reason.contains("lost nothing"))
-        ),
-        "{:?}",
-        world.orders
-    );
+    world.give(n(2), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
+    assert!(world.orders.iter().any(|(_, o)| matches!(o, Output::Refused { reason, .. } if reason.contains("lost nothing"))), "{:?}", world.orders);
     assert_eq!(world.domain.groups[&calls()].epoch, Epoch(1));
 }
 
@@ -809,23 +424,9 @@ fn a_released_leader_that_is_back_is_left_to_lead() {
     let since = world.domain.nodes[&n(1)].since;
     for voter in [2, 3] {
         let voter = world.domain.member(n(voter)).expect("joined");
-        world.give(
-            n(2),
-            Input::Release(Release {
-                voter,
-                target,
-                since,
-            }),
-        );
+        world.give(n(2), Input::Release(Release { voter, target, since }));
     }
     world.give(n(2), Input::Leader(Some(n(1))));
     world.run(Duration::from_secs(1));
-    assert!(
-        !world
-            .orders
-            .iter()
-            .any(|(_, o)| matches!(o, Output::Campaign { .. })),
-        "it is heard: {:?}",
-        world.orders
-    );
+    assert!(!world.orders.iter().any(|(_, o)| matches!(o, Output::Campaign { .. })), "it is heard: {:?}", world.orders);
 }

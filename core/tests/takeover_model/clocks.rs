@@ -28,19 +28,11 @@ pub(crate) struct Times {
 
 impl Times {
     /// The least promise that the rule allows: `L (1 + d) / (1 - d)` with d = 1/4.
-    pub(crate) const PAGE: Self = Self {
-        lease: 12,
-        promise: 20,
-        late: 0,
-        drift: true,
-    };
+    pub(crate) const PAGE: Self = Self { lease: 12, promise: 20, late: 0, drift: true };
     /// True ticks of a lease held by a slow node, gate included, and of a promise given by a fast one.
     fn ticks(self) -> (u8, u8) {
         let (slow, fast) = if self.drift { (3, 5) } else { (4, 4) };
-        (
-            (self.lease).div_ceil(slow) + self.late,
-            self.promise.div_ceil(fast),
-        )
+        ((self.lease).div_ceil(slow) + self.late, self.promise.div_ceil(fast))
     }
 }
 
@@ -146,13 +138,7 @@ impl Rules {
         joins_first: true,
         frozen: 0,
         mute: None,
-        bounds: Bounds {
-            groups: 1,
-            entries: 3,
-            restarts: 1,
-            relinquishes: 1,
-            confirms: 1,
-        },
+        bounds: Bounds { groups: 1, entries: 3, restarts: 1, relinquishes: 1, confirms: 1 },
     };
 }
 
@@ -162,71 +148,25 @@ impl Rules {
 pub(crate) enum Step {
     Tick,
     /// A tick that this holder's clock does not count.
-    TickFrozen {
-        holder: usize,
-    },
+    TickFrozen { holder: usize },
     /// A heartbeat is granted and its echo leaves.
-    Grant {
-        voter: usize,
-        holder: usize,
-    },
-    EchoArrives {
-        voter: usize,
-        holder: usize,
-    },
-    Reckon {
-        holder: usize,
-    },
-    Arm {
-        holder: usize,
-    },
-    DaemonCloses {
-        holder: usize,
-    },
-    Ask {
-        holder: usize,
-    },
-    Release {
-        voter: usize,
-        target: usize,
-    },
-    Relinquish {
-        holder: usize,
-        group: usize,
-    },
-    Reopen {
-        holder: usize,
-        group: usize,
-    },
-    Apply {
-        node: usize,
-    },
-    Takeover {
-        by: usize,
-        group: usize,
-    },
-    Switchover {
-        by: usize,
-        group: usize,
-        to: usize,
-    },
-    Grow {
-        by: usize,
-        group: usize,
-    },
-    Confirm {
-        node: usize,
-    },
-    Restart {
-        node: usize,
-    },
-    Rejoin {
-        node: usize,
-    },
-    JoinCommits {
-        node: usize,
-        process: usize,
-    },
+    Grant { voter: usize, holder: usize },
+    EchoArrives { voter: usize, holder: usize },
+    Reckon { holder: usize },
+    Arm { holder: usize },
+    DaemonCloses { holder: usize },
+    Ask { holder: usize },
+    Release { voter: usize, target: usize },
+    Relinquish { holder: usize, group: usize },
+    Reopen { holder: usize, group: usize },
+    Apply { node: usize },
+    Takeover { by: usize, group: usize },
+    Switchover { by: usize, group: usize, to: usize },
+    Grow { by: usize, group: usize },
+    Confirm { node: usize },
+    Restart { node: usize },
+    Rejoin { node: usize },
+    JoinCommits { node: usize, process: usize },
 }
 
 /// What must not be, or, for a run with a mute node, what must.
@@ -287,13 +227,7 @@ impl Clocks {
     pub(crate) fn new(rules: Rules) -> Self {
         let (law, first) = Law::new(&[A, B], rules.bounds.groups, rules.broken);
         let (lease, promise) = rules.times.ticks();
-        Self {
-            rules,
-            law,
-            first,
-            lease,
-            promise,
-        }
+        Self { rules, law, first, lease, promise }
     }
 
     /// How many different control logs were met.
@@ -311,10 +245,7 @@ impl Clocks {
     }
 
     fn who(s: &State, node: usize) -> Who {
-        Who {
-            node: small(node),
-            life: s.life[node],
-        }
+        Who { node: small(node), life: s.life[node] }
     }
 
     /// The node believes that it is the group's active and has not given that up.
@@ -326,11 +257,7 @@ impl Clocks {
     }
 
     fn is_open(&self, s: &State, holder: usize, group: usize) -> bool {
-        let kernel = if self.rules.gate == Gate::Absolute {
-            s.lease[holder]
-        } else {
-            s.gate[holder]
-        };
+        let kernel = if self.rules.gate == Gate::Absolute { s.lease[holder] } else { s.gate[holder] };
         (kernel > 0 && self.speaks(s, holder, group)) || (group == 0 && s.ghost[holder] > 0)
     }
 }
@@ -395,15 +322,10 @@ impl Model for Clocks {
     fn harm(&mut self, s: &State) -> Option<Harm> {
         if self.rules.mute.is_some() {
             let row = &self.law.latest(s.head).rows[0];
-            return row
-                .active
-                .is_some_and(|a| usize::from(a.node) == B)
-                .then_some(Harm::TakenOver);
+            return row.active.is_some_and(|a| usize::from(a.node) == B).then_some(Harm::TakenOver);
         }
         let two = |group: &usize| (0..HOLDERS).filter(|h| self.is_open(s, *h, *group)).count() > 1;
-        (0..self.rules.bounds.groups)
-            .find(two)
-            .map(|group| Harm::TwoOpen { group })
+        (0..self.rules.bounds.groups).find(two).map(|group| Harm::TwoOpen { group })
     }
 }
 
@@ -433,9 +355,7 @@ impl Clocks {
         }
         for holder in 0..HOLDERS {
             for group in 0..2 {
-                if s.gave_up[holder][group]
-                    < self.law.view(s.head, s.applied[holder]).rows[group].epoch
-                {
+                if s.gave_up[holder][group] < self.law.view(s.head, s.applied[holder]).rows[group].epoch {
                     s.gave_up[holder][group] = 0;
                     s.reopened[holder][group] = false;
                 }

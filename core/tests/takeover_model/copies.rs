@@ -141,15 +141,7 @@ impl Rules {
         after_the_dead: false,
         looks_for: None,
         floor_two: false,
-        bounds: Bounds {
-            nodes: 2,
-            entries: 3,
-            writes: 2,
-            repeats: 0,
-            reads: 0,
-            crashes: 0,
-            quiesces: 0,
-        },
+        bounds: Bounds { nodes: 2, entries: 3, writes: 2, repeats: 0, reads: 0, crashes: 0, quiesces: 0 },
     };
 }
 
@@ -269,10 +261,7 @@ impl Copies {
     }
 
     fn who(s: &State, at: usize) -> Who {
-        Who {
-            node: small(NODE[at]),
-            life: s.nodes[at].life,
-        }
+        Who { node: small(NODE[at]), life: s.nodes[at].life }
     }
 
     /// The process is in a life that its own view of the log still counts.
@@ -283,14 +272,8 @@ impl Copies {
     /// The node holds itself for the active and has seen no higher epoch.
     fn serves(&self, s: &State, at: usize) -> bool {
         let row = self.row(s, at);
-        let Some(active) = row.active else {
-            return false;
-        };
-        let is_me = if self.rules.own_name_only {
-            usize::from(active.node) == NODE[at]
-        } else {
-            active == Self::who(s, at)
-        };
+        let Some(active) = row.active else { return false };
+        let is_me = if self.rules.own_name_only { usize::from(active.node) == NODE[at] } else { active == Self::who(s, at) };
         is_me && (self.lives(s, at) || self.rules.own_name_only) && s.nodes[at].seen == row.epoch
     }
 
@@ -303,9 +286,7 @@ impl Copies {
         let row = self.law.latest(s.head).rows[0];
         let needed = s.acknowledged | s.shown;
         let crashes = self.rules.bounds.crashes - s.crashes;
-        let held = self
-            .slots()
-            .fold(0, |held, at| held | s.nodes[at].requests());
+        let held = self.slots().fold(0, |held, at| held | s.nodes[at].requests());
         let is_lost = self.rules.floor_two && crashes <= 1 && s.acknowledged & !held != 0;
         let of_nodes = self.slots().flat_map(move |at| {
             let node = &s.nodes[at];
@@ -319,9 +300,7 @@ impl Copies {
                 (is_member && lacks).then_some(Harm::MemberLacks),
             ]
         });
-        of_nodes
-            .flatten()
-            .chain(is_lost.then_some(Harm::LostByOneCrash))
+        of_nodes.flatten().chain(is_lost.then_some(Harm::LostByOneCrash))
     }
 }
 
@@ -332,10 +311,7 @@ impl Node {
 
     /// Bit by request.
     fn requests(&self) -> u8 {
-        self.copy
-            .iter()
-            .filter(|r| **r != 0)
-            .fold(0, |bits, r| bits | bit(*r))
+        self.copy.iter().filter(|r| **r != 0).fold(0, |bits, r| bits | bit(*r))
     }
 
     fn has_doubles(&self) -> bool {
@@ -362,14 +338,7 @@ impl Model for Copies {
         let mut nodes = [Node::default(); SLOTS];
         for at in self.slots() {
             let life = view.life[NODE[at]];
-            nodes[at] = Node {
-                applied: self.law.len(self.first),
-                life,
-                seen: 1,
-                aligned: 1,
-                complete: true,
-                ..Node::default()
-            };
+            nodes[at] = Node { applied: self.law.len(self.first), life, seen: 1, aligned: 1, complete: true, ..Node::default() };
         }
         for at in self.slots().skip(1) {
             nodes[0].reports[at] = (nodes[at].life, 0);
@@ -388,11 +357,7 @@ impl Model for Copies {
             quiesces: b.quiesces,
             harm: None,
         };
-        if self.rules.after_the_dead {
-            self.promote_the_dead(s)
-        } else {
-            s
-        }
+        if self.rules.after_the_dead { self.promote_the_dead(s) } else { s }
     }
 
     fn steps(&mut self, s: &State, out: &mut Vec<(Step, State)>) {
@@ -410,16 +375,11 @@ impl Model for Copies {
 
     fn harm(&mut self, s: &State) -> Option<Harm> {
         if self.rules.after_the_dead {
-            return self
-                .slots()
-                .any(|at| self.serves(s, at) && self.row(s, at).epoch > 1)
-                .then_some(Harm::Serves);
+            return self.slots().any(|at| self.serves(s, at) && self.row(s, at).epoch > 1).then_some(Harm::Serves);
         }
         match self.rules.looks_for {
             None => s.harm.or_else(|| self.lacks(s).next()),
-            Some(harm) => {
-                (s.harm == Some(harm) || self.lacks(s).any(|found| found == harm)).then_some(harm)
-            }
+            Some(harm) => (s.harm == Some(harm) || self.lacks(s).any(|found| found == harm)).then_some(harm),
         }
     }
 }

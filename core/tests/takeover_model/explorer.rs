@@ -32,9 +32,7 @@ pub(crate) struct Outcome<S, H> {
 
 impl<S: Debug, H: Debug> Outcome<S, H> {
     pub(crate) fn trace(&self) -> String {
-        let Some((harm, steps)) = &self.harm else {
-            return "no violation".into();
-        };
+        let Some((harm, steps)) = &self.harm else { return "no violation".into() };
         let steps: Vec<_> = steps.iter().map(|s| format!("{s:?}")).collect();
         format!("{harm:?} after {} steps: {}", steps.len(), steps.join("; "))
     }
@@ -54,12 +52,7 @@ pub(crate) fn explore<M: Model>(model: &mut M, limit: usize) -> Outcome<M::Step,
         for (id, state) in level.drain(..) {
             if let Some(harm) = model.harm(&state) {
                 let harm = Some((harm, way_to(&parents, id)));
-                return Outcome {
-                    harm,
-                    states: parents.len(),
-                    depth,
-                    complete: false,
-                };
+                return Outcome { harm, states: parents.len(), depth, complete: false };
             }
             model.steps(&state, &mut out);
             for (step, state) in out.drain(..) {
@@ -69,21 +62,11 @@ pub(crate) fn explore<M: Model>(model: &mut M, limit: usize) -> Outcome<M::Step,
                 }
             }
             if parents.len() > limit {
-                return Outcome {
-                    harm: None,
-                    states: parents.len(),
-                    depth,
-                    complete: false,
-                };
+                return Outcome { harm: None, states: parents.len(), depth, complete: false };
             }
         }
         if next.is_empty() {
-            return Outcome {
-                harm: None,
-                states: parents.len(),
-                depth,
-                complete: true,
-            };
+            return Outcome { harm: None, states: parents.len(), depth, complete: true };
         }
         depth += 1;
         std::mem::swap(&mut level, &mut next);
@@ -108,10 +91,7 @@ struct Seen {
 
 impl Default for Seen {
     fn default() -> Self {
-        Self {
-            slots: vec![0; 1 << 12],
-            used: 0,
-        }
+        Self { slots: vec![0; 1 << 12], used: 0 }
     }
 }
 
@@ -120,10 +100,7 @@ impl Seen {
     fn insert(&mut self, print: u64) -> bool {
         if self.used * 2 >= self.slots.len() {
             let grown = vec![0; self.slots.len() * 2];
-            for old in std::mem::replace(&mut self.slots, grown)
-                .into_iter()
-                .filter(|p| *p != 0)
-            {
+            for old in std::mem::replace(&mut self.slots, grown).into_iter().filter(|p| *p != 0) {
                 self.place(old);
             }
         }
@@ -158,13 +135,9 @@ fn fingerprint(state: &impl Hash) -> u64 {
 struct Fold(u64);
 
 impl Fold {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "both halves of the product are used"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "both halves of the product are used")]
     fn add(&mut self, word: u64) {
-        let product =
-            u128::from(self.0 ^ 0x2D35_8DCC_AA6C_78A5) * u128::from(word ^ 0x8BB8_4B93_962E_ACC9);
+        let product = u128::from(self.0 ^ 0x2D35_8DCC_AA6C_78A5) * u128::from(word ^ 0x8BB8_4B93_962E_ACC9);
         self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(word.rotate_left(32));
     }
 }
@@ -179,10 +152,7 @@ impl Hasher for Fold {
         for word in &mut words {
             self.add(u64::from_le_bytes(word.try_into().expect("eight bytes")));
         }
-        let rest = words
-            .remainder()
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let rest = words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         self.add(rest);
     }
 
@@ -226,41 +196,14 @@ mod tests {
         type Harm = u32;
 
         fn initial(&mut self) -> Counted {
-            Counted {
-                count: 0,
-                switch: None,
-            }
+            Counted { count: 0, switch: None }
         }
 
         fn steps(&mut self, s: &Counted, out: &mut Vec<(char, Counted)>) {
-            out.push((
-                '+',
-                Counted {
-                    count: (s.count + 1).min(self.most),
-                    ..*s
-                },
-            ));
-            out.push((
-                '2',
-                Counted {
-                    count: (s.count * 2).min(self.most),
-                    ..*s
-                },
-            ));
-            out.push((
-                'u',
-                Counted {
-                    switch: Some(Switch::Up),
-                    ..*s
-                },
-            ));
-            out.push((
-                'd',
-                Counted {
-                    switch: Some(Switch::Down),
-                    ..*s
-                },
-            ));
+            out.push(('+', Counted { count: (s.count + 1).min(self.most), ..*s }));
+            out.push(('2', Counted { count: (s.count * 2).min(self.most), ..*s }));
+            out.push(('u', Counted { switch: Some(Switch::Up), ..*s }));
+            out.push(('d', Counted { switch: Some(Switch::Down), ..*s }));
         }
 
         fn harm(&mut self, s: &Counted) -> Option<u32> {
@@ -277,9 +220,7 @@ mod tests {
 
     #[test]
     fn the_trace_is_the_shortest() {
-        let (harm, steps) = explore(&mut Count { most: 100 }, usize::MAX)
-            .harm
-            .expect("ten is in reach");
+        let (harm, steps) = explore(&mut Count { most: 100 }, usize::MAX).harm.expect("ten is in reach");
         assert_eq!((harm, steps.len()), (10, 6), "{steps:?}");
     }
 

@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sixnines_core::domain::config::{
-    ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig,
-};
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, Release};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 
@@ -36,53 +34,20 @@ pub(crate) struct Who {
 /// An [`Entry`], small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Op {
-    Joined {
-        node: u8,
-        nonce: u8,
-        replaces: u8,
-    },
-    Confirm {
-        who: Who,
-        since: u8,
-    },
-    Takeover {
-        group: u8,
-        version: u8,
-        to: Who,
-        why: Why,
-    },
-    Switchover {
-        group: u8,
-        version: u8,
-        by: Who,
-        to: Who,
-    },
-    Sync {
-        group: u8,
-        version: u8,
-        by: Who,
-        set: Lives,
-    },
-    Start {
-        group: u8,
-        version: u8,
-        to: Who,
-        offers: Lives,
-    },
+    Joined { node: u8, nonce: u8, replaces: u8 },
+    Confirm { who: Who, since: u8 },
+    Takeover { group: u8, version: u8, to: Who, why: Why },
+    Switchover { group: u8, version: u8, by: Who, to: Who },
+    Sync { group: u8, version: u8, by: Who, set: Lives },
+    Start { group: u8, version: u8, to: Who, offers: Lives },
 }
 
 /// Why an old active cannot speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Why {
-    Relinquished {
-        by: Who,
-        epoch: u8,
-    },
+    Relinquished { by: Who, epoch: u8 },
     /// By voter: its life and the target's `since`.
-    Released {
-        target: Who,
-        said: [(u8, u8); 3],
-    },
+    Released { target: Who, said: [(u8, u8); 3] },
 }
 
 /// A release as it was said: the voter's life, the target's life, the target's `since`. All 0: none.
@@ -167,78 +132,28 @@ impl Law {
         let config = DomainConfig {
             domain: "model".into(),
             profile: Profile::Fabric,
-            nodes: nodes
-                .clone()
-                .map(|n| node_config(n, VOTERS.contains(&n), n == W))
-                .collect(),
-            chassis: vec![ChassisConfig {
-                name: "x".into(),
-                manager: None,
-            }],
+            nodes: nodes.clone().map(|n| node_config(n, VOTERS.contains(&n), n == W)).collect(),
+            chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
             services: (0..groups).map(|g| service(g, data)).collect(),
         };
         let mut domain = Domain::default();
-        domain
-            .apply(
-                LogIndex(1),
-                &Entry::Configure {
-                    expected: Version(0),
-                    config,
-                },
-            )
-            .expect("a good configuration");
+        domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
         let view = view(&domain, groups);
-        let root = Point {
-            op: None,
-            path: vec![0, 0],
-            domain,
-            view,
-        };
-        let mut law = Self {
-            points: vec![root],
-            children: BTreeMap::new(),
-            broken,
-        };
+        let root = Point { op: None, path: vec![0, 0], domain, view };
+        let mut law = Self { points: vec![root], children: BTreeMap::new(), broken };
         let mut head = 0;
-        let mut commit =
-            |law: &mut Self, op| head = law.append(head, op).expect("a prefix that applies");
+        let mut commit = |law: &mut Self, op| head = law.append(head, op).expect("a prefix that applies");
         for node in nodes {
-            commit(
-                &mut law,
-                Op::Joined {
-                    node: small(node),
-                    nonce: 0,
-                    replaces: 0,
-                },
-            );
+            commit(&mut law, Op::Joined { node: small(node), nonce: 0, replaces: 0 });
         }
         let lives = law.points.last().expect("it has one").view.life;
         let mut set = lives;
         set[W] = 0;
-        let a = Who {
-            node: small(A),
-            life: lives[A],
-        };
+        let a = Who { node: small(A), life: lives[A] };
         for group in 0..small(groups) {
             let version = law_version(&law, group);
-            commit(
-                &mut law,
-                Op::Start {
-                    group,
-                    version,
-                    to: a,
-                    offers: [0; NODES],
-                },
-            );
-            commit(
-                &mut law,
-                Op::Sync {
-                    group,
-                    version: version + 1,
-                    by: a,
-                    set,
-                },
-            );
+            commit(&mut law, Op::Start { group, version, to: a, offers: [0; NODES] });
+            commit(&mut law, Op::Sync { group, version: version + 1, by: a, set });
         }
         (law, head)
     }
@@ -256,12 +171,7 @@ impl Law {
             let id = Head::try_from(self.points.len()).expect("fewer logs");
             path.push(id);
             let view = view(&domain, domain.config.services.len());
-            self.points.push(Point {
-                op: Some(op),
-                path,
-                domain,
-                view,
-            });
+            self.points.push(Point { op: Some(op), path, domain, view });
             id
         });
         self.children.insert((head, op), new);
@@ -287,9 +197,7 @@ impl Law {
     /// The entry at `index`.
     pub(crate) fn op(&self, head: Head, index: u8) -> Op {
         let at = self.points[head as usize].path[index as usize];
-        self.points[at as usize]
-            .op
-            .expect("nobody looks before the configuration")
+        self.points[at as usize].op.expect("nobody looks before the configuration")
     }
 
     /// How many different logs were met.
@@ -309,13 +217,7 @@ impl Broken {
             return false; // a law that keeps the dead holds them for members
         }
         self.loosen(domain, op);
-        if domain
-            .apply(
-                LogIndex(index.into()),
-                &entry(domain, op, self.any_version, self.joined_any_life),
-            )
-            .is_err()
-        {
+        if domain.apply(LogIndex(index.into()), &entry(domain, op, self.any_version, self.joined_any_life)).is_err() {
             return false;
         }
         self.undo(&before, domain, op);
@@ -326,18 +228,14 @@ impl Broken {
     fn loosen(self, domain: &mut Domain, op: Op) {
         match op {
             Op::Takeover { group, to, .. } => {
-                if self.dead_promoted
-                    && let Some(row) = domain.nodes.get_mut(&node_id(to.node))
-                {
+                if self.dead_promoted && let Some(row) = domain.nodes.get_mut(&node_id(to.node)) {
                     row.incarnation = Incarnation(to.life.into());
                 }
                 if self.non_member {
                     row_mut(domain, group).in_sync.insert(member(to));
                 }
             }
-            Op::Sync { group, by, .. } if self.self_listed => {
-                row_mut(domain, group).active = Some(member(by))
-            }
+            Op::Sync { group, by, .. } if self.self_listed => row_mut(domain, group).active = Some(member(by)),
             Op::Start { group, .. } if self.start_anyway => {
                 let row = row_mut(domain, group);
                 row.in_sync.clear();
@@ -357,11 +255,7 @@ impl Broken {
             }
             Op::Takeover { group, to, .. } => {
                 let id = node_id(to.node);
-                domain
-                    .nodes
-                    .get_mut(&id)
-                    .expect("it was promoted")
-                    .incarnation = before.nodes[&id].incarnation;
+                domain.nodes.get_mut(&id).expect("it was promoted").incarnation = before.nodes[&id].incarnation;
                 let old = before.groups[&group_name(group)].active;
                 let row = row_mut(domain, group);
                 if self.old_stays {
@@ -381,75 +275,25 @@ impl Broken {
 
 fn entry(domain: &Domain, op: Op, any_version: bool, any_life: bool) -> Entry {
     let made_for = |group: u8, version: u8| {
-        if any_version {
-            domain.groups[&group_name(group)].version
-        } else {
-            Version(version.into())
-        }
+        if any_version { domain.groups[&group_name(group)].version } else { Version(version.into()) }
     };
     match op {
-        Op::Joined {
-            node,
-            nonce,
-            replaces,
-        } => {
-            let present = domain
-                .member(node_id(node))
-                .map_or(Incarnation(0), |m| m.incarnation);
-            let replaces = if any_life {
-                present
-            } else {
-                Incarnation(replaces.into())
-            };
-            Entry::Joined {
-                node: node_id(node),
-                nonce: nonce.into(),
-                replaces,
-            }
+        Op::Joined { node, nonce, replaces } => {
+            let present = domain.member(node_id(node)).map_or(Incarnation(0), |m| m.incarnation);
+            let replaces = if any_life { present } else { Incarnation(replaces.into()) };
+            Entry::Joined { node: node_id(node), nonce: nonce.into(), replaces }
         }
-        Op::Confirm { who, since } => Entry::Confirm {
-            node: member(who),
-            since: LogIndex(since.into()),
-        },
-        Op::Takeover {
-            group,
-            version,
-            to,
-            why,
-        } => Entry::Takeover {
-            group: group_name(group),
-            version: made_for(group, version),
-            to: member(to),
-            evidence: evidence(why),
-        },
-        Op::Switchover {
-            group,
-            version,
-            by,
-            to,
-        } => Entry::Switchover {
-            group: group_name(group),
-            version: made_for(group, version),
-            by: member(by),
-            to: member(to),
-        },
-        Op::Sync {
-            group,
-            version,
-            by,
-            set,
-        } => Entry::Sync {
-            group: group_name(group),
-            version: made_for(group, version),
-            by: member(by),
-            in_sync: members(set),
-        },
-        Op::Start {
-            group,
-            version,
-            to,
-            offers,
-        } => Entry::Start {
+        Op::Confirm { who, since } => Entry::Confirm { node: member(who), since: LogIndex(since.into()) },
+        Op::Takeover { group, version, to, why } => {
+            Entry::Takeover { group: group_name(group), version: made_for(group, version), to: member(to), evidence: evidence(why) }
+        }
+        Op::Switchover { group, version, by, to } => {
+            Entry::Switchover { group: group_name(group), version: made_for(group, version), by: member(by), to: member(to) }
+        }
+        Op::Sync { group, version, by, set } => {
+            Entry::Sync { group: group_name(group), version: made_for(group, version), by: member(by), in_sync: members(set) }
+        }
+        Op::Start { group, version, to, offers } => Entry::Start {
             group: group_name(group),
             version: made_for(group, version),
             to: member(to),
@@ -461,23 +305,13 @@ fn entry(domain: &Domain, op: Op, any_version: bool, any_life: bool) -> Entry {
 
 fn evidence(why: Why) -> Evidence {
     match why {
-        Why::Relinquished { by, epoch } => Evidence::Relinquished {
-            by: member(by),
-            epoch: Epoch(epoch.into()),
-        },
+        Why::Relinquished { by, epoch } => Evidence::Relinquished { by: member(by), epoch: Epoch(epoch.into()) },
         Why::Released { target, said } => {
-            let releases = said
-                .iter()
-                .enumerate()
-                .filter(|(_, (life, _))| *life != 0)
-                .map(|(voter, (life, since))| Release {
-                    voter: member(Who {
-                        node: small(voter),
-                        life: *life,
-                    }),
-                    target: member(target),
-                    since: LogIndex((*since).into()),
-                });
+            let releases = said.iter().enumerate().filter(|(_, (life, _))| *life != 0).map(|(voter, (life, since))| Release {
+                voter: member(Who { node: small(voter), life: *life }),
+                target: member(target),
+                since: LogIndex((*since).into()),
+            });
             Evidence::Released(releases.collect())
         }
     }
@@ -495,10 +329,7 @@ fn view(domain: &Domain, groups: usize) -> View {
         let row = &domain.groups[&group_name(small(group))];
         shown.version = low(row.version.0);
         shown.epoch = low(row.epoch.0);
-        shown.active = row.active.map(|m| Who {
-            node: small(usize::from(m.node.0) - 1),
-            life: low(m.incarnation.0),
-        });
+        shown.active = row.active.map(|m| Who { node: small(usize::from(m.node.0) - 1), life: low(m.incarnation.0) });
         for m in &row.in_sync {
             shown.set[usize::from(m.node.0) - 1] = low(m.incarnation.0);
         }
@@ -509,13 +340,7 @@ fn view(domain: &Domain, groups: usize) -> View {
 fn node_config(node: usize, voter: bool, witness: bool) -> NodeConfig {
     let id = node_id(small(node));
     let address = format!("10.1.0.{}:7400", id.0).parse().expect("an address");
-    NodeConfig {
-        id,
-        chassis: "x".into(),
-        links: vec![address],
-        voter,
-        witness,
-    }
+    NodeConfig { id, chassis: "x".into(), links: vec![address], voter, witness }
 }
 
 fn service(group: usize, data: &[usize]) -> ServiceConfig {
@@ -536,10 +361,7 @@ fn law_version(law: &Law, group: u8) -> u8 {
 }
 
 fn row_mut(domain: &mut Domain, group: u8) -> &mut sixnines_core::domain::GroupRow {
-    domain
-        .groups
-        .get_mut(&group_name(group))
-        .expect("the models' groups stay")
+    domain.groups.get_mut(&group_name(group)).expect("the models' groups stay")
 }
 
 fn group_name(group: u8) -> GroupName {
@@ -551,22 +373,12 @@ fn node_id(node: u8) -> NodeId {
 }
 
 fn member(who: Who) -> Member {
-    Member {
-        node: node_id(who.node),
-        incarnation: Incarnation(who.life.into()),
-    }
+    Member { node: node_id(who.node), incarnation: Incarnation(who.life.into()) }
 }
 
 fn members(lives: Lives) -> BTreeSet<Member> {
     let named = lives.iter().enumerate().filter(|(_, life)| **life != 0);
-    named
-        .map(|(node, life)| {
-            member(Who {
-                node: small(node),
-                life: *life,
-            })
-        })
-        .collect()
+    named.map(|(node, life)| member(Who { node: small(node), life: *life })).collect()
 }
 
 /// The models' numbers are small; one that is not is a mistake in the model.

@@ -58,30 +58,15 @@ impl Model for Voters {
     type Harm = Harm;
 
     fn initial(&mut self) -> State {
-        State {
-            held: [0; 3],
-            older: [0; 3],
-            is_known: [true; 3],
-            committed: [false; 2],
-            restarts: 2,
-        }
+        State { held: [0; 3], older: [0; 3], is_known: [true; 3], committed: [false; 2], restarts: 2 }
     }
 
     fn steps(&mut self, s: &State, out: &mut Vec<(Step, State)>) {
         for leader in [A, B] {
-            for with in VOTERS
-                .into_iter()
-                .filter(|v| *v != leader && s.is_known[*v] && s.is_known[leader])
-            {
+            for with in VOTERS.into_iter().filter(|v| *v != leader && s.is_known[*v] && s.is_known[leader]) {
                 let (mine, theirs) = (s.held[leader], s.held[with]);
                 let entry = match (mine, theirs) {
-                    (0, 0) => {
-                        if leader == A {
-                            1
-                        } else {
-                            2
-                        }
-                    }
+                    (0, 0) => if leader == A { 1 } else { 2 },
                     (0, held) | (held, 0) => held,
                     (mine, theirs) if mine == theirs => mine,
                     _ => continue,
@@ -122,48 +107,24 @@ impl Model for Voters {
 
 fn run(name: &str, disk: Disk, looks_for: Harm) -> Outcome<Step, Harm> {
     let found = explore(&mut Voters { disk, looks_for }, usize::MAX);
-    println!(
-        "{name}\n    {} states, {}: {}",
-        found.states,
-        reach(&found),
-        found.trace()
-    );
+    println!("{name}\n    {} states, {}: {}", found.states, reach(&found), found.trace());
     found
 }
 
 #[test]
 fn voters_that_forget_are_caught() {
-    for (name, disk) in [
-        ("witness restored from an older state", Disk::Older),
-        ("voter forgets everything, keeps its id", Disk::Empty),
-    ] {
-        let found = run(
-            &format!("{name} (the page: 3 steps)"),
-            disk,
-            Harm::TwoCommitted,
-        );
+    for (name, disk) in [("witness restored from an older state", Disk::Older), ("voter forgets everything, keeps its id", Disk::Empty)] {
+        let found = run(&format!("{name} (the page: 3 steps)"), disk, Harm::TwoCommitted);
         assert!(found.harm.is_some(), "{name} must be caught, and was not");
     }
-    let found = run(
-        "the page: voters are durable",
-        Disk::Durable,
-        Harm::TwoCommitted,
-    );
+    let found = run("the page: voters are durable", Disk::Durable, Harm::TwoCommitted);
     assert!(found.harm.is_none() && found.complete, "{}", found.trace());
 }
 
 #[test]
 fn fresh_ids_are_safe_and_use_the_voters_up() {
-    let found = run(
-        "fresh ids, nothing on disk",
-        Disk::FreshId,
-        Harm::TwoCommitted,
-    );
+    let found = run("fresh ids, nothing on disk", Disk::FreshId, Harm::TwoCommitted);
     assert!(found.harm.is_none() && found.complete, "{}", found.trace());
-    let found = run(
-        "... and after two restarts no majority of known voters exists (the page: 2 steps)",
-        Disk::FreshId,
-        Harm::NoMajority,
-    );
+    let found = run("... and after two restarts no majority of known voters exists (the page: 2 steps)", Disk::FreshId, Harm::NoMajority);
     assert_eq!(found.harm.expect("two are gone").1.len(), 2);
 }

@@ -20,10 +20,7 @@ const BUCKETS: usize = 65;
 impl<T> Histogram<T> {
     /// Without values.
     pub fn new() -> Self {
-        Self {
-            counts: [0; BUCKETS],
-            data: PhantomData,
-        }
+        Self { counts: [0; BUCKETS], data: PhantomData }
     }
 
     /// Adds a value.
@@ -46,23 +43,9 @@ impl<T> Histogram<T> {
                 seen += count;
                 seen >= rank
             });
-            bits.map_or(0, |bits| {
-                u64::MAX
-                    .checked_shr(u64::BITS - u32::try_from(bits).expect("at most 64"))
-                    .unwrap_or(0)
-            })
+            bits.map_or(0, |bits| u64::MAX.checked_shr(u64::BITS - u32::try_from(bits).expect("at most 64")).unwrap_or(0))
         };
-        PercentileStats {
-            samples,
-            p0_1: at(1),
-            p1: at(10),
-            p5: at(50),
-            p10: at(100),
-            p50: at(500),
-            p90: at(900),
-            p99: at(990),
-            p99_9: at(999),
-        }
+        PercentileStats { samples, p0_1: at(1), p1: at(10), p5: at(50), p10: at(100), p50: at(500), p90: at(900), p99: at(990), p99_9: at(999) }
     }
 }
 
@@ -89,11 +72,7 @@ pub struct PercentileStats {
 
 impl fmt::Display for PercentileStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} values, half up to {}, nearly all up to {}",
-            self.samples, self.p50, self.p99
-        )
+        write!(f, "{} values, half up to {}, nearly all up to {}", self.samples, self.p50, self.p99)
     }
 }
 
@@ -137,10 +116,7 @@ mod tests {
         }
         histogram.record(u64::MAX);
         let stats = histogram.percentile_stats();
-        assert_eq!(
-            (stats.samples, stats.p0_1, stats.p10, stats.p50, stats.p99),
-            (1001, 3, 127, 511, 1023)
-        );
+        assert_eq!((stats.samples, stats.p0_1, stats.p10, stats.p50, stats.p99), (1001, 3, 127, 511, 1023));
         histogram.record_n(u64::MAX, 100);
         assert_eq!(histogram.percentile_stats().p99, u64::MAX);
     }

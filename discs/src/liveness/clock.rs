@@ -13,20 +13,12 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(seed: u64, interval: Duration) -> Self {
-        Self {
-            interval,
-            state: seed | 1,
-            sent: Instant::ZERO,
-        }
+        Self { interval, state: seed | 1, sent: Instant::ZERO }
     }
 
     /// Due after the one due at `due`, given that it is `now`: at most one interval, up to an eighth of it sooner.
     pub(super) fn next(&mut self, due: Instant, now: Instant) -> Instant {
-        let base = if now.since(due) > self.interval {
-            now
-        } else {
-            due
-        };
+        let base = if now.since(due) > self.interval { now } else { due };
         base + self.interval - self.jitter()
     }
 

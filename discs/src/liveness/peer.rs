@@ -94,10 +94,7 @@ impl Peer {
                 self.stamp = self.stamp.max(beat.sent);
             }
         }
-        Some(News {
-            first_copy,
-            link_up,
-        })
+        Some(News { first_copy, link_up })
     }
 
     /// A restarted process counts its beats from one again. What I promised to its old life I still keep.
@@ -138,24 +135,14 @@ impl Peer {
     pub(super) fn excuse(&mut self, late: Duration, window: Duration, now: Instant) {
         let late = late.min(window.saturating_sub(self.excused));
         self.excused += late;
-        for heard in self
-            .links
-            .iter_mut()
-            .filter(|l| l.up)
-            .filter_map(|l| l.heard.as_mut())
-        {
+        for heard in self.links.iter_mut().filter(|l| l.up).filter_map(|l| l.heard.as_mut()) {
             *heard = (*heard + late).min(now);
         }
     }
 
     /// When its silence has to be looked at.
     pub(super) fn next_judgement(&self, window: Duration) -> Option<Instant> {
-        self.links
-            .iter()
-            .filter(|l| l.up)
-            .filter_map(|l| l.heard)
-            .map(|t| t + window)
-            .min()
+        self.links.iter().filter(|l| l.up).filter_map(|l| l.heard).map(|t| t + window).min()
     }
 
     /// When a release that waits for my promise can be given.

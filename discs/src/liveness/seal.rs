@@ -51,19 +51,12 @@ pub enum Rejected {
 impl Seals {
     /// No keys yet.
     pub fn new(me: NodeId) -> Self {
-        Self {
-            me,
-            counter: 0,
-            keys: BTreeMap::new(),
-            opened: Vec::with_capacity(DATAGRAM_MAX),
-        }
+        Self { me, counter: 0, keys: BTreeMap::new(), opened: Vec::with_capacity(DATAGRAM_MAX) }
     }
 
     /// A session with `peer` has this key now. The oldest beyond the bound is forgotten.
     pub fn add_key(&mut self, peer: NodeId, id: u32, key: &[u8; KEY_LENGTH]) {
-        let key = LessSafeKey::new(
-            UnboundKey::new(&AES_256_GCM, key).expect("the key has the cipher's length"),
-        );
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("the key has the cipher's length"));
         let keys = self.keys.entry(peer).or_default();
         keys.retain(|(known, _)| *known != id);
         keys.push((id, key));
@@ -74,9 +67,7 @@ impl Seals {
 
     /// Seals for `to` into `out`; false if there is no key for it yet.
     pub fn seal(&mut self, to: NodeId, heartbeat: &Heartbeat, out: &mut Vec<u8>) -> bool {
-        let Some((id, key)) = self.keys.get(&to).and_then(|k| k.last()) else {
-            return false;
-        };
+        let Some((id, key)) = self.keys.get(&to).and_then(|k| k.last()) else { return false };
         self.counter += 1;
         out.clear();
         out.extend_from_slice(&MAGIC);
@@ -85,9 +76,7 @@ impl Seals {
         out.extend_from_slice(&self.counter.to_le_bytes());
         heartbeat.encode(out);
         let (header, body) = out.split_at_mut(HEADER);
-        let tag = key
-            .seal_in_place_separate_tag(nonce(header), Aad::from(&*header), body)
-            .expect("a heartbeat is short");
+        let tag = key.seal_in_place_separate_tag(nonce(header), Aad::from(&*header), body).expect("a heartbeat is short");
         out.extend_from_slice(tag.as_ref());
         true
     }
@@ -102,25 +91,13 @@ impl Seals {
             return Err(Rejected::Foreign);
         }
         let id = u32::from_le_bytes(header[4..8].try_into().expect("4 bytes"));
-        let from = NodeId(u16::from_le_bytes(
-            header[8..10].try_into().expect("2 bytes"),
-        ));
-        let (_, key) = self
-            .keys
-            .get(&from)
-            .and_then(|k| k.iter().rev().find(|(known, _)| *known == id))
-            .ok_or(Rejected::UnknownKey)?;
+        let from = NodeId(u16::from_le_bytes(header[8..10].try_into().expect("2 bytes")));
+        let (_, key) = self.keys.get(&from).and_then(|k| k.iter().rev().find(|(known, _)| *known == id)).ok_or(Rejected::UnknownKey)?;
         self.opened.clear();
         self.opened.extend_from_slice(body);
-        let plain = key
-            .open_in_place(nonce(header), Aad::from(header), &mut self.opened)
-            .map_err(|_| Rejected::Broken)?;
+        let plain = key.open_in_place(nonce(header), Aad::from(header), &mut self.opened).map_err(|_| Rejected::Broken)?;
         let heartbeat = Heartbeat::decode(plain).ok_or(Rejected::Nonsense)?;
-        if heartbeat.from.node == from {
-            Ok(heartbeat)
-        } else {
-            Err(Rejected::Nonsense)
-        }
+        if heartbeat.from.node == from { Ok(heartbeat) } else { Err(Rejected::Nonsense) }
     }
 }
 
@@ -140,10 +117,7 @@ mod tests {
 
     fn beat(node: u16) -> Heartbeat {
         Heartbeat {
-            from: Member {
-                node: NodeId(node),
-                incarnation: Incarnation(4),
-            },
+            from: Member { node: NodeId(node), incarnation: Incarnation(4) },
             life: 9,
             sequence: 77,
             sent: Instant::from_nanos(5),

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
@@ -84,9 +84,7 @@ impl Turns {
     }
 
     fn read(&self) -> [u64; 4] {
-        std::array::from_fn(|i| {
-            self.own[i].load(Ordering::Relaxed) + self.others[i].get().map_or(0, |count| count())
-        })
+        std::array::from_fn(|i| self.own[i].load(Ordering::Relaxed) + self.others[i].get().map_or(0, |count| count()))
     }
 }
 
@@ -141,15 +139,9 @@ impl Handle {
     ///
     /// # Errors
     /// If the operating system gives no thread or event descriptor.
-    pub fn start(
-        setup: Setup,
-        wiring: Wiring,
-        prepare: impl FnOnce() + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn start(setup: Setup, wiring: Wiring, prepare: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (orders, inbox) = crossbeam::channel::unbounded();
-        let wake = Arc::new(EventFd::from_flags(
-            EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
-        )?);
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let lease = Arc::new(AtomicU64::new(0));
         let counters = Arc::new(Counters::default());
         for socket in &wiring.sockets {
@@ -169,19 +161,11 @@ impl Handle {
             is_suspended: true,
             datagram: Vec::with_capacity(DATAGRAM_MAX),
         };
-        let thread = std::thread::Builder::new()
-            .name("liveness".into())
-            .spawn(move || {
-                prepare();
-                shell.run();
-            })?;
-        Ok(Self {
-            orders,
-            wake,
-            lease,
-            counters,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("liveness".into()).spawn(move || {
+            prepare();
+            shell.run();
+        })?;
+        Ok(Self { orders, wake, lease, counters, thread: Some(thread) })
     }
 
     /// Tells the thread; it acts within microseconds.
@@ -273,16 +257,8 @@ impl Shell {
     fn take_orders(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
-                Ok(Order::Applied(index, standing)) => self.machine.handle(
-                    boot_now(),
-                    Input::Applied {
-                        index,
-                        standing: &standing,
-                    },
-                ),
-                Ok(Order::Logged(node, index)) => self
-                    .machine
-                    .handle(boot_now(), Input::Logged { node, index }),
+                Ok(Order::Applied(index, standing)) => self.machine.handle(boot_now(), Input::Applied { index, standing: &standing }),
+                Ok(Order::Logged(node, index)) => self.machine.handle(boot_now(), Input::Logged { node, index }),
                 Ok(Order::Key(peer, id, key)) => self.seals.add_key(peer, id, &key),
                 Ok(Order::Open(sink, word)) => self.open(sink, word),
                 Ok(Order::Close(sink, done)) => self.close(sink, &done),
@@ -322,27 +298,13 @@ impl Shell {
     /// Reads from the sockets that something has come on, so much of each at most: beats go out on time whoever floods the door.
     fn receive(&mut self, ready: u32, datagrams_max: usize) {
         let mut buffer = [0; DATAGRAM_MAX];
-        for (index, socket) in self
-            .wiring
-            .sockets
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| ready & 1 << index != 0)
-        {
+        for (index, socket) in self.wiring.sockets.iter().enumerate().filter(|(index, _)| ready & 1 << index != 0) {
             let link = LinkId(u8::try_from(index).expect("at most 4 links"));
             for _ in 0..datagrams_max {
                 // Errors (nothing there, a peer's port closed) end the round; the next one comes in a moment.
-                let Ok(length) = socket.recv(&mut buffer) else {
-                    break;
-                };
+                let Ok(length) = socket.recv(&mut buffer) else { break };
                 match self.seals.open(&buffer[..length]) {
-                    Ok(heartbeat) => self.machine.handle(
-                        boot_now(),
-                        Input::Heard {
-                            link,
-                            heartbeat: &heartbeat,
-                        },
-                    ),
+                    Ok(heartbeat) => self.machine.handle(boot_now(), Input::Heard { link, heartbeat: &heartbeat }),
                     Err(_) => {
                         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
                     }
@@ -354,11 +316,7 @@ impl Shell {
     fn carry_out(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Send {
-                    to,
-                    link,
-                    heartbeat,
-                } => self.send(to, link, &heartbeat),
+                Output::Send { to, link, heartbeat } => self.send(to, link, &heartbeat),
                 Output::Lease(until) => {
                     self.lease.store(until.as_nanos(), Ordering::Release);
                     self.sinks.values().for_each(|word| word.publish(until));
@@ -366,9 +324,7 @@ impl Shell {
                 other => {
                     if let Output::Paused(late) = &other {
                         self.counters.pauses.fetch_add(1, Ordering::Relaxed);
-                        self.counters
-                            .longest_pause
-                            .fetch_max(nanos(*late), Ordering::Relaxed);
+                        self.counters.longest_pause.fetch_max(nanos(*late), Ordering::Relaxed);
                     }
                     self.tell(News::Output(other));
                 }
@@ -377,16 +333,12 @@ impl Shell {
     }
 
     fn send(&mut self, to: NodeId, link: Option<LinkId>, heartbeat: &super::wire::Heartbeat) {
-        let Some(addresses) = self.wiring.peers.get(&to) else {
-            return;
-        };
+        let Some(addresses) = self.wiring.peers.get(&to) else { return };
         if !self.seals.seal(to, heartbeat, &mut self.datagram) {
             return; // no session yet
         }
         for (index, (socket, address)) in self.wiring.sockets.iter().zip(addresses).enumerate() {
-            if link.is_none_or(|l| usize::from(l.0) == index)
-                && socket.send_to(&self.datagram, address).is_err()
-            {
+            if link.is_none_or(|l| usize::from(l.0) == index) && socket.send_to(&self.datagram, address).is_err() {
                 self.counters.unsent.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -417,14 +369,8 @@ impl Shell {
                 *seen = (turn, now);
             }
         }
-        let parts = [
-            Part::CoreLoop,
-            Part::ControlLog,
-            Part::Checkpoint,
-            Part::Gate,
-        ];
-        let stands_still =
-            |i: &usize| self.wiring.patience[*i].is_some_and(|p| now.since(self.seen[*i].1) > p);
+        let parts = [Part::CoreLoop, Part::ControlLog, Part::Checkpoint, Part::Gate];
+        let stands_still = |i: &usize| self.wiring.patience[*i].is_some_and(|p| now.since(self.seen[*i].1) > p);
         (0..4).find(stands_still).map(|i| parts[i])
     }
 
@@ -433,12 +379,7 @@ impl Shell {
     fn sleep(&mut self) -> u32 {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
         fds.push(PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
-        fds.extend(
-            self.wiring
-                .sockets
-                .iter()
-                .map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)),
-        );
+        fds.extend(self.wiring.sockets.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
         let mut due = self.machine.poll_timeout();
         if !self.is_suspended {
             due = due.min(self.machine.lease());
@@ -451,11 +392,7 @@ impl Shell {
         if has_something(&fds[0]) && self.wake.read().is_err() {
             tracing::trace!("somebody was faster");
         }
-        fds[1..]
-            .iter()
-            .enumerate()
-            .filter(|(_, fd)| has_something(fd))
-            .fold(0, |bits, (index, _)| bits | 1 << index)
+        fds[1..].iter().enumerate().filter(|(_, fd)| has_something(fd)).fold(0, |bits, (index, _)| bits | 1 << index)
     }
 }
 
@@ -468,8 +405,7 @@ const ALL_LINKS: u32 = u32::MAX;
 
 /// `CLOCK_BOOTTIME`, which goes on while the machine sleeps.
 pub fn boot_now() -> Instant {
-    let time =
-        clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux since 2.6.39 has this clock");
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux since 2.6.39 has this clock");
     Instant::from_nanos(nanos(Duration::from(time)))
 }
 
@@ -482,12 +418,7 @@ mod tests {
     use crate::liveness::Verdict;
 
     fn standing() -> BTreeMap<NodeId, Standing> {
-        let row = |i: u64| Standing {
-            incarnation: Incarnation(i),
-            since: LogIndex(i),
-            about: LogIndex(i),
-            voter: true,
-        };
+        let row = |i: u64| Standing { incarnation: Incarnation(i), since: LogIndex(i), about: LogIndex(i), voter: true };
         (1..=3u16).map(|i| (NodeId(i), row(u64::from(i)))).collect()
     }
 
@@ -500,10 +431,7 @@ mod tests {
     impl Node {
         fn wait_for(&self, mut wanted: impl FnMut(&News) -> bool) -> News {
             loop {
-                let news = self
-                    .news
-                    .recv_timeout(Duration::from_secs(20))
-                    .expect("it should have come by now");
+                let news = self.news.recv_timeout(Duration::from_secs(20)).expect("it should have come by now");
                 if wanted(&news) {
                     return news;
                 }
@@ -513,24 +441,14 @@ mod tests {
 
     /// Three nodes on two loopback addresses each.
     fn three() -> Vec<Node> {
-        let sockets: Vec<Vec<UdpSocket>> = (0..3)
-            .map(|_| {
-                (0..2)
-                    .map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port"))
-                    .collect()
-            })
-            .collect();
-        let addresses: Vec<Vec<SocketAddr>> = sockets
-            .iter()
-            .map(|s| s.iter().map(|s| s.local_addr().expect("bound")).collect())
-            .collect();
+        let sockets: Vec<Vec<UdpSocket>> =
+            (0..3).map(|_| (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect()).collect();
+        let addresses: Vec<Vec<SocketAddr>> =
+            sockets.iter().map(|s| s.iter().map(|s| s.local_addr().expect("bound")).collect()).collect();
         let id = |i: usize| NodeId(u16::try_from(i + 1).expect("few"));
         let nodes = sockets.into_iter().enumerate().map(|(i, sockets)| {
             let (tx, news) = crossbeam::channel::bounded(1024);
-            let peers: BTreeMap<_, _> = (0..3)
-                .filter(|p| *p != i)
-                .map(|p| (id(p), addresses[p].clone()))
-                .collect();
+            let peers: BTreeMap<_, _> = (0..3).filter(|p| *p != i).map(|p| (id(p), addresses[p].clone())).collect();
             let setup = Setup {
                 me: id(i),
                 life: 5 + i as u64,
@@ -539,24 +457,14 @@ mod tests {
                 times: Profile::Wan.times(), // a loaded machine must not make this test fail
                 seed: i as u64,
             };
-            let wiring = Wiring {
-                sockets,
-                peers,
-                turns: Arc::default(),
-                patience: [None; 4],
-                news: tx,
-            };
+            let wiring = Wiring { sockets, peers, turns: Arc::default(), patience: [None; 4], news: tx };
             let handle = Handle::start(setup, wiring, || {}).expect("a thread");
             for p in (0..3).filter(|p| *p != i) {
                 let key = [u8::try_from(i + p).expect("few"); KEY_LENGTH];
                 handle.order(Order::Key(id(p), 1, key));
             }
             handle.order(Order::Applied(LogIndex(3), standing()));
-            Node {
-                handle,
-                news,
-                address: addresses[i][0],
-            }
+            Node { handle, news, address: addresses[i][0] }
         });
         nodes.collect()
     }
@@ -565,28 +473,15 @@ mod tests {
     fn nodes_hear_each_other_and_get_a_lease_which_opens_their_sinks() {
         let nodes = three();
         let word = Arc::new(AtomicU64::new(0));
-        nodes[0]
-            .handle
-            .order(Order::Open(4, Box::new(Arc::clone(&word))));
+        nodes[0].handle.order(Order::Open(4, Box::new(Arc::clone(&word))));
         nodes[0].wait_for(|n| *n == News::Suspended(false));
-        nodes[1].wait_for(|n| {
-            matches!(
-                n,
-                News::Output(Output::Verdict {
-                    node: NodeId(3),
-                    now: Verdict::Alive,
-                    ..
-                })
-            )
-        });
+        nodes[1].wait_for(|n| matches!(n, News::Output(Output::Verdict { node: NodeId(3), now: Verdict::Alive, .. })));
         while word.load(Ordering::Acquire) == 0 {
             std::thread::yield_now();
         }
         nodes[0].handle.close(4);
         assert_eq!(word.load(Ordering::Acquire), 0);
-        nodes[0]
-            .handle
-            .order(Order::Open(4, Box::new(Arc::clone(&word))));
+        nodes[0].handle.order(Order::Open(4, Box::new(Arc::clone(&word))));
     }
 
     #[test]
@@ -595,9 +490,7 @@ mod tests {
         nodes[0].wait_for(|n| *n == News::Suspended(false));
         nodes[0].handle.close(9);
         let word = Arc::new(AtomicU64::new(77));
-        nodes[0]
-            .handle
-            .order(Order::Open(9, Box::new(Arc::clone(&word))));
+        nodes[0].handle.order(Order::Open(9, Box::new(Arc::clone(&word))));
         nodes[0].handle.close(10); // orders are taken in order: when this is answered, the one before has been carried out
         assert_eq!(word.load(Ordering::Acquire), 0);
     }
@@ -609,9 +502,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         while nodes[0].handle.counters().rejected.load(Ordering::Relaxed) < 10 {
             for length in [0, 3, 18, 200] {
-                socket
-                    .send_to(&[0x53; 200][..length], nodes[0].address)
-                    .expect("loopback takes it");
+                socket.send_to(&[0x53; 200][..length], nodes[0].address).expect("loopback takes it");
             }
             std::thread::yield_now();
         }
@@ -621,16 +512,7 @@ mod tests {
     #[test]
     fn a_dead_peer_is_released() {
         let mut nodes = three();
-        nodes[1].wait_for(|n| {
-            matches!(
-                n,
-                News::Output(Output::Verdict {
-                    node: NodeId(1),
-                    now: Verdict::Alive,
-                    ..
-                })
-            )
-        });
+        nodes[1].wait_for(|n| matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Alive, .. })));
         drop(nodes.remove(0));
         nodes[0].wait_for(|n| matches!(n, News::Output(Output::Release(r)) if r.target.node == NodeId(1) && r.voter.node == NodeId(3)));
     }

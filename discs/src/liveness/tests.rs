@@ -59,29 +59,15 @@ impl Wire {
         let standing = (0..3usize)
             .map(|i| {
                 let index = i as u64 + 1;
-                (
-                    node(i),
-                    Standing {
-                        incarnation: Incarnation(index),
-                        since: LogIndex(index),
-                        about: LogIndex(index),
-                        voter: true,
-                    },
-                )
+                (node(i), Standing { incarnation: Incarnation(index), since: LogIndex(index), about: LogIndex(index), voter: true })
             })
             .collect::<BTreeMap<_, _>>();
         let hosts = (0..3)
             .map(|i| {
                 let peers = (0..3).filter(|p| *p != i).map(node).collect();
                 let offset = 1_000_000 * MS * (i as u64 + 1);
-                let setup = Setup {
-                    me: node(i),
-                    life: 7 + i as u64,
-                    peers,
-                    links: 2,
-                    times: Profile::Fabric.times(),
-                    seed: seed + i as u64,
-                };
+                let setup =
+                    Setup { me: node(i), life: 7 + i as u64, peers, links: 2, times: Profile::Fabric.times(), seed: seed + i as u64 };
                 Host {
                     machine: Liveness::new(Instant::from_nanos(offset), setup),
                     rate: 1000,
@@ -94,16 +80,7 @@ impl Wire {
                 }
             })
             .collect();
-        let mut wire = Self {
-            now: 0,
-            hosts,
-            flights: Vec::new(),
-            standing,
-            random: seed | 1,
-            loss_percent: 0,
-            delay_max: MS / 5,
-            cut: Vec::new(),
-        };
+        let mut wire = Self { now: 0, hosts, flights: Vec::new(), standing, random: seed | 1, loss_percent: 0, delay_max: MS / 5, cut: Vec::new() };
         wire.apply_everywhere();
         wire
     }
@@ -112,18 +89,8 @@ impl Wire {
         for i in 0..3 {
             let clock = self.hosts[i].clock(self.now);
             let standing = self.standing.clone();
-            let index = standing
-                .values()
-                .map(|s| s.about)
-                .max()
-                .expect("three nodes");
-            self.hosts[i].machine.handle(
-                clock,
-                Input::Applied {
-                    index,
-                    standing: &standing,
-                },
-            );
+            let index = standing.values().map(|s| s.about).max().expect("three nodes");
+            self.hosts[i].machine.handle(clock, Input::Applied { index, standing: &standing });
             self.drain(i);
         }
     }
@@ -138,36 +105,21 @@ impl Wire {
     fn drain(&mut self, from: usize) {
         while let Some(output) = self.hosts[from].machine.poll_output() {
             match output {
-                Output::Send {
-                    to,
-                    link,
-                    heartbeat,
-                } => {
+                Output::Send { to, link, heartbeat } => {
                     let to = usize::from(to.0) - 1;
                     let links = link.map_or(vec![LinkId(0), LinkId(1)], |l| vec![l]);
                     for link in links {
-                        let is_cut = self.cut.iter().any(|(f, t, l)| {
-                            (*f, *t) == (from, to) && l.is_none_or(|l| l == link.0)
-                        });
+                        let is_cut = self.cut.iter().any(|(f, t, l)| (*f, *t) == (from, to) && l.is_none_or(|l| l == link.0));
                         if is_cut || self.draw(100) < self.loss_percent {
                             continue;
                         }
                         let at = self.now + 20_000 + self.draw(self.delay_max);
                         let mut bytes = Vec::new();
                         heartbeat.encode(&mut bytes);
-                        self.flights.push(Flight {
-                            at,
-                            to,
-                            link,
-                            bytes,
-                        });
+                        self.flights.push(Flight { at, to, link, bytes });
                     }
                 }
-                Output::Release(release) => self.hosts[from]
-                    .releases
-                    .entry(release.target.node)
-                    .or_default()
-                    .push(release),
+                Output::Release(release) => self.hosts[from].releases.entry(release.target.node).or_default().push(release),
                 Output::Verdict { node, now, .. } => self.hosts[from].verdicts.push((node, now)),
                 Output::Lease(_) | Output::Link { .. } | Output::Paused(_) => {}
             }
@@ -180,14 +132,9 @@ impl Wire {
         while self.now < end {
             self.now += 50_000;
             let now = self.now;
-            let (due, later) = std::mem::take(&mut self.flights)
-                .into_iter()
-                .partition(|f| f.at <= now);
+            let (due, later) = std::mem::take(&mut self.flights).into_iter().partition(|f| f.at <= now);
             self.flights = later;
-            for Flight {
-                to, link, bytes, ..
-            } in due
-            {
+            for Flight { to, link, bytes, .. } in due {
                 self.hosts[to].mailbox.push((link, bytes));
             }
             for i in 0..3 {
@@ -197,13 +144,7 @@ impl Wire {
                 let clock = self.hosts[i].clock(now);
                 for (link, bytes) in std::mem::take(&mut self.hosts[i].mailbox) {
                     let heartbeat = Heartbeat::decode(&bytes).expect("own bytes");
-                    self.hosts[i].machine.handle(
-                        clock,
-                        Input::Heard {
-                            link,
-                            heartbeat: &heartbeat,
-                        },
-                    );
+                    self.hosts[i].machine.handle(clock, Input::Heard { link, heartbeat: &heartbeat });
                 }
                 if self.hosts[i].machine.poll_timeout() <= clock {
                     self.hosts[i].machine.handle(clock, Input::Timeout);
@@ -223,12 +164,7 @@ impl Wire {
     fn own_releases(&self, target: usize) -> usize {
         (0..3)
             .filter(|v| *v != target)
-            .filter(|v| {
-                self.hosts[*v]
-                    .releases
-                    .get(&node(target))
-                    .is_some_and(|r| r.iter().any(|r| r.voter.node == node(*v)))
-            })
+            .filter(|v| self.hosts[*v].releases.get(&node(target)).is_some_and(|r| r.iter().any(|r| r.voter.node == node(*v))))
             .count()
     }
 }
@@ -240,14 +176,7 @@ fn everyone_gets_a_lease_and_nobody_is_released() {
     for i in 0..3 {
         assert!(wire.may_speak(i), "n{}", i + 1);
         assert!(wire.hosts[i].releases.is_empty());
-        assert_eq!(
-            wire.hosts[i]
-                .verdicts
-                .iter()
-                .filter(|(_, v)| *v == Verdict::Alive)
-                .count(),
-            2
-        );
+        assert_eq!(wire.hosts[i].verdicts.iter().filter(|(_, v)| *v == Verdict::Alive).count(), 2);
     }
 }
 
@@ -257,20 +186,12 @@ fn a_dead_node_is_released_by_both_others_within_two_windows_and_after_its_lease
     wire.run(100 * MS, |_| {});
     wire.hosts[0].dead = true;
     let died = wire.now;
-    wire.run(50 * MS, |w| {
-        assert!(
-            w.own_releases(0) < 2 || !w.may_speak(0),
-            "released while it may speak"
-        )
-    });
+    wire.run(50 * MS, |w| assert!(w.own_releases(0) < 2 || !w.may_speak(0), "released while it may speak"));
     assert_eq!(wire.own_releases(0), 2);
     assert!(wire.now - died <= 50 * MS);
     for i in 1..3 {
         assert!(wire.may_speak(i), "n{} keeps its lease", i + 1);
-        assert!(
-            wire.hosts[i].releases[&node(0)].len() == 2,
-            "it has heard of the other's release too"
-        );
+        assert!(wire.hosts[i].releases[&node(0)].len() == 2, "it has heard of the other's release too");
     }
 }
 
@@ -292,9 +213,7 @@ fn a_node_that_hears_nobody_is_mute_and_is_released_though_its_beats_arrive() {
     let mut wire = Wire::new(4);
     wire.run(100 * MS, |_| {});
     wire.cut.extend([(1, 0, None), (2, 0, None)]);
-    wire.run(100 * MS, |w| {
-        assert!(w.own_releases(0) < 2 || !w.may_speak(0))
-    });
+    wire.run(100 * MS, |w| assert!(w.own_releases(0) < 2 || !w.may_speak(0)));
     assert_eq!(wire.own_releases(0), 2);
     assert_eq!(wire.hosts[1].machine.verdict(node(0)), Verdict::Mute);
 }
@@ -303,18 +222,10 @@ fn a_node_that_hears_nobody_is_mute_and_is_released_though_its_beats_arrive() {
 fn a_cut_off_node_judges_nobody() {
     let mut wire = Wire::new(5);
     wire.run(100 * MS, |_| {});
-    wire.cut
-        .extend([(1, 0, None), (2, 0, None), (0, 1, None), (0, 2, None)]);
+    wire.cut.extend([(1, 0, None), (2, 0, None), (0, 1, None), (0, 2, None)]);
     wire.run(200 * MS, |_| {});
     assert!(!wire.may_speak(0));
-    assert!(
-        wire.hosts[0]
-            .releases
-            .values()
-            .flatten()
-            .all(|r| r.voter.node != node(0)),
-        "it released somebody"
-    );
+    assert!(wire.hosts[0].releases.values().flatten().all(|r| r.voter.node != node(0)), "it released somebody");
     assert_eq!(wire.hosts[0].machine.verdict(node(1)), Verdict::Unknown);
 }
 
@@ -323,9 +234,7 @@ fn a_released_node_gets_no_lease_until_a_confirm_is_applied() {
     let mut wire = Wire::new(6);
     wire.run(100 * MS, |_| {});
     wire.hosts[0].paused_until = wire.now + 80 * MS;
-    wire.run(200 * MS, |w| {
-        assert!(w.own_releases(0) < 2 || !w.may_speak(0))
-    });
+    wire.run(200 * MS, |w| assert!(w.own_releases(0) < 2 || !w.may_speak(0)));
     assert!(!wire.may_speak(0));
     let row = wire.standing.get_mut(&node(0)).expect("n1");
     row.since = LogIndex(9);
@@ -341,19 +250,10 @@ fn a_node_behind_the_log_gets_no_grant() {
     wire.run(100 * MS, |_| {});
     for i in 1..3 {
         let clock = wire.hosts[i].clock(wire.now);
-        wire.hosts[i].machine.handle(
-            clock,
-            Input::Logged {
-                node: node(0),
-                index: LogIndex(12),
-            },
-        );
+        wire.hosts[i].machine.handle(clock, Input::Logged { node: node(0), index: LogIndex(12) });
     }
     wire.run(60 * MS, |_| {});
-    assert!(
-        !wire.may_speak(0),
-        "two voters hold an entry about it that it has not applied"
-    );
+    assert!(!wire.may_speak(0), "two voters hold an entry about it that it has not applied");
 }
 
 #[test]
@@ -362,22 +262,10 @@ fn an_entry_that_was_void_does_not_keep_its_node_from_a_lease() {
     wire.run(100 * MS, |_| {});
     for i in 0..3 {
         let clock = wire.hosts[i].clock(wire.now);
-        wire.hosts[i].machine.handle(
-            clock,
-            Input::Logged {
-                node: node(0),
-                index: LogIndex(12),
-            },
-        );
+        wire.hosts[i].machine.handle(clock, Input::Logged { node: node(0), index: LogIndex(12) });
         // Applied without effect: nobody's row shows it.
         let standing = wire.standing.clone();
-        wire.hosts[i].machine.handle(
-            clock,
-            Input::Applied {
-                index: LogIndex(12),
-                standing: &standing,
-            },
-        );
+        wire.hosts[i].machine.handle(clock, Input::Applied { index: LogIndex(12), standing: &standing });
     }
     wire.run(60 * MS, |_| {});
     assert!(wire.may_speak(0));
@@ -388,30 +276,14 @@ fn a_restarted_voter_releases_nothing_for_a_promise() {
     let mut wire = Wire::new(8);
     wire.run(100 * MS, |_| {});
     let clock = wire.hosts[1].clock(wire.now);
-    let setup = Setup {
-        me: node(1),
-        life: 99,
-        peers: vec![node(0), node(2)],
-        links: 2,
-        times: Profile::Fabric.times(),
-        seed: 3,
-    };
+    let setup = Setup { me: node(1), life: 99, peers: vec![node(0), node(2)], links: 2, times: Profile::Fabric.times(), seed: 3 };
     wire.hosts[1].machine = Liveness::new(clock, setup);
     wire.hosts[0].dead = true;
     let restarted = wire.now;
     let standing = wire.standing.clone();
-    wire.hosts[1].machine.handle(
-        clock,
-        Input::Applied {
-            index: LogIndex(3),
-            standing: &standing,
-        },
-    );
+    wire.hosts[1].machine.handle(clock, Input::Applied { index: LogIndex(3), standing: &standing });
     wire.run(200 * MS, |w| {
-        let own = w.hosts[1]
-            .releases
-            .get(&node(0))
-            .is_some_and(|r| r.iter().any(|r| r.voter.node == node(1)));
+        let own = w.hosts[1].releases.get(&node(0)).is_some_and(|r| r.iter().any(|r| r.voter.node == node(1)));
         assert!(!own || w.now >= restarted + 25 * MS);
     });
 }
@@ -421,17 +293,13 @@ fn a_stalled_daemon_falls_silent_and_says_why() {
     let mut wire = Wire::new(9);
     wire.run(100 * MS, |_| {});
     let clock = wire.hosts[0].clock(wire.now);
-    wire.hosts[0]
-        .machine
-        .handle(clock, Input::Progress(Some(Part::CoreLoop)));
+    wire.hosts[0].machine.handle(clock, Input::Progress(Some(Part::CoreLoop)));
     let last = std::iter::from_fn(|| wire.hosts[0].machine.poll_output()).find_map(|o| match o {
         Output::Send { heartbeat, .. } => heartbeat.stalled,
         _ => None,
     });
     assert_eq!(last, Some(Part::CoreLoop as u8));
-    wire.run(100 * MS, |w| {
-        assert!(w.own_releases(0) < 2 || !w.may_speak(0))
-    });
+    wire.run(100 * MS, |w| assert!(w.own_releases(0) < 2 || !w.may_speak(0)));
     assert_eq!(wire.own_releases(0), 2);
 }
 
@@ -460,20 +328,13 @@ fn never_a_majority_of_releases_while_the_lease_runs() {
             let span = 5 * MS + wire.draw(40 * MS);
             wire.run(span, |w| {
                 for target in 0..3 {
-                    assert!(
-                        w.own_releases(target) < 2 || !w.may_speak(target),
-                        "seed {seed}: n{} released and speaking",
-                        target + 1
-                    );
+                    assert!(w.own_releases(target) < 2 || !w.may_speak(target), "seed {seed}: n{} released and speaking", target + 1);
                 }
             });
         }
         takeovers += (0..3).filter(|t| wire.own_releases(*t) == 2).count();
     }
-    assert!(
-        takeovers > 20,
-        "the chaos was too mild to mean anything: {takeovers}"
-    );
+    assert!(takeovers > 20, "the chaos was too mild to mean anything: {takeovers}");
 }
 
 /// The same, with a promise as short as the lease on unequal clocks, must be caught, or the test above proves nothing.
@@ -489,9 +350,7 @@ fn a_lease_longer_than_the_promise_is_caught() {
         wire.hosts[0].paused_until = 0;
         wire.run(20 * MS, |_| {});
         wire.cut.extend([(0, 1, None), (0, 2, None)]);
-        wire.run(60 * MS, |w| {
-            caught |= w.own_releases(0) == 2 && w.may_speak(0)
-        });
+        wire.run(60 * MS, |w| caught |= w.own_releases(0) == 2 && w.may_speak(0));
     }
     assert!(caught);
 }
@@ -500,19 +359,12 @@ fn a_lease_longer_than_the_promise_is_caught() {
 fn heartbeats_read_as_they_were_written_and_garbage_is_refused() {
     let mut wire = Wire::new(11);
     wire.run(50 * MS, |_| {});
-    let beat = wire.hosts[0]
-        .machine
-        .heartbeat(Instant::from_nanos(5), true);
+    let beat = wire.hosts[0].machine.heartbeat(Instant::from_nanos(5), true);
     let mut bytes = Vec::new();
     beat.encode(&mut bytes);
     assert_eq!(Heartbeat::decode(&bytes), Some(beat));
     for cut in 0..bytes.len() {
-        assert_eq!(
-            Heartbeat::decode(&bytes[..cut]),
-            None,
-            "{cut} of {} bytes",
-            bytes.len()
-        );
+        assert_eq!(Heartbeat::decode(&bytes[..cut]), None, "{cut} of {} bytes", bytes.len());
     }
     bytes.push(0);
     assert_eq!(Heartbeat::decode(&bytes), None);

@@ -85,10 +85,7 @@ struct Row {
 impl Heartbeat {
     /// Appends the bytes to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        assert!(
-            self.echoes.len() <= PEERS_MAX,
-            "a domain has at most 32 nodes"
-        );
+        assert!(self.echoes.len() <= PEERS_MAX, "a domain has at most 32 nodes");
         let header = Header {
             version: VERSION,
             flags: u8::from(self.is_echo) * ECHO + u8::from(self.hears_nobody) * HEARS_NOBODY,
@@ -126,10 +123,7 @@ impl Heartbeat {
             return None;
         }
         Some(Self {
-            from: Member {
-                node: NodeId(header.node.get()),
-                incarnation: Incarnation(header.incarnation.get()),
-            },
+            from: Member { node: NodeId(header.node.get()), incarnation: Incarnation(header.incarnation.get()) },
             life: header.life.get(),
             sequence: header.sequence.get(),
             sent: Instant::from_nanos(header.sent.get()),
@@ -150,8 +144,7 @@ impl From<&Row> for Echo {
             life: row.life.get(),
             heard: Instant::from_nanos(row.heard.get()),
             granted: Instant::from_nanos(row.granted.get()),
-            released: (since != LogIndex(0))
-                .then_some((Incarnation(row.released_life.get()), since)),
+            released: (since != LogIndex(0)).then_some((Incarnation(row.released_life.get()), since)),
         }
     }
 }

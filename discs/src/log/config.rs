@@ -64,9 +64,7 @@ impl Timing {
             election_timeout_max: millis(self.election_max),
             install_snapshot_timeout: millis(self.snapshot_part()) * 4 / 3,
             // Off by default: a leader that sends but hears nobody then blocks its followers for ever.
-            quorum_loss_probe_interval: Some(
-                2 * millis(self.election_max) + millis(self.heartbeat),
-            ),
+            quorum_loss_probe_interval: Some(2 * millis(self.election_max) + millis(self.heartbeat)),
             enable_pre_vote: Some(true),
             // On by default: a leader that came back would lead without being asked, on a state that may be old.
             enable_leader_restore: Some(false),
@@ -90,10 +88,7 @@ mod tests {
     #[test]
     fn openraft_accepts_every_profile_and_none_of_the_dangerous_defaults_is_left() {
         for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
-            let config = Timing::of(profile)
-                .raft()
-                .validate()
-                .expect("a valid configuration");
+            let config = Timing::of(profile).raft().validate().expect("a valid configuration");
             assert!(config.quorum_loss_probe_interval.is_some(), "{profile:?}");
             assert_eq!(config.enable_pre_vote, Some(true), "{profile:?}");
             assert_eq!(config.enable_leader_restore, Some(false), "{profile:?}");

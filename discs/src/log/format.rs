@@ -69,45 +69,25 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 impl From<types::Vote> for Vote {
     fn from(v: types::Vote) -> Self {
-        Self {
-            term: v.leader_id.term,
-            node: v.leader_id.node_id,
-            committed: v.committed,
-        }
+        Self { term: v.leader_id.term, node: v.leader_id.node_id, committed: v.committed }
     }
 }
 
 impl From<Vote> for types::Vote {
     fn from(v: Vote) -> Self {
-        Self {
-            leader_id: types::LeaderId {
-                term: v.term,
-                node_id: v.node,
-            },
-            committed: v.committed,
-        }
+        Self { leader_id: types::LeaderId { term: v.term, node_id: v.node }, committed: v.committed }
     }
 }
 
 impl From<types::LogId> for LogId {
     fn from(id: types::LogId) -> Self {
-        Self {
-            term: id.leader_id.term,
-            node: id.leader_id.node_id,
-            index: id.index,
-        }
+        Self { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
     }
 }
 
 impl From<LogId> for types::LogId {
     fn from(id: LogId) -> Self {
-        Self {
-            leader_id: types::LeaderId {
-                term: id.term,
-                node_id: id.node,
-            },
-            index: id.index,
-        }
+        Self { leader_id: types::LeaderId { term: id.term, node_id: id.node }, index: id.index }
     }
 }
 
@@ -116,14 +96,9 @@ impl From<types::RaftEntry> for LogEntry {
         let payload = match entry.payload {
             types::Payload::Blank => Payload::Blank,
             types::Payload::Normal(command) => Payload::Command(command.0),
-            types::Payload::Membership(membership) => {
-                Payload::Membership(Membership::from(&membership))
-            }
+            types::Payload::Membership(membership) => Payload::Membership(Membership::from(&membership)),
         };
-        Self {
-            id: entry.log_id.into(),
-            payload,
-        }
+        Self { id: entry.log_id.into(), payload }
     }
 }
 
@@ -134,10 +109,7 @@ impl From<LogEntry> for types::RaftEntry {
             Payload::Command(bytes) => types::Payload::Normal(Command(bytes)),
             Payload::Membership(membership) => types::Payload::Membership(membership.into()),
         };
-        Self {
-            log_id: entry.id.into(),
-            payload,
-        }
+        Self { log_id: entry.id.into(), payload }
     }
 }
 
@@ -145,10 +117,7 @@ impl From<&types::Membership> for Membership {
     fn from(membership: &types::Membership) -> Self {
         Self {
             voters: membership.get_joint_config().clone(),
-            nodes: membership
-                .nodes()
-                .map(|(node, seat)| (*node, seat.disk))
-                .collect(),
+            nodes: membership.nodes().map(|(node, seat)| (*node, seat.disk)).collect(),
         }
     }
 }
@@ -156,10 +125,7 @@ impl From<&types::Membership> for Membership {
 impl Membership {
     /// Whether each voter is a node, and there are voters if there are nodes. Whoever reads one asks this first.
     pub(crate) fn is_whole(&self) -> bool {
-        self.voters
-            .iter()
-            .flatten()
-            .all(|v| self.nodes.contains_key(v))
+        self.voters.iter().flatten().all(|v| self.nodes.contains_key(v))
             && self.voters.len() <= 2
             && self.voters.iter().all(|set| !set.is_empty())
             && self.voters.is_empty() == self.nodes.is_empty()
@@ -171,11 +137,7 @@ impl From<Membership> for types::Membership {
         if membership.nodes.is_empty() {
             return Self::default();
         }
-        let nodes: BTreeMap<_, _> = membership
-            .nodes
-            .into_iter()
-            .map(|(node, disk)| (node, Seat { disk }))
-            .collect();
+        let nodes: BTreeMap<_, _> = membership.nodes.into_iter().map(|(node, disk)| (node, Seat { disk })).collect();
         Self::new(membership.voters, nodes).expect("judged whole where it was read")
     }
 }

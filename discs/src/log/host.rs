@@ -5,10 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
-    VoteRequest,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use openraft::{AsyncRuntime, ChangeMembers, Raft, RaftMetrics, ServerState, Snapshot};
 use sixnines_core::domain::{Domain, Entry, Proposal};
 use sixnines_core::ids::{LogIndex, NodeId, Version};
@@ -23,9 +20,7 @@ use super::store::LogStore;
 use super::types::{Command, Seat, Types};
 use super::wire::{Reply, Request, SnapshotPart};
 use super::writer::Writer;
-use super::{
-    Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Port, Timing,
-};
+use super::{Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Port, Timing};
 
 /// What comes in from outside the runtime.
 pub(crate) enum Input {
@@ -101,78 +96,29 @@ impl Opened {
     /// Reads the directory. Waits for the disk.
     pub(crate) fn open(options: Options, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
         // 0 would mean "not known" in frames and in the membership.
-        let ours = Identity {
-            node: options.node,
-            domain: options.domain,
-            disk: options.nonce.max(1),
-        };
+        let ours = Identity { node: options.node, domain: options.domain, disk: options.nonce.max(1) };
         let (segment, identity, recovered) = Segment::open(disk, ours)?;
-        let content = recovered
-            .snapshot
-            .as_deref()
-            .map(Content::decode)
-            .transpose()?
-            .unwrap_or_default();
-        Ok(Self {
-            writer: Writer::new(segment),
-            options,
-            identity,
-            recovered,
-            content,
-        })
+        let content = recovered.snapshot.as_deref().map(Content::decode).transpose()?.unwrap_or_default();
+        Ok(Self { writer: Writer::new(segment), options, identity, recovered, content })
     }
 
     /// Starts the log's tasks on the runtime that this is awaited on. Its writer must be running.
-    pub(crate) async fn start<R: AsyncRuntime>(
-        mut self,
-        port: Arc<dyn Port>,
-    ) -> Result<(Handle, Ended), OpenError> {
+    pub(crate) async fn start<R: AsyncRuntime>(mut self, port: Arc<dyn Port>) -> Result<(Handle, Ended), OpenError> {
         let refused = |e: &dyn std::fmt::Display| OpenError::Start(e.to_string());
         let board = Board::default();
         let faults = Faults::new(port.clone());
         let timing = self.options.timing;
         let snapshot = self.recovered.snapshot.take();
         let about = about_from(&self.content.domain);
-        let machine = StateMachine::new(
-            self.content,
-            snapshot,
-            self.writer.clone(),
-            port.clone(),
-            board.clone(),
-            faults.clone(),
-        );
-        let store = LogStore::<R>::new(
-            self.recovered,
-            about,
-            self.writer.clone(),
-            port.clone(),
-            faults.clone(),
-        )
-        .map_err(|e| refused(&e))?;
+        let machine = StateMachine::new(self.content, snapshot, self.writer.clone(), port.clone(), board.clone(), faults.clone());
+        let store = LogStore::<R>::new(self.recovered, about, self.writer.clone(), port.clone(), faults.clone()).map_err(|e| refused(&e))?;
         let peers = Peers::<R>::new(self.identity, self.options.nonce, port.clone());
-        let network = Network {
-            peers: peers.clone(),
-            snapshot_part: timing.snapshot_part(),
-        };
+        let network = Network { peers: peers.clone(), snapshot_part: timing.snapshot_part() };
         let config = Arc::new(timing.raft().validate().map_err(|e| refused(&e))?);
-        let raft = OurRaft::<R>::build(self.identity.node, config, network, store, machine)
-            .await
-            .map_err(|e| refused(&e))?;
+        let raft = OurRaft::<R>::build(self.identity.node, config, network, store, machine).await.map_err(|e| refused(&e))?;
         let inbox = Arc::new(Inbox::new(INPUTS_MAX));
-        let handle = Handle {
-            inbox: inbox.clone(),
-            board: board.clone(),
-            port: port.clone(),
-        };
-        let host = Arc::new(Host {
-            raft,
-            peers,
-            port,
-            timing,
-            faults,
-            board,
-            state: Mutex::default(),
-        });
+        let handle = Handle { inbox: inbox.clone(), board: board.clone(), port: port.clone() };
+        let host = Arc::new(Host { raft, peers, port, timing, faults, board, state: Mutex::default() });
         // Before the first frame: which disks the log already knows.
         host.publish(&host.raft.metrics().borrow_watched(), &mut None);
         host.raft.run();
@@ -180,22 +126,14 @@ impl Opened {
         drop(R::spawn(host.clone().turn()));
         drop(R::spawn(host.clone().govern()));
         let ended = Ended::default();
-        drop(R::spawn(host.take_inputs(
-            inbox,
-            self.writer,
-            ended.clone(),
-        )));
+        drop(R::spawn(host.take_inputs(inbox, self.writer, ended.clone())));
         Ok((handle, ended))
     }
 }
 
 /// What the snapshot says of the newest entries about each node.
 fn about_from(domain: &Domain) -> BTreeMap<NodeId, LogIndex> {
-    domain
-        .nodes
-        .iter()
-        .map(|(node, row)| (*node, row.about))
-        .collect()
+    domain.nodes.iter().map(|(node, row)| (*node, row.about)).collect()
 }
 
 impl<R: AsyncRuntime> Host<R> {
@@ -230,9 +168,7 @@ impl<R: AsyncRuntime> Host<R> {
                 }
             }
             Input::Propose(proposal) => drop(R::spawn(self.propose(proposal))),
-            Input::TransferLeader(to) => drop(R::spawn(async move {
-                drop(self.raft.trigger().transfer_leader(to).await)
-            })),
+            Input::TransferLeader(to) => drop(R::spawn(async move { drop(self.raft.trigger().transfer_leader(to).await) })),
             Input::Campaign(against) => self.campaign(against),
             Input::Initialize(first) => drop(R::spawn(self.initialize(first))),
             Input::Replace(node) => drop(self.lock().to_replace.insert(node)),
@@ -244,18 +180,12 @@ impl<R: AsyncRuntime> Host<R> {
     fn campaign(self: Arc<Self>, against: NodeId) {
         if self.leader() == Some(against) && against != self.me() {
             self.peers.campaign_against(Some(against));
-            drop(R::spawn(async move {
-                drop(self.raft.trigger().elect(false).await)
-            }));
+            drop(R::spawn(async move { drop(self.raft.trigger().elect(false).await) }));
         }
     }
 
     async fn initialize(self: Arc<Self>, first: FirstStart) {
-        let voters: BTreeMap<_, _> = first
-            .config
-            .voters()
-            .map(|node| (node, Seat::default()))
-            .collect();
+        let voters: BTreeMap<_, _> = first.config.voters().map(|node| (node, Seat::default())).collect();
         self.lock().first = Some(first);
         // Not empty, or not a voter: then this node has nothing to begin, as documented.
         if let Err(e) = self.raft.initialize(voters).await {
@@ -278,10 +208,7 @@ impl<R: AsyncRuntime> Host<R> {
 
     fn publish(&self, metrics: &RaftMetrics<Types<R>>, told: &mut Option<Option<NodeId>>) {
         let membership = metrics.membership_config.membership();
-        let bound = membership
-            .nodes()
-            .filter(|(_, seat)| seat.disk != 0)
-            .map(|(node, seat)| (*node, seat.disk));
+        let bound = membership.nodes().filter(|(_, seat)| seat.disk != 0).map(|(node, seat)| (*node, seat.disk));
         self.peers.bind(bound.collect());
         self.board.update(|m| {
             *m = Metrics {
@@ -326,49 +253,30 @@ impl<R: AsyncRuntime> Host<R> {
 
     async fn serve(self: Arc<Self>, from: NodeId, correlation: u64, request: Request) {
         let reply = match request {
-            Request::Vote {
-                vote,
-                last,
-                transfer,
-            } => {
+            Request::Vote { vote, last, transfer } => {
                 let mut rpc = VoteRequest::new(vote.into(), last.map(Into::into));
                 rpc.leadership_transfer = transfer;
                 self.raft.vote(rpc).await.map_or(Reply::Unable, vote_reply)
             }
             Request::PreVote { vote, last } => {
                 let rpc = VoteRequest::new(vote.into(), last.map(Into::into));
-                self.raft
-                    .pre_vote(rpc)
-                    .await
-                    .map_or(Reply::Unable, vote_reply)
+                self.raft.pre_vote(rpc).await.map_or(Reply::Unable, vote_reply)
             }
-            Request::Append {
-                vote,
-                previous,
-                entries,
-                commit,
-            } => {
+            Request::Append { vote, previous, entries, commit } => {
                 let rpc = AppendEntriesRequest {
                     vote: vote.into(),
                     prev_log_id: previous.map(Into::into),
                     entries: entries.into_iter().map(Into::into).collect(),
                     leader_commit: commit.map(Into::into),
                 };
-                self.raft
-                    .append_entries(rpc)
-                    .await
-                    .map_or(Reply::Unable, append_reply)
+                self.raft.append_entries(rpc).await.map_or(Reply::Unable, append_reply)
             }
             Request::Transfer { vote, to, last } => {
                 let rpc = TransferLeaderRequest::new(vote.into(), to, last.map(Into::into));
                 match self.raft.handle_transfer_leader(rpc).await {
                     Ok(Ok(())) => Reply::TransferAccepted,
-                    Ok(Err(TransferLeaderError::VoteChanged { actual, .. })) => {
-                        Reply::TransferRefusedVote(actual.into())
-                    }
-                    Ok(Err(TransferLeaderError::LogNotFlushed { actual, .. })) => {
-                        Reply::TransferRefusedLog(actual.map(Into::into))
-                    }
+                    Ok(Err(TransferLeaderError::VoteChanged { actual, .. })) => Reply::TransferRefusedVote(actual.into()),
+                    Ok(Err(TransferLeaderError::LogNotFlushed { actual, .. })) => Reply::TransferRefusedLog(actual.map(Into::into)),
                     Err(_) => Reply::Unable,
                 }
             }
@@ -400,19 +308,9 @@ impl<R: AsyncRuntime> Host<R> {
         let bytes = {
             let mut state = self.lock();
             if part.offset == 0 {
-                state.incoming.insert(
-                    from,
-                    Incoming {
-                        transfer: part.transfer,
-                        bytes: Vec::new(),
-                    },
-                );
+                state.incoming.insert(from, Incoming { transfer: part.transfer, bytes: Vec::new() });
             }
-            let Some(incoming) = state
-                .incoming
-                .get_mut(&from)
-                .filter(|i| i.transfer == part.transfer)
-            else {
+            let Some(incoming) = state.incoming.get_mut(&from).filter(|i| i.transfer == part.transfer) else {
                 return Reply::Unable;
             };
             if incoming.bytes.len() as u64 == part.offset {
@@ -422,25 +320,13 @@ impl<R: AsyncRuntime> Host<R> {
             if next < part.total {
                 return Reply::SnapshotPart { next };
             }
-            state
-                .incoming
-                .remove(&from)
-                .map(|i| i.bytes)
-                .unwrap_or_default()
+            state.incoming.remove(&from).map(|i| i.bytes).unwrap_or_default()
         };
         match Content::decode(&bytes) {
             Ok(content) => {
-                let snapshot = Snapshot {
-                    meta: content.meta(),
-                    snapshot: bytes.into(),
-                };
-                let installed = self
-                    .raft
-                    .install_full_snapshot(part.vote.into(), snapshot)
-                    .await;
-                installed.map_or(Reply::Unable, |done| Reply::SnapshotDone {
-                    vote: done.vote.into(),
-                })
+                let snapshot = Snapshot { meta: content.meta(), snapshot: bytes.into() };
+                let installed = self.raft.install_full_snapshot(part.vote.into(), snapshot).await;
+                installed.map_or(Reply::Unable, |done| Reply::SnapshotDone { vote: done.vote.into() })
             }
             Err(e @ OpenError::Format { .. }) => {
                 self.faults.raise(Failure::Snapshot(e.to_string()));
@@ -469,9 +355,7 @@ impl<R: AsyncRuntime> Host<R> {
         if law.config_version == Version(0) {
             return self.commit_first().await;
         }
-        let Some(change) = self.next_change(&law) else {
-            return;
-        };
+        let Some(change) = self.next_change(&law) else { return };
         tracing::info!(?change, "changing the membership");
         // A node that is not a voter any more stays as a learner only if the configuration still names it.
         if let Err(e) = self.raft.change_membership(change, true).await {
@@ -480,31 +364,14 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     async fn commit_first(&self) {
-        let Some(first) = self.lock().first.clone() else {
-            return;
-        };
+        let Some(first) = self.lock().first.clone() else { return };
         let entries = [
-            Entry::Configure {
-                expected: Version(0),
-                config: first.config,
-            },
-            Entry::Bundle {
-                expected: Version(0),
-                bundle: first.bundle,
-            },
+            Entry::Configure { expected: Version(0), config: first.config },
+            Entry::Bundle { expected: Version(0), bundle: first.bundle },
         ];
         for entry in entries {
-            let proposal = Proposal {
-                by: self.me(),
-                ticket: 0,
-                cause: None,
-                entry,
-            };
-            drop(
-                self.raft
-                    .client_write(Command(proposal.encode().into()))
-                    .await,
-            );
+            let proposal = Proposal { by: self.me(), ticket: 0, cause: None, entry };
+            drop(self.raft.client_write(Command(proposal.encode().into())).await);
         }
     }
 
@@ -512,69 +379,42 @@ impl<R: AsyncRuntime> Host<R> {
     fn next_change(&self, law: &super::Law) -> Option<ChangeMembers<NodeId, Seat>> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
-        let seats: BTreeMap<_, _> = membership
-            .nodes()
-            .map(|(node, seat)| (*node, *seat))
-            .collect();
+        let seats: BTreeMap<_, _> = membership.nodes().map(|(node, seat)| (*node, *seat)).collect();
         let voters: BTreeSet<_> = membership.voter_ids().collect();
         let seat_of = |node: &NodeId| self.peers.heard(*node).map(|disk| Seat { disk });
 
         let unbound = seats.iter().filter(|(_, seat)| seat.disk == 0);
-        let newly_bound: BTreeMap<_, _> = unbound
-            .filter_map(|(node, _)| Some((*node, seat_of(node)?)))
-            .collect();
+        let newly_bound: BTreeMap<_, _> = unbound.filter_map(|(node, _)| Some((*node, seat_of(node)?))).collect();
         if !newly_bound.is_empty() {
             return Some(ChangeMembers::SetNodes(newly_bound));
         }
         if let Some(change) = self.next_replacement(&seats, &voters) {
             return Some(change);
         }
-        let missing: BTreeMap<_, _> = law
-            .nodes
-            .iter()
-            .filter(|n| !seats.contains_key(n))
-            .filter_map(|n| Some((*n, seat_of(n)?)))
-            .collect();
+        let missing: BTreeMap<_, _> = law.nodes.iter().filter(|n| !seats.contains_key(n)).filter_map(|n| Some((*n, seat_of(n)?))).collect();
         if !missing.is_empty() {
             return Some(ChangeMembers::AddNodes(missing));
         }
         let replication = metrics.replication.unwrap_or_default();
         // A learner that is still far behind would only be one more whose word is missing.
         let caught_up = |node: &NodeId| {
-            let matching = replication
-                .get(node)
-                .copied()
-                .flatten()
-                .map_or(0, |id| id.index);
+            let matching = replication.get(node).copied().flatten().map_or(0, |id| id.index);
             matching + self.timing.keep_entries >= metrics.last_log_index.unwrap_or(0)
         };
-        let ready = law
-            .voters
-            .iter()
-            .filter(|n| voters.contains(n) || (seats.contains_key(n) && caught_up(n)));
+        let ready = law.voters.iter().filter(|n| voters.contains(n) || (seats.contains_key(n) && caught_up(n)));
         let wanted: BTreeSet<_> = ready.copied().collect();
         if wanted != voters && !wanted.is_empty() {
             return Some(ChangeMembers::ReplaceAllVoters(wanted));
         }
-        let gone: BTreeSet<_> = seats
-            .keys()
-            .filter(|n| !law.nodes.contains(n) && !voters.contains(n))
-            .copied()
-            .collect();
+        let gone: BTreeSet<_> = seats.keys().filter(|n| !law.nodes.contains(n) && !voters.contains(n)).copied().collect();
         (!gone.is_empty()).then_some(ChangeMembers::RemoveNodes(gone))
     }
 
     /// First without a vote, then out; taking it in again with its new disk is the ordinary way.
-    fn next_replacement(
-        &self,
-        seats: &BTreeMap<NodeId, Seat>,
-        voters: &BTreeSet<NodeId>,
-    ) -> Option<ChangeMembers<NodeId, Seat>> {
+    fn next_replacement(&self, seats: &BTreeMap<NodeId, Seat>, voters: &BTreeSet<NodeId>) -> Option<ChangeMembers<NodeId, Seat>> {
         let mut state = self.lock();
         // Done, or never asked for with reason: its disk is the one that is known.
-        state
-            .to_replace
-            .retain(|node| seats.contains_key(node) && self.peers.stranger(*node).is_some());
+        state.to_replace.retain(|node| seats.contains_key(node) && self.peers.stranger(*node).is_some());
         let node = *state.to_replace.first()?;
         if voters.contains(&node) {
             return (voters.len() > 1).then(|| ChangeMembers::RemoveVoters(BTreeSet::from([node])));
@@ -584,11 +424,7 @@ impl<R: AsyncRuntime> Host<R> {
 }
 
 fn vote_reply<R: AsyncRuntime>(response: openraft::raft::VoteResponse<Types<R>>) -> Reply {
-    Reply::Vote {
-        vote: response.vote.into(),
-        granted: response.vote_granted,
-        last: response.last_log_id.map(Into::into),
-    }
+    Reply::Vote { vote: response.vote.into(), granted: response.vote_granted, last: response.last_log_id.map(Into::into) }
 }
 
 fn append_reply<R: AsyncRuntime>(response: AppendEntriesResponse<Types<R>>) -> Reply {

@@ -22,16 +22,8 @@ struct State<T> {
 
 impl<T> Inbox<T> {
     pub(crate) fn new(items_max: usize) -> Self {
-        let state = State {
-            items: VecDeque::new(),
-            waker: None,
-            closed: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            filled: Condvar::new(),
-            items_max,
-        }
+        let state = State { items: VecDeque::new(), waker: None, closed: false };
+        Self { state: Mutex::new(state), filled: Condvar::new(), items_max }
     }
 
     /// Adds an item, or gives it back if the queue is full or closed.
@@ -84,10 +76,7 @@ impl<T> Inbox<T> {
             if let Some(taken) = state.take() {
                 return taken;
             }
-            state = self
-                .filled
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -46,13 +46,8 @@ impl Content {
             membership_id: self.membership.log_id().map(Into::into),
             membership: self.membership.membership().into(),
         };
-        let domain = postcard::to_extend(&self.domain, vec![DOMAIN_FORMAT])
-            .expect("a domain in memory has an encoding");
-        segment::file(&[
-            (kind::SNAPSHOT_META, format::encode(&meta)),
-            (kind::SNAPSHOT_DOMAIN, domain),
-        ])
-        .into()
+        let domain = postcard::to_extend(&self.domain, vec![DOMAIN_FORMAT]).expect("a domain in memory has an encoding");
+        segment::file(&[(kind::SNAPSHOT_META, format::encode(&meta)), (kind::SNAPSHOT_DOMAIN, domain)]).into()
     }
 
     /// Reads a snapshot.
@@ -61,40 +56,24 @@ impl Content {
     /// Damage, or another format; then the node stops (protocol 6.3).
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
         const FILE: &str = "snapshot";
-        let damaged = |what: &str| OpenError::Damaged {
-            file: FILE,
-            at: 0,
-            what: what.to_owned(),
-        };
+        let damaged = |what: &str| OpenError::Damaged { file: FILE, at: 0, what: what.to_owned() };
         let records = segment::whole(FILE, bytes)?;
         let body = |kind| records.iter().find(|r| r.kind == kind).map(|r| r.body);
-        let meta: Meta = body(kind::SNAPSHOT_META)
-            .and_then(format::decode)
-            .ok_or_else(|| damaged("its head cannot be read"))?;
+        let meta: Meta = body(kind::SNAPSHOT_META).and_then(format::decode).ok_or_else(|| damaged("its head cannot be read"))?;
         let domain = match body(kind::SNAPSHOT_DOMAIN).and_then(|b| b.split_first()) {
-            Some((&DOMAIN_FORMAT, rest)) => {
-                format::decode(rest).ok_or_else(|| damaged("its domain cannot be read"))?
-            }
+            Some((&DOMAIN_FORMAT, rest)) => format::decode(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
             Some((&theirs, _)) => return Err(OpenError::Format { file: FILE, theirs }),
             None => return Err(damaged("there is no domain in it")),
         };
         if !meta.membership.is_whole() {
             return Err(damaged("its membership contradicts itself"));
         }
-        let membership =
-            StoredMembership::new(meta.membership_id.map(Into::into), meta.membership.into());
-        Ok(Self {
-            last: meta.last.map(Into::into),
-            membership,
-            domain,
-        })
+        let membership = StoredMembership::new(meta.membership_id.map(Into::into), meta.membership.into());
+        Ok(Self { last: meta.last.map(Into::into), membership, domain })
     }
 
     pub(crate) fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta {
-            last_log_id: self.last,
-            last_membership: self.membership.clone(),
-        }
+        SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
     }
 }
 
@@ -115,14 +94,7 @@ pub(crate) struct StateMachine<R> {
 
 impl<R: AsyncRuntime> StateMachine<R> {
     /// Goes on from the snapshot that was on disk, if there was one.
-    pub(crate) fn new(
-        content: Content,
-        snapshot: Option<Vec<u8>>,
-        writer: Writer,
-        port: Arc<dyn Port>,
-        board: Board,
-        faults: Faults,
-    ) -> Self {
+    pub(crate) fn new(content: Content, snapshot: Option<Vec<u8>>, writer: Writer, port: Arc<dyn Port>, board: Board, faults: Faults) -> Self {
         let snapshot = snapshot.map(|bytes| (content.meta(), bytes.into()));
         let machine = Self {
             content,
@@ -141,12 +113,7 @@ impl<R: AsyncRuntime> StateMachine<R> {
     fn tell_state(&self) {
         self.board.set_domain(&self.content.domain);
         if let Some(last) = self.content.last {
-            self.port.applied(
-                LogIndex(last.index),
-                None,
-                &Ok(Vec::new()),
-                &self.content.domain,
-            );
+            self.port.applied(LogIndex(last.index), None, &Ok(Vec::new()), &self.content.domain);
         }
     }
 
@@ -154,23 +121,16 @@ impl<R: AsyncRuntime> StateMachine<R> {
         let index = LogIndex(entry.log_id.index);
         self.content.last = Some(entry.log_id);
         match &entry.payload {
-            types::Payload::Blank => {
-                self.port
-                    .applied(index, None, &Ok(Vec::new()), &self.content.domain)
-            }
+            types::Payload::Blank => self.port.applied(index, None, &Ok(Vec::new()), &self.content.domain),
             types::Payload::Membership(membership) => {
-                self.content.membership =
-                    StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.port
-                    .applied(index, None, &Ok(Vec::new()), &self.content.domain);
+                self.content.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.port.applied(index, None, &Ok(Vec::new()), &self.content.domain);
             }
             types::Payload::Normal(command) => {
-                let proposal = Proposal::decode(&command.0)
-                    .map_err(|source| Failure::Unreadable { index, source })?;
+                let proposal = Proposal::decode(&command.0).map_err(|source| Failure::Unreadable { index, source })?;
                 let outcome = self.content.domain.apply(index, &proposal.entry);
                 self.board.set_domain(&self.content.domain);
-                self.port
-                    .applied(index, Some(&proposal), &outcome, &self.content.domain);
+                self.port.applied(index, Some(&proposal), &outcome, &self.content.domain);
                 return Ok(Answer(outcome.err()));
             }
         }
@@ -205,8 +165,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for StateMachine<R> {
     where
         S: Stream<Item = Result<EntryResponder<Types<R>>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some(next) = std::future::poll_fn(|cx| Pin::new(&mut entries).poll_next(cx)).await
-        {
+        while let Some(next) = std::future::poll_fn(|cx| Pin::new(&mut entries).poll_next(cx)).await {
             let (entry, responder) = next?;
             match self.apply_one(&entry) {
                 Ok(answer) => {
@@ -224,11 +183,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for StateMachine<R> {
         self.builder()
     }
 
-    async fn install_snapshot(
-        &mut self,
-        _: &SnapshotMeta,
-        bytes: Arc<[u8]>,
-    ) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, _: &SnapshotMeta, bytes: Arc<[u8]>) -> Result<(), io::Error> {
         let content = match Content::decode(&bytes) {
             Ok(content) => content,
             Err(e) => return self.stop(Failure::Snapshot(e.to_string())),
@@ -242,11 +197,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for StateMachine<R> {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<OurSnapshot>, io::Error> {
-        let held = self
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let held = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(held.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
@@ -264,13 +215,8 @@ impl<R: AsyncRuntime> Builder<R> {
     /// Durable before it counts: entries are purged on the strength of it.
     async fn save(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
         let (sender, receiver) = R::Oneshot::channel::<io::Result<()>>();
-        self.writer
-            .submit(Work::Snapshot(bytes.clone()), move |result| {
-                drop(sender.send(result))
-            });
-        let saved = receiver
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("the log is closed")));
+        self.writer.submit(Work::Snapshot(bytes.clone()), move |result| drop(sender.send(result)));
+        let saved = receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log is closed")));
         if let Err(e) = &saved {
             self.faults.raise(Failure::disk(e));
         } else {
@@ -287,9 +233,6 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
     async fn build_snapshot(&mut self) -> Result<OurSnapshot, io::Error> {
         let bytes = self.content.encode();
         self.save(bytes.clone()).await?;
-        Ok(Snapshot {
-            meta: self.content.meta(),
-            snapshot: bytes,
-        })
+        Ok(Snapshot { meta: self.content.meta(), snapshot: bytes })
     }
 }

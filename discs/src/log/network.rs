@@ -8,8 +8,8 @@ use openraft::async_runtime::Select2;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2, Snapshot};
 use sixnines_core::ids::NodeId;
@@ -34,11 +34,7 @@ impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network<R> {
     type Network = Peer<R>;
 
     async fn new_client(&mut self, to: NodeId, _: &Seat) -> Peer<R> {
-        Peer {
-            peers: self.peers.clone(),
-            to,
-            snapshot_part: self.snapshot_part,
-        }
+        Peer { peers: self.peers.clone(), to, snapshot_part: self.snapshot_part }
     }
 }
 
@@ -52,82 +48,41 @@ pub(crate) struct Peer<R: AsyncRuntime> {
 type Answered<R, T> = Result<T, RPCError<Types<R>>>;
 
 impl<R: AsyncRuntime> Peer<R> {
-    async fn ask(
-        &self,
-        action: RPCTypes,
-        request: Request,
-        timeout: Duration,
-    ) -> Answered<R, Reply> {
+    async fn ask(&self, action: RPCTypes, request: Request, timeout: Duration) -> Answered<R, Reply> {
         match self.peers.ask(self.to, request, timeout).await {
             Ok(reply) => Ok(reply),
-            Err(_) => Err(RPCError::Timeout(Timeout {
-                action,
-                id: self.peers.node(),
-                target: self.to,
-                timeout,
-            })),
+            Err(_) => Err(RPCError::Timeout(Timeout { action, id: self.peers.node(), target: self.to, timeout })),
         }
     }
 
-    async fn ask_for_vote(
-        &self,
-        request: Request,
-        timeout: Duration,
-    ) -> Answered<R, VoteResponse<Types<R>>> {
+    async fn ask_for_vote(&self, request: Request, timeout: Duration) -> Answered<R, VoteResponse<Types<R>>> {
         match self.ask(RPCTypes::Vote, request, timeout).await? {
-            Reply::Vote {
-                vote,
-                granted,
-                last,
-            } => Ok(VoteResponse {
-                vote: vote.into(),
-                vote_granted: granted,
-                last_log_id: last.map(Into::into),
-            }),
+            Reply::Vote { vote, granted, last } => Ok(VoteResponse { vote: vote.into(), vote_granted: granted, last_log_id: last.map(Into::into) }),
             other => Err(unfit(&other)),
         }
     }
 
-    async fn send_snapshot(
-        &self,
-        vote: Vote,
-        bytes: Arc<[u8]>,
-    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+    async fn send_snapshot(&self, vote: Vote, bytes: Arc<[u8]>) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
         let transfer = self.peers.draw();
         let total = bytes.len() as u64;
         let mut sent = 0;
         for part in bytes.chunks(PART_BYTES) {
-            let request = SnapshotPart {
-                vote: vote.into(),
-                transfer,
-                offset: sent,
-                total,
-                bytes: part.to_vec(),
-            };
+            let request =
+                SnapshotPart { vote: vote.into(), transfer, offset: sent, total, bytes: part.to_vec() };
             sent += part.len() as u64;
-            let asked = self
-                .ask(
-                    RPCTypes::InstallSnapshot,
-                    Request::SnapshotPart(request),
-                    self.snapshot_part,
-                )
-                .await;
+            let asked = self.ask(RPCTypes::InstallSnapshot, Request::SnapshotPart(request), self.snapshot_part).await;
             match asked.map_err(streaming)? {
                 Reply::SnapshotPart { next } if next == sent && sent < total => {}
                 Reply::SnapshotDone { vote } => return Ok(SnapshotResponse { vote: vote.into() }),
                 other => return Err(streaming(unfit(&other))),
             }
         }
-        Err(StreamingError::Unreachable(Unreachable::from_string(
-            "the peer did not say that it has the snapshot",
-        )))
+        Err(StreamingError::Unreachable(Unreachable::from_string("the peer did not say that it has the snapshot")))
     }
 }
 
 fn unfit<R: AsyncRuntime>(reply: &Reply) -> RPCError<Types<R>> {
-    RPCError::Unreachable(Unreachable::from_string(format!(
-        "the peer's answer does not fit: {reply:?}"
-    )))
+    RPCError::Unreachable(Unreachable::from_string(format!("the peer's answer does not fit: {reply:?}")))
 }
 
 fn streaming<R: AsyncRuntime>(error: RPCError<Types<R>>) -> StreamingError<Types<R>> {
@@ -140,25 +95,16 @@ fn streaming<R: AsyncRuntime>(error: RPCError<Types<R>>) -> StreamingError<Types
 impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
     type SnapshotData = Arc<[u8]>;
 
-    async fn append_entries(
-        &mut self,
-        rpc: AppendEntriesRequest<Types<R>>,
-        option: RPCOption,
-    ) -> Answered<R, AppendEntriesResponse<Types<R>>> {
+    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types<R>>, option: RPCOption) -> Answered<R, AppendEntriesResponse<Types<R>>> {
         let request = Request::Append {
             vote: rpc.vote.into(),
             previous: rpc.prev_log_id.map(Into::into),
             entries: rpc.entries.into_iter().map(Into::into).collect(),
             commit: rpc.leader_commit.map(Into::into),
         };
-        match self
-            .ask(RPCTypes::AppendEntries, request, option.soft_ttl())
-            .await?
-        {
+        match self.ask(RPCTypes::AppendEntries, request, option.soft_ttl()).await? {
             Reply::Appended => Ok(AppendEntriesResponse::Success),
-            Reply::AppendedUpTo(last) => {
-                Ok(AppendEntriesResponse::PartialSuccess(last.map(Into::into)))
-            }
+            Reply::AppendedUpTo(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(Into::into))),
             // Without a previous entry there is nothing to conflict with.
             Reply::Conflict if rpc.prev_log_id.is_some() => Ok(AppendEntriesResponse::Conflict),
             Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
@@ -166,30 +112,15 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
         }
     }
 
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<Types<R>>,
-        option: RPCOption,
-    ) -> Answered<R, VoteResponse<Types<R>>> {
+    async fn vote(&mut self, rpc: VoteRequest<Types<R>>, option: RPCOption) -> Answered<R, VoteResponse<Types<R>>> {
         let last = rpc.last_log_id.map(Into::into);
         let transfer = rpc.leadership_transfer || self.peers.is_campaign();
-        let request = Request::Vote {
-            vote: rpc.vote.into(),
-            last,
-            transfer,
-        };
+        let request = Request::Vote { vote: rpc.vote.into(), last, transfer };
         self.ask_for_vote(request, option.soft_ttl()).await
     }
 
-    async fn pre_vote(
-        &mut self,
-        rpc: VoteRequest<Types<R>>,
-        option: RPCOption,
-    ) -> Answered<R, VoteResponse<Types<R>>> {
-        let request = Request::PreVote {
-            vote: rpc.vote.into(),
-            last: rpc.last_log_id.map(Into::into),
-        };
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types<R>>, option: RPCOption) -> Answered<R, VoteResponse<Types<R>>> {
+        let request = Request::PreVote { vote: rpc.vote.into(), last: rpc.last_log_id.map(Into::into) };
         self.ask_for_vote(request, option.soft_ttl()).await
     }
 
@@ -206,30 +137,15 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
         }
     }
 
-    async fn transfer_leader(
-        &mut self,
-        rpc: TransferLeaderRequest<Types<R>>,
-        option: RPCOption,
-    ) -> Answered<R, TransferLeaderResponse<Types<R>>> {
+    async fn transfer_leader(&mut self, rpc: TransferLeaderRequest<Types<R>>, option: RPCOption) -> Answered<R, TransferLeaderResponse<Types<R>>> {
         let expected = (*rpc.from_leader(), rpc.last_log_id().copied());
-        let request = Request::Transfer {
-            vote: expected.0.into(),
-            to: *rpc.to_node_id(),
-            last: expected.1.map(Into::into),
-        };
-        match self
-            .ask(RPCTypes::TransferLeader, request, option.soft_ttl())
-            .await?
-        {
+        let request = Request::Transfer { vote: expected.0.into(), to: *rpc.to_node_id(), last: expected.1.map(Into::into) };
+        match self.ask(RPCTypes::TransferLeader, request, option.soft_ttl()).await? {
             Reply::TransferAccepted => Ok(Ok(())),
-            Reply::TransferRefusedVote(actual) => Ok(Err(TransferLeaderError::VoteChanged {
-                expected: expected.0,
-                actual: actual.into(),
-            })),
-            Reply::TransferRefusedLog(actual) => Ok(Err(TransferLeaderError::LogNotFlushed {
-                expected: expected.1,
-                actual: actual.map(Into::into),
-            })),
+            Reply::TransferRefusedVote(actual) => Ok(Err(TransferLeaderError::VoteChanged { expected: expected.0, actual: actual.into() })),
+            Reply::TransferRefusedLog(actual) => {
+                Ok(Err(TransferLeaderError::LogNotFlushed { expected: expected.1, actual: actual.map(Into::into) }))
+            }
             other => Err(unfit(&other)),
         }
     }

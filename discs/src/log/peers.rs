@@ -10,9 +10,9 @@ use openraft::AsyncRuntime;
 use openraft::async_runtime::{Oneshot, OneshotSender};
 use sixnines_core::ids::NodeId;
 
-use super::Port;
 use super::segment::Identity;
 use super::wire::{self, Envelope, Message, Reply, Request};
+use super::Port;
 
 type Sender<R> = <<R as AsyncRuntime>::Oneshot as Oneshot>::Sender<Reply>;
 
@@ -70,11 +70,7 @@ impl<R: AsyncRuntime> Peers<R> {
             refused: 0,
             misaddressed: 0,
         };
-        Self(Arc::new(Inner {
-            identity,
-            port,
-            state: Mutex::new(state),
-        }))
+        Self(Arc::new(Inner { identity, port, state: Mutex::new(state) }))
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -89,19 +85,11 @@ impl<R: AsyncRuntime> Peers<R> {
     }
 
     /// Asks, and waits for the answer.
-    pub(crate) async fn ask(
-        &self,
-        to: NodeId,
-        request: Request,
-        timeout: Duration,
-    ) -> Result<Reply, NoAnswer> {
+    pub(crate) async fn ask(&self, to: NodeId, request: Request, timeout: Duration) -> Result<Reply, NoAnswer> {
         let correlation = self.draw();
         let (sender, receiver) = R::Oneshot::channel::<Reply>();
         self.lock().pending.insert((to, correlation), sender);
-        let _gone_when_dropped = Pending {
-            peers: self.clone(),
-            key: (to, correlation),
-        };
+        let _gone_when_dropped = Pending { peers: self.clone(), key: (to, correlation) };
         self.send(to, correlation, &Message::Request(request));
         match R::timeout(timeout, receiver).await {
             Ok(Ok(reply)) => Ok(reply),
@@ -116,12 +104,7 @@ impl<R: AsyncRuntime> Peers<R> {
     fn send(&self, to: NodeId, correlation: u64, message: &Message) {
         let to_disk = self.lock().bound.get(&to).copied().unwrap_or(0);
         let identity = self.0.identity;
-        let envelope = Envelope {
-            domain: identity.domain,
-            from_disk: identity.disk,
-            to_disk,
-            correlation,
-        };
+        let envelope = Envelope { domain: identity.domain, from_disk: identity.disk, to_disk, correlation };
         self.0.port.send(to, wire::encode(envelope, message));
     }
 
@@ -129,9 +112,7 @@ impl<R: AsyncRuntime> Peers<R> {
     pub(crate) fn receive(&self, from: NodeId, frame: &[u8]) -> Option<(u64, Request)> {
         let decoded = wire::decode(from, frame);
         let mut state = self.lock();
-        let Some((envelope, message)) =
-            decoded.filter(|(e, _)| e.domain == self.0.identity.domain && from != self.node())
-        else {
+        let Some((envelope, message)) = decoded.filter(|(e, _)| e.domain == self.0.identity.domain && from != self.node()) else {
             state.refused += 1;
             return None;
         };
@@ -153,9 +134,7 @@ impl<R: AsyncRuntime> Peers<R> {
     /// The membership says which disk each node votes with.
     pub(crate) fn bind(&self, disks: BTreeMap<NodeId, u64>) {
         let mut state = self.lock();
-        state
-            .strangers
-            .retain(|node, disk| disks.get(node).is_some_and(|bound| bound != disk));
+        state.strangers.retain(|node, disk| disks.get(node).is_some_and(|bound| bound != disk));
         state.bound = disks;
     }
 
@@ -181,11 +160,7 @@ impl<R: AsyncRuntime> Peers<R> {
 
     pub(crate) fn kept_out(&self) -> KeptOut {
         let state = self.lock();
-        KeptOut {
-            refused: state.refused,
-            misaddressed: state.misaddressed,
-            strangers: state.strangers.keys().copied().collect(),
-        }
+        KeptOut { refused: state.refused, misaddressed: state.misaddressed, strangers: state.strangers.keys().copied().collect() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -196,11 +171,7 @@ impl<R: AsyncRuntime> Peers<R> {
 impl<R: AsyncRuntime> State<R> {
     /// Both ends must be the disks that the membership knows, as far as it knows them.
     fn admits(&mut self, from: NodeId, envelope: &Envelope, own_disk: u64) -> bool {
-        if self
-            .bound
-            .get(&from)
-            .is_some_and(|bound| *bound != envelope.from_disk)
-        {
+        if self.bound.get(&from).is_some_and(|bound| *bound != envelope.from_disk) {
             if self.strangers.insert(from, envelope.from_disk) != Some(envelope.from_disk) {
                 tracing::error!(%from, "a node speaks from another disk than the one it votes with; it is kept out until it is replaced");
             }

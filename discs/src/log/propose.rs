@@ -37,9 +37,7 @@ impl<R: AsyncRuntime> Host<R> {
                 Proposed::Applied(index) => return Ok(index),
                 Proposed::Void(index, why) => return Err(ProposeError::Void { index, why }),
                 Proposed::Unknown => return Err(ProposeError::Unknown),
-                Proposed::NotLeader(_) => {
-                    R::sleep(self.timing.retry().min(deadline - R::Instant::now())).await
-                }
+                Proposed::NotLeader(_) => R::sleep(self.timing.retry().min(deadline - R::Instant::now())).await,
             }
         }
     }
@@ -49,14 +47,9 @@ impl<R: AsyncRuntime> Host<R> {
         match R::timeout(timeout, self.raft.client_write(Command(proposal.into()))).await {
             Ok(Ok(written)) => {
                 let index = LogIndex(written.log_id.index);
-                written
-                    .data
-                    .0
-                    .map_or(Proposed::Applied(index), |why| Proposed::Void(index, why))
+                written.data.0.map_or(Proposed::Applied(index), |why| Proposed::Void(index, why))
             }
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
-                Proposed::NotLeader(to.leader_id)
-            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => Proposed::NotLeader(to.leader_id),
             // Discarded from this log, yet perhaps copied before; or stopped in the middle; or no answer in time.
             Ok(Err(_)) | Err(_) => Proposed::Unknown,
         }
@@ -67,13 +60,7 @@ impl<R: AsyncRuntime> Host<R> {
     async fn forward(&self, leader: NodeId, proposal: &[u8], timeout: Duration) -> Proposed {
         let mut metrics = self.raft.metrics();
         let succeeded = metrics.wait_until(|m| m.current_leader.is_some_and(|l| l != leader));
-        let asked = self.peers.ask(
-            leader,
-            Request::Propose {
-                proposal: proposal.to_vec(),
-            },
-            timeout,
-        );
+        let asked = self.peers.ask(leader, Request::Propose { proposal: proposal.to_vec() }, timeout);
         match R::select2(asked, succeeded).await {
             Select2::First(Ok(Reply::Proposed(became))) => became,
             Select2::First(Ok(Reply::Unable)) => Proposed::NotLeader(None),

@@ -70,14 +70,10 @@ pub enum OpenError {
         ours: (NodeId, u64),
     },
     /// There is a log, but nothing says whose; or an identity, but no log.
-    #[error(
-        "the log directory has no {0}, but other files of a log: it is not whole, and nothing is done with it"
-    )]
+    #[error("the log directory has no {0}, but other files of a log: it is not whole, and nothing is done with it")]
     Missing(&'static str),
     /// Something that had been synced is bad.
-    #[error(
-        "{file} is damaged at byte {at}: {what}; the node must not go on with it, replace the node's disk"
-    )]
+    #[error("{file} is damaged at byte {at}: {what}; the node must not go on with it, replace the node's disk")]
     Damaged {
         /// The file.
         file: &'static str,
@@ -112,10 +108,7 @@ pub(crate) struct Recovered {
 
 impl Recovered {
     fn last(&self) -> Option<LogId> {
-        self.entries
-            .last_key_value()
-            .map(|(_, e)| e.id)
-            .or(self.purged)
+        self.entries.last_key_value().map(|(_, e)| e.id).or(self.purged)
     }
 }
 
@@ -133,27 +126,18 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Opens the directory; makes it the log of `identity` if it is empty. `identity.disk` counts only then.
-    pub(crate) fn open(
-        mut disk: Box<dyn Disk>,
-        identity: Identity,
-    ) -> Result<(Self, Identity, Recovered), OpenError> {
+    pub(crate) fn open(mut disk: Box<dyn Disk>, identity: Identity) -> Result<(Self, Identity, Recovered), OpenError> {
         let names = disk.list()?;
         for stale in names.iter().filter(|n| n.ends_with(NEW)) {
             disk.remove(stale)?;
         }
         let log = disk.read(LOG)?;
-        let found = disk
-            .read(IDENTITY)?
-            .map(|bytes| read_identity(&bytes))
-            .transpose()?;
+        let found = disk.read(IDENTITY)?.map(|bytes| read_identity(&bytes)).transpose()?;
         let Some(found) = found else {
             return Self::create(disk, identity, log.as_deref());
         };
         if (found.node, found.domain) != (identity.node, identity.domain) {
-            return Err(OpenError::Foreign {
-                theirs: found,
-                ours: (identity.node, identity.domain),
-            });
+            return Err(OpenError::Foreign { theirs: found, ours: (identity.node, identity.domain) });
         }
         let log = log.ok_or(OpenError::Missing(LOG))?;
         let (mut recovered, good) = read_log(&log)?;
@@ -165,31 +149,13 @@ impl Segment {
         if let Some(bytes) = &recovered.snapshot {
             whole(SNAPSHOT, bytes)?;
         }
-        Ok((
-            Self {
-                disk,
-                length: good as u64,
-                synced: true,
-            },
-            found,
-            recovered,
-        ))
+        Ok((Self { disk, length: good as u64, synced: true }, found, recovered))
     }
 
-    fn create(
-        disk: Box<dyn Disk>,
-        identity: Identity,
-        log: Option<&[u8]>,
-    ) -> Result<(Self, Identity, Recovered), OpenError> {
+    fn create(disk: Box<dyn Disk>, identity: Identity, log: Option<&[u8]>) -> Result<(Self, Identity, Recovered), OpenError> {
         // A log without anything in it is what a crash between the two files below leaves.
-        let bare = log.is_none_or(|bytes| {
-            Records::new(bytes).all(|r| matches!(r.kind, kind::HEADER | kind::WHOLE))
-        });
-        let mut segment = Self {
-            disk,
-            length: 0,
-            synced: true,
-        };
+        let bare = log.is_none_or(|bytes| Records::new(bytes).all(|r| matches!(r.kind, kind::HEADER | kind::WHOLE)));
+        let mut segment = Self { disk, length: 0, synced: true };
         if !bare || segment.disk.read(SNAPSHOT)?.is_some() {
             return Err(OpenError::Missing(IDENTITY));
         }
@@ -271,11 +237,7 @@ pub(crate) fn whole<'a>(file: &'static str, bytes: &'a [u8]) -> Result<Vec<Recor
     let all: Vec<_> = records.by_ref().collect();
     let at = records.good_length();
     if at < bytes.len() || all.is_empty() {
-        return Err(OpenError::Damaged {
-            file,
-            at,
-            what: "a bad record".into(),
-        });
+        return Err(OpenError::Damaged { file, at, what: "a bad record".into() });
     }
     header(file, &all[0])?;
     Ok(all[1..].to_vec())
@@ -285,38 +247,21 @@ fn header(file: &'static str, record: &Record<'_>) -> Result<(), OpenError> {
     match (record.kind, record.body) {
         (kind::HEADER, &[FORMAT]) => Ok(()),
         (kind::HEADER, &[theirs]) => Err(OpenError::Format { file, theirs }),
-        _ => Err(OpenError::Damaged {
-            file,
-            at: record.at,
-            what: "no header".into(),
-        }),
+        _ => Err(OpenError::Damaged { file, at: record.at, what: "no header".into() }),
     }
 }
 
 fn read_identity(bytes: &[u8]) -> Result<Identity, OpenError> {
     let records = whole(IDENTITY, bytes)?;
-    let identity = records
-        .iter()
-        .find(|r| r.kind == kind::IDENTITY)
-        .and_then(|r| format::decode(r.body));
-    identity.ok_or(OpenError::Damaged {
-        file: IDENTITY,
-        at: 0,
-        what: "no identity in it".into(),
-    })
+    let identity = records.iter().find(|r| r.kind == kind::IDENTITY).and_then(|r| format::decode(r.body));
+    identity.ok_or(OpenError::Damaged { file: IDENTITY, at: 0, what: "no identity in it".into() })
 }
 
 /// What the log's records add up to, and how many of its bytes are good.
 fn read_log(bytes: &[u8]) -> Result<(Recovered, usize), OpenError> {
     let mut records = Records::new(bytes);
-    let damaged = |at, what: String| OpenError::Damaged {
-        file: LOG,
-        at,
-        what,
-    };
-    let first = records
-        .next()
-        .ok_or_else(|| damaged(0, "no header".into()))?;
+    let damaged = |at, what: String| OpenError::Damaged { file: LOG, at, what };
+    let first = records.next().ok_or_else(|| damaged(0, "no header".into()))?;
     header(LOG, &first)?;
     let mut state = Recovered::default();
     for record in records.by_ref() {
@@ -324,10 +269,7 @@ fn read_log(bytes: &[u8]) -> Result<(Recovered, usize), OpenError> {
     }
     let good = records.good_length();
     if let Tail::Damaged { at, next } = records.tail() {
-        return Err(damaged(
-            at,
-            format!("a bad record, but what was synced before byte {next} must be there"),
-        ));
+        return Err(damaged(at, format!("a bad record, but what was synced before byte {next} must be there")));
     }
     // Written along with entries that a torn tail may have taken.
     state.committed = state.committed.min(state.last());
@@ -336,12 +278,7 @@ fn read_log(bytes: &[u8]) -> Result<(Recovered, usize), OpenError> {
 
 fn replay(state: &mut Recovered, record: &Record<'_>) -> Result<(), String> {
     fn body<T: serde::de::DeserializeOwned>(record: &Record<'_>) -> Result<T, String> {
-        format::decode(record.body).ok_or_else(|| {
-            format!(
-                "the body of a record of kind {} cannot be read",
-                record.kind
-            )
-        })
+        format::decode(record.body).ok_or_else(|| format!("the body of a record of kind {} cannot be read", record.kind))
     }
     match record.kind {
         kind::VOTE => state.vote = Some(body(record)?),
@@ -349,10 +286,7 @@ fn replay(state: &mut Recovered, record: &Record<'_>) -> Result<(), String> {
             let entry: LogEntry = body(record)?;
             let next = state.last().map_or(0, |id| id.index + 1);
             if entry.id.index != next {
-                return Err(format!(
-                    "entry {} where {next} was expected",
-                    entry.id.index
-                ));
+                return Err(format!("entry {} where {next} was expected", entry.id.index));
             }
             if !entry.is_whole() {
                 return Err(format!("the membership in entry {next} contradicts itself"));
@@ -367,11 +301,7 @@ fn replay(state: &mut Recovered, record: &Record<'_>) -> Result<(), String> {
         }
         kind::COMMITTED => state.committed = Some(body(record)?),
         kind::WHOLE => {}
-        unknown => {
-            return Err(format!(
-                "a record of kind {unknown}, which this version does not know"
-            ));
-        }
+        unknown => return Err(format!("a record of kind {unknown}, which this version does not know")),
     }
     Ok(())
 }

@@ -45,36 +45,25 @@ impl Drop for Running {
 pub fn run(options: Options, directory: &Path, port: Arc<dyn Port>) -> Result<Running, OpenError> {
     let disk = FileDisk::open(directory)?;
     let opened = Opened::open(options, Box::new(disk))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let writer = opened.writer.clone();
     let writer_to_close = opened.writer.clone();
-    let disk_thread = std::thread::Builder::new()
-        .name("control-log-disk".into())
-        .spawn(move || writer.run_on_this_thread())?;
+    let disk_thread = std::thread::Builder::new().name("control-log-disk".into()).spawn(move || writer.run_on_this_thread())?;
     let (sender, receiver) = mpsc::channel();
-    let log_thread = std::thread::Builder::new()
-        .name("control-log".into())
-        .spawn(move || {
-            runtime.block_on(async move {
-                let started = opened.start::<TokioRuntime>(port).await;
-                let ended = started.as_ref().ok().map(|(_, ended)| ended.clone());
-                if sender.send(started.map(|(handle, _)| handle)).is_ok()
-                    && let Some(ended) = ended
-                {
-                    ended.wait().await;
-                }
-            });
-            writer_to_close.close();
-        })?;
-    let started = receiver
-        .recv()
-        .unwrap_or_else(|_| Err(OpenError::Start("its thread ended".into())));
-    Ok(Running {
-        handle: started?,
-        threads: vec![log_thread, disk_thread],
-    })
+    let log_thread = std::thread::Builder::new().name("control-log".into()).spawn(move || {
+        runtime.block_on(async move {
+            let started = opened.start::<TokioRuntime>(port).await;
+            let ended = started.as_ref().ok().map(|(_, ended)| ended.clone());
+            if sender.send(started.map(|(handle, _)| handle)).is_ok()
+                && let Some(ended) = ended
+            {
+                ended.wait().await;
+            }
+        });
+        writer_to_close.close();
+    })?;
+    let started = receiver.recv().unwrap_or_else(|_| Err(OpenError::Start("its thread ended".into())));
+    Ok(Running { handle: started?, threads: vec![log_thread, disk_thread] })
 }
 
 /// A directory of the real file system, locked for this process.
@@ -95,17 +84,10 @@ impl FileDisk {
         fs::create_dir_all(directory)?;
         let handle = File::open(directory)?;
         handle.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::WouldBlock,
-                format!("{} is in use by another process", directory.display()),
-            ),
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, format!("{} is in use by another process", directory.display())),
             TryLockError::Error(e) => e,
         })?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            handle,
-            files: BTreeMap::new(),
-        })
+        Ok(Self { directory: directory.to_owned(), handle, files: BTreeMap::new() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -133,15 +115,10 @@ impl Disk for FileDisk {
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if !self.files.contains_key(name) {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(self.path(name))?;
+            let file = OpenOptions::new().append(true).create(true).open(self.path(name))?;
             self.files.insert(name.to_owned(), file);
         }
-        self.files
-            .get_mut(name)
-            .map_or(Ok(()), |file| file.write_all(bytes))
+        self.files.get_mut(name).map_or(Ok(()), |file| file.write_all(bytes))
     }
 
     fn cut(&mut self, name: &str, length: u64) -> io::Result<()> {

@@ -16,8 +16,8 @@ mod disk;
 use std::sync::Arc;
 
 use openraft::AsyncRuntime;
-use sixnines_core::domain::Proposal;
 use sixnines_core::ids::NodeId;
+use sixnines_core::domain::Proposal;
 use sixnines_core::time::{Duration, Instant};
 
 pub use disk::SimDisk;
@@ -42,13 +42,7 @@ impl SimLog {
     ///
     /// # Errors
     /// As in the product.
-    pub fn start(
-        options: Options,
-        disk: SimDisk,
-        port: Arc<dyn Port>,
-        now: Instant,
-        seed: u64,
-    ) -> Result<Self, OpenError> {
+    pub fn start(options: Options, disk: SimDisk, port: Arc<dyn Port>, now: Instant, seed: u64) -> Result<Self, OpenError> {
         let opened = Opened::open(options, Box::new(disk))?;
         let clock = Clock::default();
         let mut runtime = VirtualTime::with_seed(seed, &clock);
@@ -57,13 +51,7 @@ impl SimLog {
             drop(VirtualTime::spawn(writer.run::<VirtualTime>()));
             opened.start::<VirtualTime>(port).await
         })?;
-        let mut log = Self {
-            runtime,
-            clock,
-            handle,
-            born: now,
-            stepped: now,
-        };
+        let mut log = Self { runtime, clock, handle, born: now, stepped: now };
         log.step_until(now);
         Ok(log)
     }
@@ -83,9 +71,7 @@ impl SimLog {
         if self.handle.has_inputs() {
             return Some(self.stepped);
         }
-        self.clock
-            .next_wake()
-            .map(|since_born| self.born + since_born)
+        self.clock.next_wake().map(|since_born| self.born + since_born)
     }
 
     /// The way in. What is put in is taken up by the next step.

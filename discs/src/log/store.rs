@@ -88,13 +88,7 @@ impl<R: AsyncRuntime> LogStore<R> {
             memory.entries.insert(index, entry);
         }
         port.appended(&memory.about_all().into_iter().collect::<Vec<_>>());
-        Ok(Self {
-            memory: Arc::new(Mutex::new(memory)),
-            writer,
-            port,
-            faults,
-            runtime: PhantomData,
-        })
+        Ok(Self { memory: Arc::new(Mutex::new(memory)), writer, port, faults, runtime: PhantomData })
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -121,9 +115,7 @@ impl<R: AsyncRuntime> LogStore<R> {
             }
             drop(sender.send(result));
         });
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("the log is closed")))
+        receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log is closed")))
     }
 
     /// Writes the file anew, with what is alive.
@@ -149,12 +141,9 @@ impl<R: AsyncRuntime> LogStore<R> {
 
 impl Memory {
     fn note_about(&mut self, entry: &RaftEntry) -> Result<(), Failure> {
-        let types::Payload::Normal(command) = &entry.payload else {
-            return Ok(());
-        };
+        let types::Payload::Normal(command) = &entry.payload else { return Ok(()) };
         let index = LogIndex(entry.log_id.index);
-        let proposal =
-            Proposal::decode(&command.0).map_err(|source| Failure::Unreadable { index, source })?;
+        let proposal = Proposal::decode(&command.0).map_err(|source| Failure::Unreadable { index, source })?;
         let mut nodes: Vec<_> = proposal.entry.about().collect();
         nodes.sort_unstable();
         nodes.dedup();
@@ -178,21 +167,11 @@ impl Memory {
     /// Records that make this state out of an empty file.
     fn alive(&self) -> Vec<Item> {
         let record = |kind, body| (kind, body);
-        let vote = self
-            .vote_written
-            .map(|v| record(kind::VOTE, format::encode(&format::Vote::from(v))));
-        let purged = self
-            .purged
-            .map(|id| record(kind::PURGED, format::encode(&format::LogId::from(id))));
+        let vote = self.vote_written.map(|v| record(kind::VOTE, format::encode(&format::Vote::from(v))));
+        let purged = self.purged.map(|id| record(kind::PURGED, format::encode(&format::LogId::from(id))));
         let entries = self.entries.values().map(|e| entry_item(e.clone()));
-        let committed = self
-            .committed
-            .map(|id| record(kind::COMMITTED, format::encode(&format::LogId::from(id))));
-        vote.into_iter()
-            .chain(purged)
-            .chain(entries)
-            .chain(committed)
-            .collect()
+        let committed = self.committed.map(|id| record(kind::COMMITTED, format::encode(&format::LogId::from(id))));
+        vote.into_iter().chain(purged).chain(entries).chain(committed).collect()
     }
 
     /// The record of what is known to be committed, to ride along with the next write; it is worth no sync of its own.
@@ -200,15 +179,11 @@ impl Memory {
         if !std::mem::take(&mut self.committed_is_new) {
             return None;
         }
-        self.committed
-            .map(|id| (kind::COMMITTED, format::encode(&format::LogId::from(id))))
+        self.committed.map(|id| (kind::COMMITTED, format::encode(&format::LogId::from(id))))
     }
 
     fn last(&self) -> Option<LogId> {
-        self.entries
-            .last_key_value()
-            .map(|(_, e)| e.log_id)
-            .or(self.purged)
+        self.entries.last_key_value().map(|(_, e)| e.log_id).or(self.purged)
     }
 }
 
@@ -224,12 +199,7 @@ impl<R: AsyncRuntime> RaftLogReader<Types<R>> for LogStore<R> {
         if is_empty(&range) {
             return Ok(Vec::new());
         }
-        Ok(self
-            .lock()
-            .entries
-            .range(range)
-            .map(|(_, e)| e.clone())
-            .collect())
+        Ok(self.lock().entries.range(range).map(|(_, e)| e.clone()).collect())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -256,10 +226,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
 
     async fn get_log_state(&mut self) -> Result<LogState<Types<R>>, io::Error> {
         let memory = self.lock();
-        Ok(LogState {
-            last_purged_log_id: memory.purged,
-            last_log_id: memory.last(),
-        })
+        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: memory.last() })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -293,11 +260,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
         Ok(self.lock().committed)
     }
 
-    async fn append<I>(
-        &mut self,
-        entries: I,
-        callback: IOFlushed<Types<R>>,
-    ) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types<R>>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -341,16 +304,11 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
         let about = {
             let mut memory = self.lock();
             memory.entries.split_off(&first_gone);
-            let kept = memory
-                .about
-                .partition_point(|(index, _)| *index < first_gone);
+            let kept = memory.about.partition_point(|(index, _)| *index < first_gone);
             let gone = memory.about.split_off(kept);
             let left = memory.about_all();
             let named: BTreeSet<_> = gone.into_iter().flat_map(|(_, nodes)| nodes).collect();
-            named
-                .into_iter()
-                .map(|node| (node, left.get(&node).copied().unwrap_or_default()))
-                .collect::<Vec<_>>()
+            named.into_iter().map(|node| (node, left.get(&node).copied().unwrap_or_default())).collect::<Vec<_>>()
         };
         if !about.is_empty() {
             self.port.appended(&about);
@@ -363,14 +321,8 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
         let mut memory = self.lock();
         memory.entries = memory.entries.split_off(&(last_gone.index + 1));
         memory.purged = memory.purged.max(Some(last_gone));
-        while memory
-            .about
-            .front()
-            .is_some_and(|(index, _)| *index <= last_gone.index)
-        {
-            let Some((index, nodes)) = memory.about.pop_front() else {
-                break;
-            };
+        while memory.about.front().is_some_and(|(index, _)| *index <= last_gone.index) {
+            let Some((index, nodes)) = memory.about.pop_front() else { break };
             for node in nodes {
                 memory.about_before.insert(node, LogIndex(index));
             }

@@ -57,30 +57,12 @@ const ANSWER: u8 = 0x80;
 /// A question to a peer. Never reorder or remove a variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    Vote {
-        vote: Vote,
-        last: Option<LogId>,
-        transfer: bool,
-    },
-    PreVote {
-        vote: Vote,
-        last: Option<LogId>,
-    },
-    Append {
-        vote: Vote,
-        previous: Option<LogId>,
-        entries: Vec<LogEntry>,
-        commit: Option<LogId>,
-    },
-    Transfer {
-        vote: Vote,
-        to: NodeId,
-        last: Option<LogId>,
-    },
+    Vote { vote: Vote, last: Option<LogId>, transfer: bool },
+    PreVote { vote: Vote, last: Option<LogId> },
+    Append { vote: Vote, previous: Option<LogId>, entries: Vec<LogEntry>, commit: Option<LogId> },
+    Transfer { vote: Vote, to: NodeId, last: Option<LogId> },
     SnapshotPart(SnapshotPart),
-    Propose {
-        proposal: Vec<u8>,
-    },
+    Propose { proposal: Vec<u8> },
 }
 
 /// One part of a snapshot; the transfer's parts come one after the other.
@@ -99,11 +81,7 @@ pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
 /// The answer to a [`Request`]. Never reorder or remove a variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Vote {
-        vote: Vote,
-        granted: bool,
-        last: Option<LogId>,
-    },
+    Vote { vote: Vote, granted: bool, last: Option<LogId> },
     Appended,
     AppendedUpTo(Option<LogId>),
     Conflict,
@@ -111,12 +89,8 @@ pub(crate) enum Reply {
     TransferAccepted,
     TransferRefusedVote(Vote),
     TransferRefusedLog(Option<LogId>),
-    SnapshotPart {
-        next: u64,
-    },
-    SnapshotDone {
-        vote: Vote,
-    },
+    SnapshotPart { next: u64 },
+    SnapshotDone { vote: Vote },
     Proposed(Proposed),
     /// The peer cannot answer now: not started, stopped, or it knows better.
     Unable,
@@ -147,9 +121,7 @@ impl Message {
             Self::Request(Request::Propose { .. }) => KIND_ENTRIES,
             Self::Request(Request::SnapshotPart(_)) => KIND_BULK,
             Self::Request(_) => KIND_URGENT,
-            Self::Reply(Reply::SnapshotPart { .. } | Reply::SnapshotDone { .. }) => {
-                KIND_BULK | ANSWER
-            }
+            Self::Reply(Reply::SnapshotPart { .. } | Reply::SnapshotDone { .. }) => KIND_BULK | ANSWER,
             Self::Reply(Reply::Proposed(_)) => KIND_ENTRIES | ANSWER,
             Self::Reply(_) => KIND_URGENT | ANSWER,
         }
@@ -159,12 +131,7 @@ impl Message {
 /// The frame's bytes.
 pub(crate) fn encode(envelope: Envelope, message: &Message) -> Vec<u8> {
     let mut frame = vec![MAGIC, FORMAT, message.kind(), 0, 0, 0, 0, 0];
-    for number in [
-        envelope.domain,
-        envelope.from_disk,
-        envelope.to_disk,
-        envelope.correlation,
-    ] {
+    for number in [envelope.domain, envelope.from_disk, envelope.to_disk, envelope.correlation] {
         frame.extend_from_slice(&number.to_le_bytes());
     }
     let frame = match message {
@@ -190,12 +157,7 @@ pub(crate) fn decode(from: NodeId, frame: &[u8]) -> Option<(Envelope, Message)> 
         return None;
     }
     let number = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
-    let envelope = Envelope {
-        domain: number(8)?,
-        from_disk: number(16)?,
-        to_disk: number(24)?,
-        correlation: number(32)?,
-    };
+    let envelope = Envelope { domain: number(8)?, from_disk: number(16)?, to_disk: number(24)?, correlation: number(32)? };
     let body = &frame[HEADER..];
     let message = if frame[2] & ANSWER == 0 {
         Message::Request(format::decode(body).filter(|r: &Request| r.is_plausible(from))?)
@@ -211,32 +173,18 @@ const INDEX_MAX: u64 = u64::MAX >> 8;
 impl Request {
     /// Whether a working peer `from` can have said this.
     fn is_plausible(&self, from: NodeId) -> bool {
-        let sane =
-            |id: &Option<LogId>| id.is_none_or(|id| id.index <= INDEX_MAX && id.term <= INDEX_MAX);
-        let by_candidate =
-            |vote: &Vote| !vote.committed && vote.node == from && vote.term <= INDEX_MAX;
+        let sane = |id: &Option<LogId>| id.is_none_or(|id| id.index <= INDEX_MAX && id.term <= INDEX_MAX);
+        let by_candidate = |vote: &Vote| !vote.committed && vote.node == from && vote.term <= INDEX_MAX;
         let by_leader = |vote: &Vote| vote.committed && vote.node == from && vote.term <= INDEX_MAX;
         match self {
-            Self::Vote { vote, last, .. } | Self::PreVote { vote, last } => {
-                by_candidate(vote) && sane(last)
-            }
-            Self::Append {
-                vote,
-                previous,
-                entries,
-                commit,
-            } => {
-                by_leader(vote)
-                    && sane(previous)
-                    && sane(commit)
-                    && are_consecutive(vote, *previous, entries)
+            Self::Vote { vote, last, .. } | Self::PreVote { vote, last } => by_candidate(vote) && sane(last),
+            Self::Append { vote, previous, entries, commit } => {
+                by_leader(vote) && sane(previous) && sane(commit) && are_consecutive(vote, *previous, entries)
             }
             Self::Transfer { vote, last, .. } => by_leader(vote) && sane(last),
             Self::SnapshotPart(part) => {
                 let end = part.offset.checked_add(part.bytes.len() as u64);
-                by_leader(&part.vote)
-                    && part.total <= SNAPSHOT_BYTES_MAX
-                    && end.is_some_and(|end| end <= part.total)
+                by_leader(&part.vote) && part.total <= SNAPSHOT_BYTES_MAX && end.is_some_and(|end| end <= part.total)
             }
             Self::Propose { .. } => true,
         }
@@ -249,9 +197,7 @@ fn are_consecutive(vote: &Vote, previous: Option<LogId>, entries: &[LogEntry]) -
     entries.iter().all(|entry| {
         let follows = match before {
             None => entry.id.index == 0,
-            Some(b) => {
-                entry.id.index == b.index + 1 && (entry.id.term, entry.id.node) >= (b.term, b.node)
-            }
+            Some(b) => entry.id.index == b.index + 1 && (entry.id.term, entry.id.node) >= (b.term, b.node),
         };
         before = Some(entry.id);
         follows && entry.is_whole() && (entry.id.term, entry.id.node) <= (vote.term, vote.node)

@@ -45,20 +45,11 @@ struct State {
 
 impl Writer {
     pub(crate) fn new(segment: Segment) -> Self {
-        Self {
-            jobs: Arc::new(Inbox::new(usize::MAX)),
-            segment: Arc::new(Mutex::new(State {
-                segment,
-                failed: None,
-            })),
-        }
+        Self { jobs: Arc::new(Inbox::new(usize::MAX)), segment: Arc::new(Mutex::new(State { segment, failed: None })) }
     }
 
     pub(crate) fn submit(&self, work: Work, done: impl FnOnce(io::Result<()>) + Send + 'static) {
-        if let Err(job) = self.jobs.push(Job {
-            work,
-            done: Box::new(done),
-        }) {
+        if let Err(job) = self.jobs.push(Job { work, done: Box::new(done) }) {
             (job.done)(Err(io::Error::other("the log is closed")));
         }
     }
@@ -109,14 +100,7 @@ impl Writer {
 impl State {
     /// Carries out jobs up to, not including, the sync.
     fn write(&mut self, jobs: Vec<Job>) -> Vec<(Done, io::Result<()>)> {
-        jobs.into_iter()
-            .map(|job| {
-                (
-                    job.done,
-                    self.guarded(|segment| carry_out(segment, job.work)),
-                )
-            })
-            .collect()
+        jobs.into_iter().map(|job| (job.done, self.guarded(|segment| carry_out(segment, job.work)))).collect()
     }
 
     fn sync(&mut self) -> io::Result<()> {

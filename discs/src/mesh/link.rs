@@ -77,10 +77,7 @@ pub(super) async fn dial_for_ever(shared: Arc<Shared>, peer: Arc<Peer>, way: Way
 /// Accepts on one link, until the endpoint closes.
 pub(super) async fn listen_for_ever(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
     let listen = || listen(shared.clone(), link, endpoint.clone());
-    keep_alive(listen, || {
-        report_panic(&shared, "listener", shared.identity.node())
-    })
-    .await;
+    keep_alive(listen, || report_panic(&shared, "listener", shared.identity.node())).await;
 }
 
 /// Runs a task until it ends; one that panics is started anew.
@@ -99,9 +96,7 @@ where
 }
 
 fn report_panic(shared: &Shared, task: &'static str, peer: NodeId) {
-    shared
-        .reports
-        .fault(&*shared.receiver, Fault::Panicked { task, peer });
+    shared.reports.fault(&*shared.receiver, Fault::Panicked { task, peer });
 }
 
 async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, way: Arc<Way>) {
@@ -126,11 +121,7 @@ async fn listen(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         while connections.try_join_next().is_some() {}
         let from = incoming.remote_address();
-        let places = if shared.is_known_address(from.ip()) {
-            &for_members
-        } else {
-            &for_strangers
-        };
+        let places = if shared.is_known_address(from.ip()) { &for_members } else { &for_strangers };
         match places.clone().try_acquire_owned() {
             Ok(place) => drop(connections.spawn(accept(shared.clone(), link, incoming, place))),
             Err(_crowded) => {
@@ -141,12 +132,7 @@ async fn listen(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
     }
 }
 
-async fn accept(
-    shared: Arc<Shared>,
-    link: LinkId,
-    incoming: Incoming,
-    place: OwnedSemaphorePermit,
-) {
+async fn accept(shared: Arc<Shared>, link: LinkId, incoming: Incoming, place: OwnedSemaphorePermit) {
     let address = incoming.remote_address();
     let introduced = introduce(&shared, incoming).await;
     drop(place);
@@ -187,9 +173,7 @@ async fn connect(
     };
     let hello = match timeout(HELLO_WITHIN, exchange).await {
         Ok(Ok(bytes)) => judge(shared, peer, &bytes),
-        _ => Err(connection
-            .close_reason()
-            .map_or(Failure::Gone, |e| Failure::of(&e))),
+        _ => Err(connection.close_reason().map_or(Failure::Gone, |e| Failure::of(&e))),
     };
     let hello = hello.inspect_err(|failure| turn_away(&connection, failure))?;
     Ok((connection, own_life, hello))
@@ -203,10 +187,7 @@ async fn introduce(shared: &Shared, incoming: Incoming) -> Introduced {
     let Some(peer) = named.and_then(|node| shared.peer(node)) else {
         // The list has changed since the handshake.
         connection.close(VarInt::from_u32(CODE_STOPPED), b"no member");
-        return Err((
-            None,
-            Failure::Untrusted("its certificate names no member".into()),
-        ));
+        return Err((None, Failure::Untrusted("its certificate names no member".into())));
     };
     let own_life = peer.lives().0;
     let exchange = async {
@@ -220,9 +201,7 @@ async fn introduce(shared: &Shared, incoming: Incoming) -> Introduced {
     };
     let hello = match timeout(HELLO_WITHIN, exchange).await {
         Ok(Ok(hello)) => hello,
-        _ => Err(connection
-            .close_reason()
-            .map_or(Failure::Gone, |e| Failure::of(&e))),
+        _ => Err(connection.close_reason().map_or(Failure::Gone, |e| Failure::of(&e))),
     };
     match hello {
         Ok(hello) => Ok((peer, connection, own_life, hello)),
@@ -238,25 +217,14 @@ fn judge(shared: &Shared, peer: &Peer, bytes: &[u8]) -> Result<Hello, Failure> {
     let broken = |e: &dyn std::fmt::Display| Failure::Broken(e.to_string());
     let mut decoder = Decoder::default();
     decoder.push(Bytes::copy_from_slice(bytes));
-    let frame = decoder
-        .next_frame()
-        .map_err(|e| broken(&e))?
-        .ok_or_else(|| broken(&"its Hello is cut off"))?;
-    let hello = Hello::read(&frame)
-        .map_err(|e| broken(&e))?
-        .map_err(Failure::RefusedByPeer)?;
+    let frame = decoder.next_frame().map_err(|e| broken(&e))?.ok_or_else(|| broken(&"its Hello is cut off"))?;
+    let hello = Hello::read(&frame).map_err(|e| broken(&e))?.map_err(Failure::RefusedByPeer)?;
     let ours = shared.hello.versions;
     if hello.protocol != PROTOCOL || ours.common(hello.versions).is_none() {
-        return Err(Failure::RefusedByUs(Refusal::Version {
-            ours,
-            theirs: hello.versions,
-        }));
+        return Err(Failure::RefusedByUs(Refusal::Version { ours, theirs: hello.versions }));
     }
     if hello.node != peer.node || hello.domain != shared.identity.domain() {
-        return Err(Failure::RefusedByUs(Refusal::Name {
-            claimed: hello.node,
-            domain: hello.domain,
-        }));
+        return Err(Failure::RefusedByUs(Refusal::Name { claimed: hello.node, domain: hello.domain }));
     }
     let (_, known) = peer.lives();
     if hello.life < known {
@@ -299,24 +267,12 @@ async fn serve(
     };
     let generation = shared.next_generation();
     hand_over_key(shared, peer.node, link, &connection);
-    let new = NewLink {
-        link,
-        generation,
-        connection: connection.clone(),
-        lanes,
-        own_life,
-        peer_life: hello.life,
-    };
+    let new = NewLink { link, generation, connection: connection.clone(), lanes, own_life, peer_life: hello.life };
     if !peer.attach(new) {
         connection.close(VarInt::from_u32(CODE_REPLACED), b"too late");
         return Failure::Gone;
     }
-    let in_use = InUse {
-        peer,
-        link,
-        generation,
-        connection: &connection,
-    };
+    let in_use = InUse { peer, link, generation, connection: &connection };
     let failure = read_all(peer, link, generation, &connection).await;
     if let Failure::Broken(reason) = &failure {
         connection.close(VarInt::from_u32(CODE_BROKEN), reason.as_bytes());
@@ -355,25 +311,15 @@ async fn open_lanes(connection: &Connection) -> Result<[LaneStream; Lane::COUNT]
 /// Both ends derive the same bytes from the handshake, and nobody else can.
 fn hand_over_key(shared: &Shared, peer: NodeId, link: LinkId, connection: &Connection) {
     let mut bytes = [0; 36];
-    let exported =
-        connection.export_keying_material(&mut bytes, b"EXPORTER-sixnines-liveness", &[link.0]);
+    let exported = connection.export_keying_material(&mut bytes, b"EXPORTER-sixnines-liveness", &[link.0]);
     let (id, key) = bytes.split_at(4);
     match (exported, <[u8; 4]>::try_from(id), <[u8; 32]>::try_from(key)) {
-        (Ok(()), Ok(id), Ok(key)) => {
-            shared
-                .receiver
-                .liveness_key(peer, link, u32::from_le_bytes(id), key)
-        }
+        (Ok(()), Ok(id), Ok(key)) => shared.receiver.liveness_key(peer, link, u32::from_le_bytes(id), key),
         _ => tracing::error!(%peer, %link, "no key for heartbeats"),
     }
 }
 
-async fn read_all(
-    peer: &Arc<Peer>,
-    link: LinkId,
-    generation: u64,
-    connection: &Connection,
-) -> Failure {
+async fn read_all(peer: &Arc<Peer>, link: LinkId, generation: u64, connection: &Connection) -> Failure {
     let mut readers = JoinSet::new();
     loop {
         tokio::select! {
@@ -393,12 +339,7 @@ async fn read_all(
 }
 
 /// Reads one stream to its end. How the connection ended is not this task's to say.
-async fn read(
-    peer: Arc<Peer>,
-    link: LinkId,
-    generation: u64,
-    mut stream: RecvStream,
-) -> Result<(), String> {
+async fn read(peer: Arc<Peer>, link: LinkId, generation: u64, mut stream: RecvStream) -> Result<(), String> {
     let mut decoder = Decoder::default();
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     while let Ok(Some(count)) = stream.read_chunks(&mut chunks).await {
@@ -408,10 +349,7 @@ async fn read(
 }
 
 fn certificate_of(connection: &Connection) -> Option<CertificateDer<'static>> {
-    let chain = connection
-        .peer_identity()?
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .ok()?;
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     chain.into_iter().next()
 }
 
@@ -423,37 +361,12 @@ fn report_on(shared: &Shared, peer: &Peer, link: LinkId, address: SocketAddr, fa
     }
     let fault = match failure {
         Failure::Gone => return,
-        Failure::Untrusted(reason) => Fault::Untrusted {
-            link,
-            address: address.ip(),
-            reason,
-        },
-        Failure::Distrusted(reason) => Fault::Distrusted {
-            link,
-            peer: node,
-            reason,
-        },
-        Failure::RefusedByUs(refusal) => Fault::Refused {
-            link,
-            peer: node,
-            by_us: true,
-            refusal,
-        },
-        Failure::RefusedByPeer(refusal) => Fault::Refused {
-            link,
-            peer: node,
-            by_us: false,
-            refusal,
-        },
-        Failure::Broken(reason) => Fault::Broken {
-            link,
-            peer: node,
-            reason,
-        },
-        Failure::Panicked => Fault::Panicked {
-            task: "reader",
-            peer: node,
-        },
+        Failure::Untrusted(reason) => Fault::Untrusted { link, address: address.ip(), reason },
+        Failure::Distrusted(reason) => Fault::Distrusted { link, peer: node, reason },
+        Failure::RefusedByUs(refusal) => Fault::Refused { link, peer: node, by_us: true, refusal },
+        Failure::RefusedByPeer(refusal) => Fault::Refused { link, peer: node, by_us: false, refusal },
+        Failure::Broken(reason) => Fault::Broken { link, peer: node, reason },
+        Failure::Panicked => Fault::Panicked { task: "reader", peer: node },
     };
     shared.reports.fault(&*shared.receiver, fault);
 }
@@ -461,19 +374,10 @@ fn report_on(shared: &Shared, peer: &Peer, link: LinkId, address: SocketAddr, fa
 /// Somebody who has not shown who he is.
 fn report_stranger(shared: &Shared, link: LinkId, address: SocketAddr, failure: Failure) {
     let reason = match failure {
-        Failure::Untrusted(reason) | Failure::Distrusted(reason) | Failure::Broken(reason) => {
-            reason
-        }
+        Failure::Untrusted(reason) | Failure::Distrusted(reason) | Failure::Broken(reason) => reason,
         _ => return,
     };
-    shared.reports.fault(
-        &*shared.receiver,
-        Fault::Untrusted {
-            link,
-            address: address.ip(),
-            reason,
-        },
-    );
+    shared.reports.fault(&*shared.receiver, Fault::Untrusted { link, address: address.ip(), reason });
 }
 
 impl Failure {
@@ -481,17 +385,11 @@ impl Failure {
         /// RFC 9001, 4.8: a TLS alert, plus this.
         const ALERTS: std::ops::Range<u64> = 0x100..0x200;
         match error {
-            ConnectionError::TransportError(e) if ALERTS.contains(&u64::from(e.code)) => {
-                Self::Untrusted(e.reason.clone())
-            }
+            ConnectionError::TransportError(e) if ALERTS.contains(&u64::from(e.code)) => Self::Untrusted(e.reason.clone()),
             ConnectionError::ConnectionClosed(e) if ALERTS.contains(&u64::from(e.error_code)) => {
                 Self::Distrusted(e.to_string())
             }
-            ConnectionError::ApplicationClosed(e)
-                if e.error_code == VarInt::from_u32(CODE_REFUSED) =>
-            {
-                refusal_in(&e.reason)
-            }
+            ConnectionError::ApplicationClosed(e) if e.error_code == VarInt::from_u32(CODE_REFUSED) => refusal_in(&e.reason),
             _ => Self::Gone,
         }
     }
@@ -522,12 +420,7 @@ impl Pause {
             Profile::Wan => (50, 1000),
         };
         let first = Duration::from_millis(first);
-        Self {
-            attempts: 0,
-            next: first,
-            first,
-            longest: Duration::from_millis(longest),
-        }
+        Self { attempts: 0, next: first, first, longest: Duration::from_millis(longest) }
     }
 
     fn reset(&mut self) {
@@ -539,11 +432,7 @@ impl Pause {
     /// just come up; one in four is longer, for a peer or a network that is slow.
     fn attempt(&mut self) -> Duration {
         self.attempts = self.attempts.wrapping_add(1);
-        Duration::from_millis(if self.attempts.is_multiple_of(4) {
-            2000
-        } else {
-            250
-        })
+        Duration::from_millis(if self.attempts.is_multiple_of(4) { 2000 } else { 250 })
     }
 
     async fn wait(&mut self) {

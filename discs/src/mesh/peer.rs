@@ -85,11 +85,7 @@ pub(super) struct NewLink {
 
 /// What the receiver is to be told, once the core is let go.
 enum Up {
-    Frame {
-        class: Class,
-        kind: Kind,
-        payload: Bytes,
-    },
+    Frame { class: Class, kind: Kind, payload: Bytes },
     State(PeerState),
 }
 
@@ -97,12 +93,7 @@ enum Up {
 const BATCH: usize = 1024;
 
 impl Peer {
-    pub(super) fn new(
-        config: &PeerConfig,
-        session: Session,
-        receiver: Arc<dyn Receiver>,
-        reports: Arc<Reports>,
-    ) -> Arc<Self> {
+    pub(super) fn new(config: &PeerConfig, session: Session, receiver: Arc<dyn Receiver>, reports: Arc<Reports>) -> Arc<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
         let core = Core {
             session,
@@ -140,14 +131,7 @@ impl Peer {
             return Err(SendError::Full);
         }
         let life = self.life.load(Ordering::Acquire);
-        self.queue
-            .send(Work::Send(Outgoing {
-                class,
-                kind,
-                payload,
-                life,
-            }))
-            .map_err(|_| SendError::Stopped)
+        self.queue.send(Work::Send(Outgoing { class, kind, payload, life })).map_err(|_| SendError::Stopped)
     }
 
     /// From any thread.
@@ -203,35 +187,12 @@ impl Peer {
         if core.expelled || new.own_life != known.0 || new.peer_life < known.1 {
             return false;
         }
-        let NewLink {
-            link,
-            generation,
-            connection,
-            lanes,
-            own_life,
-            peer_life,
-        } = new;
-        let input = Input::LinkUp {
-            link,
-            own_life,
-            peer_life,
-        };
-        if let Some(old) = core.links.insert(
-            link,
-            Attached {
-                generation,
-                connection,
-                lanes,
-            },
-        ) {
-            old.connection.close(
-                VarInt::from_u32(link::CODE_REPLACED),
-                b"replaced by a newer connection",
-            );
+        let NewLink { link, generation, connection, lanes, own_life, peer_life } = new;
+        let input = Input::LinkUp { link, own_life, peer_life };
+        if let Some(old) = core.links.insert(link, Attached { generation, connection, lanes }) {
+            old.connection.close(VarInt::from_u32(link::CODE_REPLACED), b"replaced by a newer connection");
         }
-        core.session
-            .handle(now(), input)
-            .expect("only frames can be the peer's fault");
+        core.session.handle(now(), input).expect("only frames can be the peer's fault");
         self.carry_out(&mut core, &mut up);
         core.wake_sender();
         drop(core);
@@ -247,9 +208,7 @@ impl Peer {
             return; // Another one has taken its place.
         }
         core.links.remove(&link);
-        core.session
-            .handle(now(), Input::LinkDown { link })
-            .expect("only frames can be the peer's fault");
+        core.session.handle(now(), Input::LinkDown { link }).expect("only frames can be the peer's fault");
         self.carry_out(&mut core, &mut up);
         core.wake_sender();
         drop(core);
@@ -257,13 +216,7 @@ impl Peer {
     }
 
     /// Takes what came on one stream of a connection. The error says why the connection cannot go on.
-    pub(super) fn receive(
-        &self,
-        link: LinkId,
-        generation: u64,
-        from: &mut Decoder,
-        chunks: &mut [Bytes],
-    ) -> Result<(), String> {
+    pub(super) fn receive(&self, link: LinkId, generation: u64, from: &mut Decoder, chunks: &mut [Bytes]) -> Result<(), String> {
         let mut up = Vec::new();
         let mut core = self.core();
         if core.generation(link) != Some(generation) {
@@ -284,9 +237,7 @@ impl Peer {
         let mut core = self.core();
         core.expelled = true;
         for attached in std::mem::take(&mut core.links).into_values() {
-            attached
-                .connection
-                .close(VarInt::from_u32(link::CODE_STOPPED), b"no member");
+            attached.connection.close(VarInt::from_u32(link::CODE_STOPPED), b"no member");
         }
     }
 
@@ -303,20 +254,14 @@ impl Peer {
     fn pump_once(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) {
         let mut up = Vec::new();
         let mut core = self.core();
-        if core
-            .sender
-            .as_ref()
-            .is_none_or(|w| !w.will_wake(cx.waker()))
-        {
+        if core.sender.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
             core.sender = Some(cx.waker().clone());
         }
         let now = now();
         core.take_queue(now, cx);
         self.number_staged(&mut core, now);
         if core.session.poll_timeout().is_some_and(|due| due <= now) {
-            core.session
-                .handle(now, Input::Timeout)
-                .expect("only frames can be the peer's fault");
+            core.session.handle(now, Input::Timeout).expect("only frames can be the peer's fault");
         }
         self.carry_out(&mut core, &mut up);
         for attached in core.links.values_mut() {
@@ -327,12 +272,8 @@ impl Peer {
             }
         }
         // The timer is set only to ring earlier: it may ring for nothing, which is cheaper than setting it for each frame.
-        if let Some(due) = core.session.poll_timeout()
-            && core.armed.is_none_or(|armed| due < armed)
-        {
-            timer
-                .as_mut()
-                .reset(tokio::time::Instant::now() + due.since(now));
+        if let Some(due) = core.session.poll_timeout() && core.armed.is_none_or(|armed| due < armed) {
+            timer.as_mut().reset(tokio::time::Instant::now() + due.since(now));
             core.armed = Some(due);
         }
         if core.armed.is_some() && timer.poll(cx).is_ready() {
@@ -350,19 +291,14 @@ impl Peer {
             let staged = &mut core.staged[lane.index()];
             while let Some(next) = staged.front() {
                 let size = HEADER_BYTES + next.payload.len();
-                let for_another_life =
-                    next.life != life && !(next.life == 0 && core.lives_seen <= 1);
+                let for_another_life = next.life != life && !(next.life == 0 && core.lives_seen <= 1);
                 if !for_another_life && !core.session.has_room(lane, next.payload.len()) {
                     break;
                 }
-                let Some(next) = staged.pop_front() else {
-                    break;
-                };
+                let Some(next) = staged.pop_front() else { break };
                 self.queued[lane.index()].fetch_sub(size, Ordering::Relaxed);
                 if !for_another_life {
-                    core.session
-                        .send(now, next.class, next.kind, next.payload)
-                        .expect("there is room, and send() has checked");
+                    core.session.send(now, next.class, next.kind, next.payload).expect("there is room, and send() has checked");
                 }
             }
         }
@@ -386,33 +322,19 @@ impl Peer {
                         attached.lanes[lane.index()].push(frame);
                     }
                 }
-                Output::Deliver {
-                    class,
-                    kind,
-                    payload,
-                } => up.push(Up::Frame {
-                    class,
-                    kind,
-                    payload,
-                }),
+                Output::Deliver { class, kind, payload } => up.push(Up::Frame { class, kind, payload }),
                 Output::PeerLife { life } => {
                     core.lives_seen += 1;
                     self.life.store(life, Ordering::Release);
                 }
                 Output::LinkState { links } => {
-                    let state = PeerState {
-                        life: core.session.peer_life(),
-                        links_up: links,
-                    };
+                    let state = PeerState { life: core.session.peer_life(), links_up: links };
                     core.state = Some(state.clone());
                     up.push(Up::State(state));
                 }
                 Output::Close { link } => {
                     if let Some(old) = core.links.remove(&link) {
-                        old.connection.close(
-                            VarInt::from_u32(link::CODE_REPLACED),
-                            b"of a life that is over",
-                        );
+                        old.connection.close(VarInt::from_u32(link::CODE_REPLACED), b"of a life that is over");
                     }
                 }
             }
@@ -423,21 +345,11 @@ impl Peer {
     fn hand_up(&self, up: Vec<Up>) {
         for item in up {
             let told = catch_unwind(AssertUnwindSafe(|| match item {
-                Up::Frame {
-                    class,
-                    kind,
-                    payload,
-                } => self.receiver.frame(self.node, class, kind, payload),
+                Up::Frame { class, kind, payload } => self.receiver.frame(self.node, class, kind, payload),
                 Up::State(state) => self.receiver.peer(self.node, state),
             }));
             if told.is_err() {
-                self.reports.fault(
-                    &*self.receiver,
-                    Fault::Panicked {
-                        task: "receiver",
-                        peer: self.node,
-                    },
-                );
+                self.reports.fault(&*self.receiver, Fault::Panicked { task: "receiver", peer: self.node });
             }
         }
     }
@@ -453,19 +365,11 @@ impl Core {
         self.links.get(&link).map(|a| a.generation)
     }
 
-    fn read(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        from: &mut Decoder,
-        chunks: &mut [Bytes],
-    ) -> Result<(), String> {
+    fn read(&mut self, now: Instant, link: LinkId, from: &mut Decoder, chunks: &mut [Bytes]) -> Result<(), String> {
         for chunk in chunks {
             from.push(std::mem::take(chunk));
             while let Some(frame) = from.next_frame().map_err(|e| e.to_string())? {
-                self.session
-                    .handle(now, Input::Frame { link, frame })
-                    .map_err(|e| e.to_string())?;
+                self.session.handle(now, Input::Frame { link, frame }).map_err(|e| e.to_string())?;
             }
         }
         Ok(())
@@ -485,9 +389,7 @@ impl Core {
                         self.staged[lane.index()].push_back(outgoing);
                     }
                     Work::Hint { link, good } => {
-                        self.session
-                            .handle(now, Input::LinkHint { link, good })
-                            .expect("only frames can be the peer's fault");
+                        self.session.handle(now, Input::LinkHint { link, good }).expect("only frames can be the peer's fault");
                     }
                 }
             }
@@ -500,9 +402,7 @@ impl Core {
 
     fn has_work_for_sender(&self) -> bool {
         let due = self.session.poll_timeout();
-        self.links
-            .values()
-            .any(|a| a.lanes.iter().any(|lane| !lane.is_empty()))
+        self.links.values().any(|a| a.lanes.iter().any(|lane| !lane.is_empty()))
             || due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed))
             || self.staged.iter().any(|lane| !lane.is_empty())
     }
@@ -516,8 +416,7 @@ impl Core {
 
 /// The boot-time clock, as all machines know it.
 fn now() -> Instant {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-        .expect("Linux has a boot-time clock");
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("Linux has a boot-time clock");
     let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
     Instant::from_nanos(seconds * 1_000_000_000 + nanos)

@@ -110,10 +110,7 @@ impl Reports {
         let now = Instant::now();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let text = fault.to_string();
-        if seen
-            .get(&text)
-            .is_some_and(|last| now.duration_since(*last) < REPEAT_AFTER)
-        {
+        if seen.get(&text).is_some_and(|last| now.duration_since(*last) < REPEAT_AFTER) {
             return false;
         }
         if seen.len() >= REMEMBERED_MAX {

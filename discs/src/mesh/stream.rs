@@ -26,19 +26,11 @@ pub(super) struct LaneStream {
 
 impl LaneStream {
     pub(super) fn new(stream: SendStream) -> Self {
-        Self {
-            stream,
-            chunks: VecDeque::new(),
-            tail: BytesMut::new(),
-        }
+        Self { stream, chunks: VecDeque::new(), tail: BytesMut::new() }
     }
 
     pub(super) fn push(&mut self, frame: Frame) {
-        let inline = if frame.payload.len() < COPY_BELOW {
-            frame.payload.len()
-        } else {
-            0
-        };
+        let inline = if frame.payload.len() < COPY_BELOW { frame.payload.len() } else { 0 };
         if self.tail.capacity() - self.tail.len() < HEADER_BYTES + inline {
             self.tail.reserve(BLOCK_BYTES);
         }

@@ -33,27 +33,13 @@ fn frames_of_every_class_arrive_once_and_in_order_both_ways() {
 fn a_long_payload_arrives_whole_and_a_longer_one_is_refused() {
     let lab = Lab::new();
     let (a, b) = lab.pair(1);
-    let long: Vec<u8> = (0..=u8::MAX)
-        .cycle()
-        .take(crate::wire::PAYLOAD_BYTES_MAX)
-        .collect();
-    a.handle()
-        .send(N2, Class::Bulk, Kind::CHECKPOINT, long.clone())
-        .unwrap();
+    let long: Vec<u8> = (0..=u8::MAX).cycle().take(crate::wire::PAYLOAD_BYTES_MAX).collect();
+    a.handle().send(N2, Class::Bulk, Kind::CHECKPOINT, long.clone()).unwrap();
     let got = b.seen.wait("the long payload", |seen| seen.frames.pop());
-    assert_eq!(
-        (got.1, got.2, &got.3[..]),
-        (Class::Bulk, Kind::CHECKPOINT, &long[..])
-    );
+    assert_eq!((got.1, got.2, &got.3[..]), (Class::Bulk, Kind::CHECKPOINT, &long[..]));
     let longer = [&long[..], b"x"].concat();
-    assert_eq!(
-        a.handle().send(N2, Class::Bulk, Kind::CHECKPOINT, longer),
-        Err(SendError::NotSendable)
-    );
-    assert_eq!(
-        a.handle().send(NodeId(9), Class::Bulk, Kind::EVENT, vec![]),
-        Err(SendError::UnknownPeer(NodeId(9)))
-    );
+    assert_eq!(a.handle().send(N2, Class::Bulk, Kind::CHECKPOINT, longer), Err(SendError::NotSendable));
+    assert_eq!(a.handle().send(NodeId(9), Class::Bulk, Kind::EVENT, vec![]), Err(SendError::UnknownPeer(NodeId(9))));
 }
 
 #[test]
@@ -61,12 +47,7 @@ fn frames_sent_before_the_first_contact_are_kept() {
     let lab = Lab::new();
     let (a, b) = (lab.node(1, 1), lab.node(2, 1));
     b.knows(&[&a]);
-    b.seen.wait("b knows a", |_| {
-        (b.handle()
-            .send(N1, Class::State, Kind::EVENT, 0u64.to_le_bytes().to_vec())
-            == Ok(()))
-        .then_some(())
-    });
+    b.seen.wait("b knows a", |_| (b.handle().send(N1, Class::State, Kind::EVENT, 0u64.to_le_bytes().to_vec()) == Ok(())).then_some(()));
     b.send(&a, Class::State, 1);
     a.knows(&[&b]);
     a.wait_for_numbers(&b, Class::State, 2);
@@ -130,10 +111,7 @@ fn with_no_link_at_all_frames_wait_and_at_the_bound_send_says_so() {
         payload
     };
     let full = loop {
-        match a
-            .handle()
-            .send(N2, Class::State, Kind::EVENT, payload(sent))
-        {
+        match a.handle().send(N2, Class::State, Kind::EVENT, payload(sent)) {
             Ok(()) => sent += 1,
             Err(error) => break error,
         }
@@ -160,9 +138,7 @@ fn a_peer_that_restarts_has_a_new_life_and_its_peers_go_on_with_it() {
         config.links.clone_from(&dead.addresses);
         config.peers = vec![other.as_peer()];
         let next = Node::start(config);
-        let lives = other.seen.wait("a second life", |seen| {
-            Some(seen.lives(dead.node)).filter(|l| l.len() == 2)
-        });
+        let lives = other.seen.wait("a second life", |seen| Some(seen.lives(dead.node)).filter(|l| l.len() == 2));
         assert!(lives[1] > lives[0]);
         next.wait_for_links(&other, 2);
         other.wait_for_links(&next, 2);
@@ -185,9 +161,7 @@ fn a_restarted_node_whose_clock_went_back_goes_on_above_its_old_life() {
         config.peers = vec![other.as_peer()];
         config.life = 5;
         let next = Node::start(config);
-        let lives = other.seen.wait("a second life", |seen| {
-            Some(seen.lives(dead.node)).filter(|l| l.len() == 2)
-        });
+        let lives = other.seen.wait("a second life", |seen| Some(seen.lives(dead.node)).filter(|l| l.len() == 2));
         assert_eq!(lives[1], lives[0] + 1);
         other.wait_for_links(&next, 1);
         other.send(&next, Class::State, 0);
@@ -208,12 +182,7 @@ fn both_ends_get_the_same_key_for_each_link_and_another_one_for_the_next_connect
     let lab = Lab::new();
     let (a, mut b) = lab.pair(2);
     let key = |of: &Node, peer, link, at: usize| {
-        of.seen.wait("a key", |seen| {
-            seen.keys
-                .get(&(peer, LinkId(link)))
-                .and_then(|k| k.get(at))
-                .copied()
-        })
+        of.seen.wait("a key", |seen| seen.keys.get(&(peer, LinkId(link))).and_then(|k| k.get(at)).copied())
     };
     let first = [0, 1].map(|link| key(&a, N2, link, 0));
     assert_eq!(first, [0, 1].map(|link| key(&b, N1, link, 0)));
@@ -234,20 +203,10 @@ fn a_dialler_refuses_a_node_of_another_domain() {
     let (ours, theirs) = (lab.node(1, 1), foreign.node(2, 1));
     ours.knows(&[&theirs]);
     theirs.knows(&[&ours]);
-    let fault = ours.wait_for_fault("theirs is foreign to us", |f| {
-        matches!(f, Fault::Untrusted { .. })
-    });
-    assert!(
-        fault
-            .to_string()
-            .contains("invalid peer certificate: BadSignature"),
-        "{fault}"
-    );
+    let fault = ours.wait_for_fault("theirs is foreign to us", |f| matches!(f, Fault::Untrusted { .. }));
+    assert!(fault.to_string().contains("invalid peer certificate: BadSignature"), "{fault}");
     assert!(ours.handle().totals().untrusted > 0);
-    assert_eq!(
-        (ours.handle().peer_state(N2), theirs.handle().peer_state(N1)),
-        (None, None)
-    );
+    assert_eq!((ours.handle().peer_state(N2), theirs.handle().peer_state(N1)), (None, None));
 }
 
 #[test]
@@ -259,22 +218,10 @@ fn a_dialler_of_another_domain_is_refused_even_if_it_trusts_us() {
     let theirs = Node::start(config);
     ours.knows(&[&theirs]);
     theirs.knows(&[&ours]);
-    let fault = ours.wait_for_fault("theirs is foreign to us", |f| {
-        matches!(f, Fault::Untrusted { .. })
-    });
-    assert!(
-        fault
-            .to_string()
-            .contains("invalid peer certificate: BadSignature"),
-        "{fault}"
-    );
-    theirs.wait_for_fault("they are told", |f| {
-        matches!(f, Fault::Distrusted { peer: N2, .. })
-    });
-    assert_eq!(
-        (ours.handle().peer_state(N1), theirs.handle().peer_state(N2)),
-        (None, None)
-    );
+    let fault = ours.wait_for_fault("theirs is foreign to us", |f| matches!(f, Fault::Untrusted { .. }));
+    assert!(fault.to_string().contains("invalid peer certificate: BadSignature"), "{fault}");
+    theirs.wait_for_fault("they are told", |f| matches!(f, Fault::Distrusted { peer: N2, .. }));
+    assert_eq!((ours.handle().peer_state(N1), theirs.handle().peer_state(N2)), (None, None));
 }
 
 #[test]
@@ -284,14 +231,9 @@ fn a_certificate_of_ours_that_names_no_member_is_refused() {
     let other = lab.node(3, 1);
     b.knows(&[&other]);
     a.knows(&[&b]);
-    a.wait_for_fault("n2 does not know n1", |f| {
-        matches!(f, Fault::Distrusted { peer: N2, .. })
-    });
+    a.wait_for_fault("n2 does not know n1", |f| matches!(f, Fault::Distrusted { peer: N2, .. }));
     b.wait_for_fault("n1 is no member", |f| matches!(f, Fault::Untrusted { .. }));
-    assert_eq!(
-        (a.handle().peer_state(N2), b.handle().peer_state(N1)),
-        (None, None)
-    );
+    assert_eq!((a.handle().peer_state(N2), b.handle().peer_state(N1)), (None, None));
 }
 
 #[test]
@@ -299,10 +241,7 @@ fn a_node_that_answers_at_anothers_address_is_refused() {
     let lab = Lab::new();
     let (a, b) = (lab.node(1, 1), lab.node(2, 1));
     b.knows(&[&a]);
-    a.handle().set_peers(vec![PeerConfig {
-        node: NodeId(3),
-        links: b.addresses.clone(),
-    }]);
+    a.handle().set_peers(vec![PeerConfig { node: NodeId(3), links: b.addresses.clone() }]);
     let fault = a.wait_for_fault("n2 is not n3", |f| matches!(f, Fault::Untrusted { .. }));
     assert!(fault.to_string().contains("n3.lab.sixnines"), "{fault}");
 }
@@ -311,19 +250,15 @@ fn a_node_that_answers_at_anothers_address_is_refused() {
 fn versions_without_overlap_are_refused_in_words() {
     let lab = Lab::new();
     let mut config = lab.config(1, 1);
-    config.versions = Versions {
-        oldest: 2,
-        newest: 3,
-    };
+    config.versions = Versions { oldest: 2, newest: 3 };
     let (a, b) = (Node::start(config), lab.node(2, 1));
     b.knows(&[&a]);
     a.knows(&[&b]);
-    let versions = |by_us: bool| move |f: &Fault| matches!(f, Fault::Refused { refusal: Refusal::Version { .. }, by_us: by, .. } if *by == by_us);
+    let versions = |by_us: bool| {
+        move |f: &Fault| matches!(f, Fault::Refused { refusal: Refusal::Version { .. }, by_us: by, .. } if *by == by_us)
+    };
     let fault = a.wait_for_fault("the refusal arrives", versions(false));
-    assert_eq!(
-        fault.to_string(),
-        "n2 refuses us on link 0: no frame format in common: it reads 2 to 3, the other end 1 to 1"
-    );
+    assert_eq!(fault.to_string(), "n2 refuses us on link 0: no frame format in common: it reads 2 to 3, the other end 1 to 1");
     b.wait_for_fault("the refusal is reported", versions(true));
 }
 
@@ -331,10 +266,7 @@ fn versions_without_overlap_are_refused_in_words() {
 fn versions_that_overlap_work_together() {
     let lab = Lab::new();
     let mut config = lab.config(1, 1);
-    config.versions = Versions {
-        oldest: 1,
-        newest: 3,
-    };
+    config.versions = Versions { oldest: 1, newest: 3 };
     let (a, b) = (Node::start(config), lab.node(2, 1));
     b.knows(&[&a]);
     a.knows(&[&b]);
@@ -353,17 +285,13 @@ fn garbage_is_counted_and_harms_nobody() {
         for (at, byte) in garbage.iter_mut().enumerate() {
             *byte = u8::try_from((at * 31 + round * 17) % 251).unwrap();
         }
-        stranger
-            .send_to(&garbage[..round * 6], b.addresses[0])
-            .unwrap();
+        stranger.send_to(&garbage[..round * 6], b.addresses[0]).unwrap();
     }
     for number in 0..50 {
         a.send(&b, Class::State, number);
     }
     b.wait_for_numbers(&a, Class::State, 50);
-    b.seen.wait("garbage is counted", |_| {
-        (b.handle().totals().garbage > 50).then_some(())
-    });
+    b.seen.wait("garbage is counted", |_| (b.handle().totals().garbage > 50).then_some(()));
 }
 
 #[test]
@@ -378,33 +306,17 @@ fn who_leaves_the_member_list_is_cut_off_at_once_and_stays_out() {
     a.wait_for_numbers(&b, Class::State, 5);
     b.handle().set_peers(vec![]);
     a.wait_for_links(&b, 0);
-    a.wait_for_fault("it is not let in again", |f| {
-        matches!(f, Fault::Distrusted { .. })
-    });
-    assert_eq!(
-        b.handle().send(N1, Class::State, Kind::EVENT, vec![]),
-        Err(SendError::UnknownPeer(N1))
-    );
+    a.wait_for_fault("it is not let in again", |f| matches!(f, Fault::Distrusted { .. }));
+    assert_eq!(b.handle().send(N1, Class::State, Kind::EVENT, vec![]), Err(SendError::UnknownPeer(N1)));
     b.knows(&[&a]);
     a.wait_for_links(&b, 2);
     b.wait_for_links(&a, 2);
-    assert_eq!(
-        a.seen.wait("its lives", |seen| Some(seen.lives(N2))).len(),
-        2,
-        "numbers begin anew"
-    );
+    assert_eq!(a.seen.wait("its lives", |seen| Some(seen.lives(N2))).len(), 2, "numbers begin anew");
     a.send(&b, Class::State, 5);
     b.send(&a, Class::State, 5);
     b.wait_for_numbers(&a, Class::State, 6);
     a.wait_for_numbers(&b, Class::State, 6);
-    assert_eq!(
-        a.handle()
-            .links(N2)
-            .iter()
-            .map(|l| (l.link, l.good))
-            .collect::<Vec<_>>(),
-        [(LinkId(0), true), (LinkId(1), true)]
-    );
+    assert_eq!(a.handle().links(N2).iter().map(|l| (l.link, l.good)).collect::<Vec<_>>(), [(LinkId(0), true), (LinkId(1), true)]);
 }
 
 #[test]
@@ -417,37 +329,17 @@ fn a_receiver_that_panics_loses_that_frame_and_no_other() {
         Some(())
     });
     a.send(&b, Class::State, 0);
-    a.handle()
-        .send(N2, Class::State, Kind::EVENT, bad.clone())
-        .unwrap();
+    a.handle().send(N2, Class::State, Kind::EVENT, bad.clone()).unwrap();
     a.send(&b, Class::State, 1);
     b.wait_for_numbers(&a, Class::State, 2);
-    b.wait_for_fault("the panic is reported", |f| {
-        matches!(
-            f,
-            Fault::Panicked {
-                task: "receiver",
-                peer: N1
-            }
-        )
-    });
+    b.wait_for_fault("the panic is reported", |f| matches!(f, Fault::Panicked { task: "receiver", peer: N1 }));
 }
 
 #[test]
 fn a_port_that_is_taken_is_an_error_with_the_address() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let identity = Authority::create("lab")
-        .unwrap()
-        .issue(N1)
-        .unwrap()
-        .identity()
-        .unwrap();
+    let identity = Authority::create("lab").unwrap().issue(N1).unwrap().identity().unwrap();
     let config = MeshConfig::new(identity, vec![taken.local_addr().unwrap()]);
-    let error = Mesh::start(config, Arc::new(lab::Recorder::default()))
-        .err()
-        .expect("the port is taken");
-    assert_eq!(
-        error.to_string(),
-        format!("cannot open {} for link 0", taken.local_addr().unwrap())
-    );
+    let error = Mesh::start(config, Arc::new(lab::Recorder::default())).err().expect("the port is taken");
+    assert_eq!(error.to_string(), format!("cannot open {} for link 0", taken.local_addr().unwrap()));
 }

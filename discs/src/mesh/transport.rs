@@ -13,9 +13,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{
-    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator,
-    Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig, TokioRuntime, TransportConfig,
-    UdpPoller, VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, Runtime, ServerConfig, TokioRuntime, TransportConfig, UdpPoller, VarInt,
 };
 use ring::rand::SecureRandom;
 use sixnines_core::domain::config::Profile;
@@ -38,15 +37,10 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(
-        identity: &Identity,
-        members: &Arc<Members>,
-        profile: Profile,
-    ) -> Result<Self, MeshError> {
+    pub(super) fn new(identity: &Identity, members: &Arc<Members>, profile: Profile) -> Result<Self, MeshError> {
         let transport = Arc::new(transport(profile));
         let tls = identity.server_config(members.clone())?;
-        let tls = QuicServerConfig::try_from(tls)
-            .map_err(|e| MeshError::Start("server TLS", e.to_string()))?;
+        let tls = QuicServerConfig::try_from(tls).map_err(|e| MeshError::Start("server TLS", e.to_string()))?;
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(transport.clone());
         server.migration(false); // A link is an address; who comes from another one is on another link.
@@ -55,11 +49,7 @@ impl Settings {
             .map_err(|e| MeshError::Start("client TLS", e.to_string()))?;
         let mut client = ClientConfig::new(Arc::new(tls));
         client.transport_config(transport);
-        Ok(Self {
-            endpoint: endpoint(identity),
-            server,
-            client,
-        })
+        Ok(Self { endpoint: endpoint(identity), server, client })
     }
 
     pub(super) fn client(&self) -> ClientConfig {
@@ -67,34 +57,20 @@ impl Settings {
     }
 
     /// Opens one link. Needs the runtime's context.
-    pub(super) fn open(
-        &self,
-        address: SocketAddr,
-        garbage: Arc<AtomicU64>,
-    ) -> io::Result<Endpoint> {
+    pub(super) fn open(&self, address: SocketAddr, garbage: Arc<AtomicU64>) -> io::Result<Endpoint> {
         let socket = UdpSocket::bind(address)?;
         enlarge_buffers(&socket);
         let runtime = Arc::new(TokioRuntime);
-        let counted = Arc::new(Counted {
-            socket: runtime.wrap_udp_socket(socket)?,
-            garbage,
-        });
-        Endpoint::new_with_abstract_socket(
-            self.endpoint.clone(),
-            Some(self.server.clone()),
-            counted,
-            runtime,
-        )
+        let counted = Arc::new(Counted { socket: runtime.wrap_udp_socket(socket)?, garbage });
+        Endpoint::new_with_abstract_socket(self.endpoint.clone(), Some(self.server.clone()), counted, runtime)
     }
 }
 
 /// The first form needs a right that we may lack, the second is cut to the system's limit; both are better than the default.
 fn enlarge_buffers(socket: &UdpSocket) {
     let bytes = SOCKET_BUFFER_BYTES;
-    let receive = setsockopt(socket, sockopt::RcvBufForce, &bytes)
-        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes));
-    let send = setsockopt(socket, sockopt::SndBufForce, &bytes)
-        .or_else(|_| setsockopt(socket, sockopt::SndBuf, &bytes));
+    let receive = setsockopt(socket, sockopt::RcvBufForce, &bytes).or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes));
+    let send = setsockopt(socket, sockopt::SndBufForce, &bytes).or_else(|_| setsockopt(socket, sockopt::SndBuf, &bytes));
     if let Err(error) = receive.and(send) {
         tracing::warn!(%error, "socket buffers stay at the system's default");
     }
@@ -103,10 +79,7 @@ fn enlarge_buffers(socket: &UdpSocket) {
 fn endpoint(identity: &Identity) -> EndpointConfig {
     // The next process of this node can say "I do not know this connection" in a way that the peer believes: a restart is
     // noticed with the first packet and not by silence. For the same reason any connection id may be ours.
-    let reset_key = ring::hmac::Key::new(
-        ring::hmac::HMAC_SHA256,
-        &identity.derive("quic stateless reset"),
-    );
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.derive("quic stateless reset"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(|| Box::new(RandomIds(ring::rand::SystemRandom::new())));
     config.supported_versions(vec![QUIC_VERSION]);
@@ -147,9 +120,7 @@ struct RandomIds(ring::rand::SystemRandom);
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut bytes = [0; 8];
-        self.0
-            .fill(&mut bytes)
-            .expect("the operating system has random bytes");
+        self.0.fill(&mut bytes).expect("the operating system has random bytes");
         ConnectionId::new(&bytes)
     }
 
@@ -220,19 +191,14 @@ fn is_garbage(datagram: &[u8]) -> bool {
     const SHORTEST: usize = 21;
     const LONG: u8 = 0x80;
     const FIXED: u8 = 0x40;
-    let Some((first, rest)) = datagram.split_first() else {
-        return true;
-    };
+    let Some((first, rest)) = datagram.split_first() else { return true };
     if datagram.len() < SHORTEST {
         return true;
     }
     if first & LONG == 0 {
         return first & FIXED == 0;
     }
-    match rest
-        .first_chunk()
-        .map(|version| u32::from_be_bytes(*version))
-    {
+    match rest.first_chunk().map(|version| u32::from_be_bytes(*version)) {
         Some(0) => false, // Version negotiation: the other bits may be anything.
         Some(QUIC_VERSION) => first & FIXED == 0,
         _ => true,

@@ -21,12 +21,7 @@ fn saved(dir: &Path, domain: &str, nodes: &[NodeId]) -> Authority {
 fn what_is_saved_can_be_loaded_and_names_one_node() {
     let dir = tempfile::tempdir().unwrap();
     saved(dir.path(), "lab", &[N1]);
-    Authority::load(dir.path(), "lab")
-        .unwrap()
-        .issue(N2)
-        .unwrap()
-        .save(dir.path())
-        .unwrap();
+    Authority::load(dir.path(), "lab").unwrap().issue(N2).unwrap().save(dir.path()).unwrap();
     let members = Members::new("lab", [N1, N2]);
     for node in [N1, N2] {
         let identity = Identity::load(dir.path(), "lab", node).unwrap();
@@ -36,10 +31,7 @@ fn what_is_saved_can_be_loaded_and_names_one_node() {
     members.set([N1]);
     let n2 = Identity::load(dir.path(), "lab", N2).unwrap();
     assert_eq!(members.named_by(&n2.certificate), None);
-    assert_eq!(
-        Members::new("lab2", [N1, N2]).named_by(&n2.certificate),
-        None
-    );
+    assert_eq!(Members::new("lab2", [N1, N2]).named_by(&n2.certificate), None);
 }
 
 #[test]
@@ -47,24 +39,13 @@ fn keys_are_for_their_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     saved(dir.path(), "lab", &[N1]);
     for file in ["ca.key", "n1.key"] {
-        let mode = fs::metadata(dir.path().join(file))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     let key = dir.path().join("n1.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Identity::load(dir.path(), "lab", N1)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with(&format!(
-            "n1.key can be read by others (mode 640): chmod 600 {}",
-            key.display()
-        )),
-        "{error}"
-    );
+    let error = Identity::load(dir.path(), "lab", N1).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("n1.key can be read by others (mode 640): chmod 600 {}", key.display())), "{error}");
 }
 
 #[test]
@@ -72,14 +53,8 @@ fn nothing_is_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let authority = saved(dir.path(), "lab", &[N1]);
     let before = fs::read(dir.path().join("n1.key")).unwrap();
-    assert!(matches!(
-        authority.issue(N1).unwrap().save(dir.path()),
-        Err(PkiError::Exists(_))
-    ));
-    assert!(matches!(
-        Authority::create("lab").unwrap().save(dir.path()),
-        Err(PkiError::Exists(_))
-    ));
+    assert!(matches!(authority.issue(N1).unwrap().save(dir.path()), Err(PkiError::Exists(_))));
+    assert!(matches!(Authority::create("lab").unwrap().save(dir.path()), Err(PkiError::Exists(_))));
     assert_eq!(fs::read(dir.path().join("n1.key")).unwrap(), before);
 }
 
@@ -88,18 +63,11 @@ fn files_that_do_not_belong_together_are_named() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     saved(ours.path(), "lab", &[N1, N2]);
     saved(theirs.path(), "lab", &[N1]);
-    let load = || {
-        Identity::load(ours.path(), "lab", N1)
-            .unwrap_err()
-            .to_string()
-    };
+    let load = || Identity::load(ours.path(), "lab", N1).unwrap_err().to_string();
 
     fs::copy(theirs.path().join("n1.pem"), ours.path().join("n1.pem")).unwrap();
     let error = load();
-    assert!(
-        error.contains("n1.pem is no certificate for n1.lab.sixnines by this domain's CA"),
-        "{error}"
-    );
+    assert!(error.contains("n1.pem is no certificate for n1.lab.sixnines by this domain's CA"), "{error}");
 
     fs::copy(ours.path().join("n2.pem"), ours.path().join("n1.pem")).unwrap();
     assert!(load().contains("n1.pem is no certificate for n1.lab.sixnines"));
@@ -107,10 +75,7 @@ fn files_that_do_not_belong_together_are_named() {
     fs::copy(theirs.path().join("ca.pem"), ours.path().join("ca.pem")).unwrap();
     fs::copy(theirs.path().join("n1.pem"), ours.path().join("n1.pem")).unwrap();
     let error = load();
-    assert!(
-        error.contains("n1.key holds no usable key for this certificate"),
-        "{error}"
-    );
+    assert!(error.contains("n1.key holds no usable key for this certificate"), "{error}");
 
     fs::write(ours.path().join("n1.key"), "nothing").unwrap();
     assert!(load().contains("n1.key holds no usable private key"));
@@ -124,10 +89,7 @@ fn domain_names_that_a_certificate_cannot_bear_are_refused() {
         Authority::create(good).unwrap();
     }
     for bad in ["", "Lab", "my lab", "a.b", "-lab", "lab-", &"x".repeat(41)] {
-        assert!(
-            matches!(Authority::create(bad), Err(PkiError::DomainName(_))),
-            "{bad:?}"
-        );
+        assert!(matches!(Authority::create(bad), Err(PkiError::DomainName(_))), "{bad:?}");
     }
 }
 

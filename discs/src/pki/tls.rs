@@ -13,8 +13,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
 use sixnines_core::ids::NodeId;
 
@@ -33,10 +32,7 @@ pub struct Members {
 impl Members {
     /// The members of `domain`.
     pub fn new(domain: &str, nodes: impl IntoIterator<Item = NodeId>) -> Arc<Self> {
-        Arc::new(Self {
-            domain: domain.to_owned(),
-            nodes: RwLock::new(nodes.into_iter().collect()),
-        })
+        Arc::new(Self { domain: domain.to_owned(), nodes: RwLock::new(nodes.into_iter().collect()) })
     }
 
     /// Replaces the list. Connections that stand are not touched.
@@ -48,10 +44,7 @@ impl Members {
     pub fn named_by(&self, certificate: &CertificateDer<'_>) -> Option<NodeId> {
         let parsed = ParsedCertificate::try_from(certificate).ok()?;
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut named = nodes
-            .iter()
-            .copied()
-            .filter(|node| names(&parsed, &certificate_name(&self.domain, *node)));
+        let mut named = nodes.iter().copied().filter(|node| names(&parsed, &certificate_name(&self.domain, *node)));
         let node = named.next()?;
         named.next().is_none().then_some(node)
     }
@@ -108,30 +101,20 @@ impl Identity {
         let server_name = ServerName::try_from(name.clone()).map_err(library("node name"))?;
         self.server_verifier()?
             .verify_server_cert(&self.certificate, &[], &server_name, &[], UnixTime::now())
-            .map_err(|e| PkiError::WrongCertificate {
-                path: certificate_path.to_owned(),
-                name,
-                reason: e.to_string(),
-            })?;
+            .map_err(|e| PkiError::WrongCertificate { path: certificate_path.to_owned(), name, reason: e.to_string() })?;
         match self.client_config() {
-            Err(PkiError::Library { reason, .. }) => {
-                Err(content(key_path, "key for this certificate", &reason))
-            }
+            Err(PkiError::Library { reason, .. }) => Err(content(key_path, "key for this certificate", &reason)),
             other => other.map(|_usable| ()),
         }
     }
 
     fn server_verifier(&self) -> Result<Arc<WebPkiServerVerifier>, PkiError> {
-        WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
-            .build()
-            .map_err(library("CA certificate"))
+        WebPkiServerVerifier::builder_with_provider(self.roots()?, provider()).build().map_err(library("CA certificate"))
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, PkiError> {
         let mut roots = RootCertStore::empty();
-        roots
-            .add(self.ca.clone())
-            .map_err(library("CA certificate"))?;
+        roots.add(self.ca.clone()).map_err(library("CA certificate"))?;
         Ok(Arc::new(roots))
     }
 }
@@ -165,9 +148,7 @@ impl ClientCertVerifier for MemberVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         match self.members.named_by(end_entity) {
             Some(_member) => Ok(verified),
             None => Err(CertificateError::NotValidForName.into()),

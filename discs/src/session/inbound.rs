@@ -35,15 +35,7 @@ pub(super) enum Arrival {
 
 impl Inbound {
     pub(super) fn new(lane: Lane) -> Self {
-        Self {
-            lane,
-            next: 1,
-            early: BTreeMap::new(),
-            early_bytes: 0,
-            told: 0,
-            untold_bytes: 0,
-            repeat: false,
-        }
+        Self { lane, next: 1, early: BTreeMap::new(), early_bytes: 0, told: 0, untold_bytes: 0, repeat: false }
     }
 
     pub(super) fn arrive(&mut self, frame: Frame, limits: &Limits) -> Arrival {
@@ -60,8 +52,7 @@ impl Inbound {
             return Arrival::Duplicate;
         }
         let bytes = self.early_bytes + frame.len_on_wire();
-        if self.early.len() >= limits.window_frames_max || bytes > limits.early_bytes_max(self.lane)
-        {
+        if self.early.len() >= limits.window_frames_max || bytes > limits.early_bytes_max(self.lane) {
             return Arrival::TooFarAhead;
         }
         self.early_bytes = bytes;

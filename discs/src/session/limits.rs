@@ -40,14 +40,7 @@ impl Default for Limits {
             ack_delay: millis(5),
             ack_frames: 256,
             ack_bytes: 128 * 1024,
-            patience: [
-                millis(200),
-                millis(200),
-                millis(200),
-                millis(50),
-                millis(100),
-                millis(250),
-            ],
+            patience: [millis(200), millis(200), millis(200), millis(50), millis(100), millis(250)],
             patience_max: millis(2000),
         }
     }
@@ -60,8 +53,7 @@ impl Limits {
 
     /// A sender within its bounds has no more than its window on the way, or one frame of any size.
     pub(super) fn early_bytes_max(&self, lane: Lane) -> usize {
-        self.window_bytes_max(lane)
-            .max(PAYLOAD_BYTES_MAX + HEADER_BYTES)
+        self.window_bytes_max(lane).max(PAYLOAD_BYTES_MAX + HEADER_BYTES)
     }
 
     pub(super) fn patience(&self, lane: Lane) -> Duration {

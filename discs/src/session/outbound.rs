@@ -88,9 +88,7 @@ impl Outbound {
         }
         let mut progress = false;
         while self.first() <= sequence {
-            let Some((_, payload)) = self.window.pop_front() else {
-                break;
-            };
+            let Some((_, payload)) = self.window.pop_front() else { break };
             self.window_bytes -= HEADER_BYTES + payload.len();
             progress = true;
         }
@@ -104,10 +102,7 @@ impl Outbound {
     /// The frames that are not acknowledged, in order.
     pub(super) fn unacknowledged(&self) -> impl Iterator<Item = Frame> {
         let first = self.first();
-        self.window
-            .iter()
-            .zip(first..)
-            .map(|((kind, payload), n)| self.frame(n, *kind, payload.clone()))
+        self.window.iter().zip(first..).map(|((kind, payload), n)| self.frame(n, *kind, payload.clone()))
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -149,11 +144,6 @@ impl Outbound {
     }
 
     fn frame(&self, sequence: u64, kind: Kind, payload: Bytes) -> Frame {
-        Frame {
-            class: self.lane.class(),
-            kind,
-            sequence,
-            payload,
-        }
+        Frame { class: self.lane.class(), kind, sequence, payload }
     }
 }

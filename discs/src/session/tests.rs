@@ -19,16 +19,7 @@ fn session(limits: Limits) -> Session {
 
 fn up(session: &mut Session, link: LinkId, peer_life: u64) {
     let own_life = session.own_life();
-    session
-        .handle(
-            at(0),
-            Input::LinkUp {
-                link,
-                own_life,
-                peer_life,
-            },
-        )
-        .unwrap();
+    session.handle(at(0), Input::LinkUp { link, own_life, peer_life }).unwrap();
 }
 
 fn outputs(session: &mut Session) -> Vec<Output> {
@@ -37,14 +28,10 @@ fn outputs(session: &mut Session) -> Vec<Output> {
 
 /// Link and number of each frame put on a link, acknowledgements aside.
 fn transmitted(session: &mut Session) -> Vec<(u8, u64)> {
-    let frames = outputs(session)
-        .into_iter()
-        .filter_map(|output| match output {
-            Output::Transmit { link, frame, .. } if frame.kind != Kind::ACK => {
-                Some((link.0, frame.sequence))
-            }
-            _ => None,
-        });
+    let frames = outputs(session).into_iter().filter_map(|output| match output {
+        Output::Transmit { link, frame, .. } if frame.kind != Kind::ACK => Some((link.0, frame.sequence)),
+        _ => None,
+    });
     frames.collect()
 }
 
@@ -53,12 +40,7 @@ fn send(session: &mut Session, now: Instant, class: Class) -> Result<(), SendErr
 }
 
 fn frame(class: Class, sequence: u64) -> Frame {
-    Frame {
-        class,
-        kind: Kind::EVENT,
-        sequence,
-        payload: Bytes::from_static(b"x"),
-    }
+    Frame { class, kind: Kind::EVENT, sequence, payload: Bytes::from_static(b"x") }
 }
 
 fn receive(session: &mut Session, now: Instant, link: LinkId, frame: Frame) {
@@ -68,12 +50,7 @@ fn receive(session: &mut Session, now: Instant, link: LinkId, frame: Frame) {
 fn ack(lane: Lane, sequence: u64) -> Frame {
     let mut payload = vec![lane as u8];
     payload.extend(sequence.to_le_bytes());
-    Frame {
-        class: Class::Control,
-        kind: Kind::ACK,
-        sequence: 0,
-        payload: payload.into(),
-    }
+    Frame { class: Class::Control, kind: Kind::ACK, sequence: 0, payload: payload.into() }
 }
 
 #[test]
@@ -96,8 +73,7 @@ fn the_control_log_has_numbers_of_its_own() {
     up(&mut s, A, 7);
     outputs(&mut s).clear();
     send(&mut s, at(1), Class::Control).unwrap();
-    s.send(at(1), Class::Control, Kind::LOG, Bytes::new())
-        .unwrap();
+    s.send(at(1), Class::Control, Kind::LOG, Bytes::new()).unwrap();
     assert_eq!(transmitted(&mut s), [(0, 1), (0, 1)]);
 }
 
@@ -124,32 +100,11 @@ fn a_hint_of_liveness_moves_traffic_while_the_connection_stands() {
     up(&mut s, B, 7);
     send(&mut s, at(1), Class::State).unwrap();
     outputs(&mut s).clear();
-    s.handle(
-        at(2),
-        Input::LinkHint {
-            link: A,
-            good: false,
-        },
-    )
-    .unwrap();
+    s.handle(at(2), Input::LinkHint { link: A, good: false }).unwrap();
     assert_eq!(transmitted(&mut s), [(1, 1)]);
-    s.handle(
-        at(3),
-        Input::LinkHint {
-            link: A,
-            good: true,
-        },
-    )
-    .unwrap();
+    s.handle(at(3), Input::LinkHint { link: A, good: true }).unwrap();
     assert_eq!(transmitted(&mut s), [], "it stays where it works");
-    s.handle(
-        at(4),
-        Input::LinkHint {
-            link: B,
-            good: false,
-        },
-    )
-    .unwrap();
+    s.handle(at(4), Input::LinkHint { link: B, good: false }).unwrap();
     assert_eq!(transmitted(&mut s), [(0, 1)]);
 }
 
@@ -194,42 +149,24 @@ fn acknowledgements_travel_with_frames_or_after_a_short_while() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(
-        kinds,
-        [(Lane::Telemetry, Kind::ACK), (Lane::Telemetry, Kind::EVENT)]
-    );
+    assert_eq!(kinds, [(Lane::Telemetry, Kind::ACK), (Lane::Telemetry, Kind::EVENT)]);
 
     receive(&mut s, at(10), A, frame(Class::State, 2));
     outputs(&mut s).clear();
     assert_eq!(s.poll_timeout(), Some(at(15)));
     s.handle(at(15), Input::Timeout).unwrap();
     let sent = outputs(&mut s);
-    assert_eq!(
-        sent,
-        [Output::Transmit {
-            link: A,
-            lane: Lane::Control,
-            frame: ack(Lane::State, 2)
-        }]
-    );
+    assert_eq!(sent, [Output::Transmit { link: A, lane: Lane::Control, frame: ack(Lane::State, 2) }]);
 }
 
 #[test]
 fn at_the_bound_send_says_full_and_telemetry_drops_the_oldest() {
-    let mut s = session(Limits {
-        window_frames_max: 2,
-        waiting_frames_max: 2,
-        ..Limits::default()
-    });
+    let mut s = session(Limits { window_frames_max: 2, waiting_frames_max: 2, ..Limits::default() });
     up(&mut s, A, 7);
     for class in [Class::State, Class::Bulk, Class::Control, Class::Alarm] {
         send(&mut s, at(1), class).unwrap();
         send(&mut s, at(1), class).unwrap();
-        assert_eq!(
-            send(&mut s, at(1), class),
-            Err(SendError::Full),
-            "{class:?}"
-        );
+        assert_eq!(send(&mut s, at(1), class), Err(SendError::Full), "{class:?}");
     }
     for _ in 0..5 {
         send(&mut s, at(1), Class::Telemetry).unwrap();
@@ -237,41 +174,20 @@ fn at_the_bound_send_says_full_and_telemetry_drops_the_oldest() {
     assert_eq!(s.counters().coalesced, 1);
     outputs(&mut s).clear();
     receive(&mut s, at(2), A, ack(Lane::Telemetry, 2));
-    assert_eq!(
-        transmitted(&mut s),
-        [(0, 3), (0, 4)],
-        "what waited gets its numbers now"
-    );
+    assert_eq!(transmitted(&mut s), [(0, 3), (0, 4)], "what waited gets its numbers now");
     receive(&mut s, at(2), A, ack(Lane::State, 1));
     send(&mut s, at(3), Class::State).unwrap();
 }
 
 #[test]
 fn one_frame_of_any_size_fits_and_a_longer_one_is_refused() {
-    let mut s = session(Limits {
-        window_bytes_max: [100; Lane::COUNT],
-        ..Limits::default()
-    });
+    let mut s = session(Limits { window_bytes_max: [100; Lane::COUNT], ..Limits::default() });
     up(&mut s, A, 7);
-    s.send(
-        at(1),
-        Class::Bulk,
-        Kind::CHECKPOINT,
-        vec![0; PAYLOAD_BYTES_MAX].into(),
-    )
-    .unwrap();
+    s.send(at(1), Class::Bulk, Kind::CHECKPOINT, vec![0; PAYLOAD_BYTES_MAX].into()).unwrap();
     assert_eq!(send(&mut s, at(1), Class::Bulk), Err(SendError::Full));
-    let long = s.send(
-        at(1),
-        Class::State,
-        Kind::CHECKPOINT,
-        vec![0; PAYLOAD_BYTES_MAX + 1].into(),
-    );
+    let long = s.send(at(1), Class::State, Kind::CHECKPOINT, vec![0; PAYLOAD_BYTES_MAX + 1].into());
     assert_eq!(long, Err(SendError::NotSendable));
-    assert_eq!(
-        s.send(at(1), Class::State, Kind::ACK, Bytes::new()),
-        Err(SendError::NotSendable)
-    );
+    assert_eq!(s.send(at(1), Class::State, Kind::ACK, Bytes::new()), Err(SendError::NotSendable));
 }
 
 #[test]
@@ -279,23 +195,13 @@ fn a_new_life_is_told_and_gets_nothing_of_the_old_one() {
     let mut s = session(Limits::default());
     send(&mut s, at(0), Class::State).unwrap();
     up(&mut s, A, 7);
-    assert_eq!(
-        transmitted(&mut s),
-        [(0, 1)],
-        "what was sent before the first contact is kept"
-    );
+    assert_eq!(transmitted(&mut s), [(0, 1)], "what was sent before the first contact is kept");
     receive(&mut s, at(1), A, frame(Class::State, 1));
     outputs(&mut s).clear();
     up(&mut s, B, 8);
     let out = outputs(&mut s);
-    assert_eq!(
-        out[..2],
-        [Output::Close { link: A }, Output::PeerLife { life: 8 }]
-    );
-    assert!(
-        !out.iter().any(|o| matches!(o, Output::Transmit { .. })),
-        "{out:?}"
-    );
+    assert_eq!(out[..2], [Output::Close { link: A }, Output::PeerLife { life: 8 }]);
+    assert!(!out.iter().any(|o| matches!(o, Output::Transmit { .. })), "{out:?}");
     assert_eq!(s.counters().lost_with_life, 1);
     receive(&mut s, at(2), A, frame(Class::State, 2));
     assert_eq!(s.counters().stray, 1);
@@ -321,20 +227,8 @@ fn a_life_that_was_refused_goes_on_above_the_known_one() {
     assert_eq!(s.own_life(), 501);
     s.raise_life(3);
     assert_eq!(s.own_life(), 501);
-    s.handle(
-        at(1),
-        Input::LinkUp {
-            link: A,
-            own_life: 100,
-            peer_life: 7,
-        },
-    )
-    .unwrap();
-    assert_eq!(
-        outputs(&mut s),
-        [Output::Close { link: A }],
-        "a connection of the life before"
-    );
+    s.handle(at(1), Input::LinkUp { link: A, own_life: 100, peer_life: 7 }).unwrap();
+    assert_eq!(outputs(&mut s), [Output::Close { link: A }], "a connection of the life before");
     up(&mut s, A, 7);
     assert_eq!(transmitted(&mut s), [(0, 1)]);
 }
@@ -344,21 +238,9 @@ fn faults_of_the_peer_change_nothing() {
     let mut s = session(Limits::default());
     up(&mut s, A, 7);
     send(&mut s, at(1), Class::State).unwrap();
-    let bad = |s: &mut Session, frame| {
-        s.handle(at(2), Input::Frame { link: A, frame })
-            .unwrap_err()
-    };
-    assert_eq!(
-        bad(&mut s, ack(Lane::State, 2)),
-        PeerFault::AckAhead {
-            lane: Lane::State,
-            sequence: 2
-        }
-    );
-    assert_eq!(
-        bad(&mut s, frame(Class::State, 0)),
-        PeerFault::Unnumbered(Kind::EVENT)
-    );
+    let bad = |s: &mut Session, frame| s.handle(at(2), Input::Frame { link: A, frame }).unwrap_err();
+    assert_eq!(bad(&mut s, ack(Lane::State, 2)), PeerFault::AckAhead { lane: Lane::State, sequence: 2 });
+    assert_eq!(bad(&mut s, frame(Class::State, 0)), PeerFault::Unnumbered(Kind::EVENT));
     let mut short = ack(Lane::State, 1);
     short.payload.truncate(8);
     assert_eq!(bad(&mut s, short), PeerFault::BadAck(8));
@@ -369,10 +251,7 @@ fn faults_of_the_peer_change_nothing() {
 fn unknown_kinds_take_their_turn_and_are_counted() {
     let mut s = session(Limits::default());
     up(&mut s, A, 7);
-    let unknown = Frame {
-        kind: Kind(0xee),
-        ..frame(Class::State, 1)
-    };
+    let unknown = Frame { kind: Kind(0xee), ..frame(Class::State, 1) };
     receive(&mut s, at(1), A, unknown);
     receive(&mut s, at(1), A, frame(Class::State, 2));
     assert_eq!((s.counters().unknown_kinds, s.counters().delivered), (1, 1));
@@ -384,19 +263,9 @@ fn giving_up_a_life_gives_up_its_links() {
     up(&mut s, A, 7);
     outputs(&mut s).clear();
     s.raise_life(100);
-    assert_eq!(
-        outputs(&mut s),
-        [
-            Output::Close { link: A },
-            Output::LinkState { links: vec![] }
-        ]
-    );
+    assert_eq!(outputs(&mut s), [Output::Close { link: A }, Output::LinkState { links: vec![] }]);
     up(&mut s, A, 7);
-    assert_eq!(
-        outputs(&mut s)[0],
-        Output::PeerLife { life: 7 },
-        "numbers begin anew, so the layers above must know"
-    );
+    assert_eq!(outputs(&mut s)[0], Output::PeerLife { life: 7 }, "numbers begin anew, so the layers above must know");
 }
 
 mod arbitrary {
@@ -407,10 +276,7 @@ mod arbitrary {
     fn frames() -> impl Strategy<Value = Frame> {
         let sequence = prop_oneof![4 => 0..40u64, 1 => any::<u64>()];
         let words = proptest::collection::vec((0..7u8, 0..9u64), 0..8).prop_map(|words| {
-            words
-                .into_iter()
-                .flat_map(|(lane, n)| [&[lane][..], &n.to_le_bytes()].concat())
-                .collect::<Vec<u8>>()
+            words.into_iter().flat_map(|(lane, n)| [&[lane][..], &n.to_le_bytes()].concat()).collect::<Vec<u8>>()
         });
         let payload = prop_oneof![words, proptest::collection::vec(any::<u8>(), 0..40)];
         let kind = prop_oneof![0..30u8, Just(Kind::ACK.0), any::<u8>()];

@@ -44,12 +44,7 @@ impl Decoder {
         }
         let mut bytes = self.started.split_to(whole).freeze();
         bytes.advance(HEADER_BYTES);
-        Ok(Some(Frame {
-            class,
-            kind: Kind(header.kind),
-            sequence: header.sequence.get(),
-            payload: bytes,
-        }))
+        Ok(Some(Frame { class, kind: Kind(header.kind), sequence: header.sequence.get(), payload: bytes }))
     }
 
     fn next_in_fresh(&mut self) -> Result<Option<Frame>, WireError> {
@@ -65,12 +60,7 @@ impl Decoder {
         }
         self.fresh.advance(HEADER_BYTES);
         let payload = self.fresh.split_to(length);
-        Ok(Some(Frame {
-            class,
-            kind: Kind(header.kind),
-            sequence: header.sequence.get(),
-            payload,
-        }))
+        Ok(Some(Frame { class, kind: Kind(header.kind), sequence: header.sequence.get(), payload }))
     }
 
     /// Copies the start of a frame of `whole` bytes, so that the rest can follow it.
@@ -84,9 +74,7 @@ impl Decoder {
 
     /// Moves fresh bytes until `self.started` has `wanted`; false if there are not enough.
     fn fill(&mut self, wanted: usize) -> bool {
-        let missing = wanted
-            .saturating_sub(self.started.len())
-            .min(self.fresh.len());
+        let missing = wanted.saturating_sub(self.started.len()).min(self.fresh.len());
         self.started.extend_from_slice(&self.fresh[..missing]);
         self.fresh.advance(missing);
         self.started.len() >= wanted
@@ -94,7 +82,6 @@ impl Decoder {
 }
 
 fn header(bytes: &[u8]) -> Header {
-    let (header, _payload) =
-        Header::read_from_prefix(bytes).expect("the caller has seen that the header is whole");
+    let (header, _payload) = Header::read_from_prefix(bytes).expect("the caller has seen that the header is whole");
     header
 }

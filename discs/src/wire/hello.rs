@@ -21,10 +21,7 @@ pub struct Versions {
 
 impl Versions {
     /// What this build reads and writes.
-    pub const OURS: Self = Self {
-        oldest: VERSION_OLDEST,
-        newest: VERSION,
-    };
+    pub const OURS: Self = Self { oldest: VERSION_OLDEST, newest: VERSION };
 
     /// The newest format that both understand.
     pub fn common(self, other: Self) -> Option<u8> {
@@ -127,17 +124,11 @@ impl Refusal {
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadHello> {
-    let (value, _added_later) =
-        postcard::take_from_bytes(bytes).map_err(|e| BadHello(e.to_string()))?;
+    let (value, _added_later) = postcard::take_from_bytes(bytes).map_err(|e| BadHello(e.to_string()))?;
     Ok(value)
 }
 
 fn first_frame(kind: Kind, what: &impl Serialize) -> Frame {
     let payload = postcard::to_stdvec(what).expect("plain data has a form on the wire");
-    Frame {
-        class: Class::Control,
-        kind,
-        sequence: 0,
-        payload: payload.into(),
-    }
+    Frame { class: Class::Control, kind, sequence: 0, payload: payload.into() }
 }

@@ -23,21 +23,13 @@ fn decoded(bytes: &[u8]) -> Result<Option<Frame>, WireError> {
 }
 
 fn event() -> Frame {
-    Frame {
-        class: Class::State,
-        kind: Kind::EVENT,
-        sequence: 0x0102_0304_0506_0708,
-        payload: Bytes::from_static(b"fan"),
-    }
+    Frame { class: Class::State, kind: Kind::EVENT, sequence: 0x0102_0304_0506_0708, payload: Bytes::from_static(b"fan") }
 }
 
 #[test]
 fn version_1_frame_has_these_bytes() {
     let bytes = encoded(&event());
-    assert_eq!(
-        hex(&bytes),
-        "3639011102000000030000000807060504030201".to_owned() + "66616e"
-    );
+    assert_eq!(hex(&bytes), "3639011102000000030000000807060504030201" .to_owned() + "66616e");
     assert_eq!(decoded(&bytes), Ok(Some(event())));
 }
 
@@ -45,10 +37,7 @@ fn version_1_frame_has_these_bytes() {
 fn version_1_hello_has_these_bytes() {
     let hello = Hello {
         protocol: PROTOCOL,
-        versions: Versions {
-            oldest: 1,
-            newest: 1,
-        },
+        versions: Versions { oldest: 1, newest: 1 },
         build: "0.1.0".into(),
         domain: "lab".into(),
         node: NodeId(3),
@@ -56,10 +45,7 @@ fn version_1_hello_has_these_bytes() {
         role: NodeRole::Node,
     };
     let frame = hello.frame();
-    assert_eq!(
-        hex(&frame.payload),
-        "8180a4030101".to_owned() + "05302e312e30" + "036c6162" + "03" + "a222" + "00"
-    );
+    assert_eq!(hex(&frame.payload), "8180a4030101" .to_owned() + "05302e312e30" + "036c6162" + "03" + "a222" + "00");
     assert_eq!(Hello::read(&frame), Ok(Ok(hello)));
 }
 
@@ -68,43 +54,17 @@ fn version_1_refusals_have_these_bytes() {
     let old = Refusal::OldLife { known: 300 };
     assert_eq!(hex(&old.frame().payload), "02ac02");
     assert_eq!(Hello::read(&old.frame()), Ok(Err(old)));
-    let version = Refusal::Version {
-        ours: Versions {
-            oldest: 2,
-            newest: 3,
-        },
-        theirs: Versions {
-            oldest: 1,
-            newest: 1,
-        },
-    };
+    let version = Refusal::Version { ours: Versions { oldest: 2, newest: 3 }, theirs: Versions { oldest: 1, newest: 1 } };
     assert_eq!(hex(&version.frame().payload), "0002030101");
-    let name = Refusal::Name {
-        claimed: NodeId(9),
-        domain: "lab".into(),
-    };
+    let name = Refusal::Name { claimed: NodeId(9), domain: "lab".into() };
     assert_eq!(hex(&name.frame().payload), "0109036c6162");
 }
 
 #[test]
 fn kinds_classes_and_lanes_keep_their_numbers() {
-    let kinds = [
-        Kind::HELLO,
-        Kind::REFUSED,
-        Kind::ACK,
-        Kind::LOG,
-        Kind::EVENT,
-        Kind::CHECKPOINT,
-        Kind::COMMAND,
-    ];
+    let kinds = [Kind::HELLO, Kind::REFUSED, Kind::ACK, Kind::LOG, Kind::EVENT, Kind::CHECKPOINT, Kind::COMMAND];
     assert_eq!(kinds.map(|k| k.0), [1, 2, 3, 16, 17, 18, 19]);
-    let kinds = [
-        Kind::QUERY,
-        Kind::ANSWER,
-        Kind::SUBSCRIBE,
-        Kind::CURSOR,
-        Kind::LEASE,
-    ];
+    let kinds = [Kind::QUERY, Kind::ANSWER, Kind::SUBSCRIBE, Kind::CURSOR, Kind::LEASE];
     assert_eq!(kinds.map(|k| k.0), [20, 21, 22, 23, 24]);
     assert_eq!(Class::ALL.map(|c| c as u8), [0, 1, 2, 3, 4]);
     assert_eq!(Lane::ALL.map(|l| l as u8), [0, 1, 2, 3, 4, 5]);
@@ -162,13 +122,11 @@ fn versions_meet_at_the_newest_common_one() {
 
 fn frames() -> impl Strategy<Value = Frame> {
     let payload = proptest::collection::vec(any::<u8>(), 0..200);
-    (0u8..5, any::<u8>(), any::<u64>(), payload).prop_map(|(class, kind, sequence, payload)| {
-        Frame {
-            class: Class::from_wire(class).unwrap(),
-            kind: Kind(kind),
-            sequence,
-            payload: payload.into(),
-        }
+    (0u8..5, any::<u8>(), any::<u64>(), payload).prop_map(|(class, kind, sequence, payload)| Frame {
+        class: Class::from_wire(class).unwrap(),
+        kind: Kind(kind),
+        sequence,
+        payload: payload.into(),
     })
 }
 

@@ -48,46 +48,27 @@ impl Port for Recorder {
     fn send(&self, to: NodeId, frame: Vec<u8>) {
         self.said.lock().unwrap().sent.push((self.now(), to, frame));
     }
-    fn applied(
-        &self,
-        index: LogIndex,
-        proposal: Option<&Proposal>,
-        outcome: &Result<Vec<Change>, Void>,
-        domain: &Domain,
-    ) {
+    fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
         let mut said = self.said.lock().unwrap();
-        said.applied
-            .push((index, proposal.cloned(), outcome.clone()));
+        said.applied.push((index, proposal.cloned(), outcome.clone()));
         said.applied_at.insert(index, self.now());
         said.domain = domain.clone();
     }
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
-        let earlier = self
-            .said
-            .lock()
-            .unwrap()
-            .proposed
-            .insert(ticket, (self.now(), outcome));
+        let earlier = self.said.lock().unwrap().proposed.insert(ticket, (self.now(), outcome));
         assert_eq!(earlier, None, "one outcome per ticket");
     }
     fn leader(&self, leader: Option<NodeId>) {
         self.said.lock().unwrap().leader = leader;
     }
     fn appended(&self, about: &[(NodeId, LogIndex)]) {
-        self.said
-            .lock()
-            .unwrap()
-            .appended
-            .extend(about.iter().copied());
+        self.said.lock().unwrap().appended.extend(about.iter().copied());
     }
     fn progress(&self) {
         let now = self.now();
         let mut said = self.said.lock().unwrap();
         said.progress += 1;
-        let gap = said
-            .last_progress
-            .replace(now)
-            .map_or(Duration::ZERO, |last| now.since(last));
+        let gap = said.last_progress.replace(now).map_or(Duration::ZERO, |last| now.since(last));
         said.progress_gap_max = said.progress_gap_max.max(gap);
     }
     fn failed(&self, failure: &Failure) {
@@ -133,19 +114,13 @@ pub(crate) fn config(ids: impl IntoIterator<Item = u16>, voters: &[u16]) -> Doma
         domain: "lab".into(),
         profile: Profile::Fabric,
         nodes: ids.into_iter().map(node).collect(),
-        chassis: vec![ChassisConfig {
-            name: "mxp1".into(),
-            manager: None,
-        }],
+        chassis: vec![ChassisConfig { name: "mxp1".into(), manager: None }],
         services: Vec::new(),
     }
 }
 
 pub(crate) fn first_start() -> FirstStart {
-    FirstStart {
-        config: config(1..=3, &[1, 2, 3]),
-        bundle: Bundle::default(),
-    }
+    FirstStart { config: config(1..=3, &[1, 2, 3]), bundle: Bundle::default() }
 }
 
 impl Cluster {
@@ -168,15 +143,7 @@ impl Cluster {
             next_ticket: 0,
         };
         for id in 1..=nodes {
-            let place = Place {
-                log: None,
-                disk: SimDisk::new(),
-                port: Arc::new(Recorder {
-                    born: cluster.now,
-                    said: Mutex::default(),
-                }),
-                starts: 0,
-            };
+            let place = Place { log: None, disk: SimDisk::new(), port: Arc::new(Recorder { born: cluster.now, said: Mutex::default() }), starts: 0 };
             place.disk.set_latency(Duration::from_micros(500));
             cluster.places.insert(n(id), place);
             cluster.start(n(id)).unwrap();
@@ -193,12 +160,7 @@ impl Cluster {
         for id in cluster.places.keys().copied().collect::<Vec<_>>() {
             cluster.log(id).handle().initialize(first_start());
         }
-        cluster.run_until("a first configuration", |c| {
-            c.places
-                .values()
-                .take(3)
-                .all(|p| p.said(|s| s.domain.bundle_version.0 == 1))
-        });
+        cluster.run_until("a first configuration", |c| c.places.values().take(3).all(|p| p.said(|s| s.domain.bundle_version.0 == 1)));
         cluster.run(Duration::from_millis(200));
         cluster
     }
@@ -207,23 +169,9 @@ impl Cluster {
         let place = self.places.get_mut(&id).unwrap();
         place.starts += 1;
         let seed = self.seed ^ (u64::from(id.0) << 32) ^ (place.starts << 48);
-        place.port = Arc::new(Recorder {
-            born: self.now,
-            said: Mutex::default(),
-        });
-        let options = Options {
-            node: id,
-            domain: DOMAIN,
-            nonce: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            timing: self.timing,
-        };
-        place.log = Some(SimLog::start(
-            options,
-            place.disk.clone(),
-            place.port.clone(),
-            self.now,
-            seed,
-        )?);
+        place.port = Arc::new(Recorder { born: self.now, said: Mutex::default() });
+        let options = Options { node: id, domain: DOMAIN, nonce: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), timing: self.timing };
+        place.log = Some(SimLog::start(options, place.disk.clone(), place.port.clone(), self.now, seed)?);
         Ok(())
     }
 
@@ -253,19 +201,11 @@ impl Cluster {
     }
 
     #[track_caller]
-    pub(crate) fn run_until(
-        &mut self,
-        what: &str,
-        mut reached: impl FnMut(&Self) -> bool,
-    ) -> Duration {
+    pub(crate) fn run_until(&mut self, what: &str, mut reached: impl FnMut(&Self) -> bool) -> Duration {
         let begin = self.now;
         let limit = begin + Duration::from_secs(20);
         while !reached(self) {
-            assert!(
-                self.step_before(limit),
-                "not reached in 20 virtual seconds: {what}\n{}",
-                self.describe()
-            );
+            assert!(self.step_before(limit), "not reached in 20 virtual seconds: {what}\n{}", self.describe());
         }
         self.now.since(begin)
     }
@@ -273,36 +213,17 @@ impl Cluster {
     fn describe(&self) -> String {
         let line = |(id, place): (&NodeId, &Place)| match &place.log {
             None => format!("{id} is down\n"),
-            Some(log) => format!(
-                "{id}: wake {:?}, failed {:?}, {:?}\n",
-                log.next_wake(),
-                place.said(|s| s.failed.clone()),
-                log.handle().metrics()
-            ),
+            Some(log) => format!("{id}: wake {:?}, failed {:?}, {:?}\n", log.next_wake(), place.said(|s| s.failed.clone()), log.handle().metrics()),
         };
         let places: String = self.places.iter().map(line).collect();
-        format!(
-            "now {}, {} frames delivered\n{places}",
-            self.now, self.delivered
-        )
+        format!("now {}, {} frames delivered\n{places}", self.now, self.delivered)
     }
 
     /// The next thing that happens, unless it is later than `limit`.
     fn step_before(&mut self, limit: Instant) -> bool {
-        let wake = self
-            .places
-            .values()
-            .filter_map(|p| p.log.as_ref()?.next_wake())
-            .min();
+        let wake = self.places.values().filter_map(|p| p.log.as_ref()?.next_wake()).min();
         let frame = self.frames.first_key_value().map(|((at, _), _)| *at);
-        let Some(next) = wake
-            .into_iter()
-            .chain(frame)
-            .min()
-            .filter(|at| *at <= limit)
-        else {
-            return false;
-        };
+        let Some(next) = wake.into_iter().chain(frame).min().filter(|at| *at <= limit) else { return false };
         self.now = self.now.max(next);
         while let Some(entry) = self.frames.first_entry().filter(|e| e.key().0 <= self.now) {
             let (from, to, bytes) = entry.remove();
@@ -328,12 +249,8 @@ impl Cluster {
         for (at, to, frame) in std::mem::take(&mut place.port.said.lock().unwrap().sent) {
             self.next_frame += 1;
             // 100 to 200 microseconds, in no order.
-            let delay = 100_000
-                + (self.seed ^ self.next_frame.wrapping_mul(0x9E37_79B9_7F4A_7C15)) % 100_000;
-            self.frames.insert(
-                (at + Duration::from_nanos(delay), self.next_frame),
-                (id, to, frame),
-            );
+            let delay = 100_000 + (self.seed ^ self.next_frame.wrapping_mul(0x9E37_79B9_7F4A_7C15)) % 100_000;
+            self.frames.insert((at + Duration::from_nanos(delay), self.next_frame), (id, to, frame));
         }
     }
 
@@ -350,20 +267,10 @@ impl Cluster {
 
     /// Whom most of the running nodes take for the leader, if it agrees.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.places
-            .iter()
-            .find(|(id, p)| {
-                let followers = self
-                    .places
-                    .values()
-                    .filter(|q| q.log.is_some() && q.said(|s| s.leader) == Some(**id))
-                    .count();
-                p.log
-                    .as_ref()
-                    .is_some_and(|l| l.handle().metrics().is_leader)
-                    && followers >= 2
-            })
-            .map(|(id, _)| *id)
+        self.places.iter().find(|(id, p)| {
+            let followers = self.places.values().filter(|q| q.log.is_some() && q.said(|s| s.leader) == Some(**id)).count();
+            p.log.as_ref().is_some_and(|l| l.handle().metrics().is_leader) && followers >= 2
+        }).map(|(id, _)| *id)
     }
 
     #[track_caller]
@@ -387,30 +294,16 @@ impl Cluster {
     pub(crate) fn propose(&mut self, by: NodeId, joined: NodeId) -> u64 {
         self.next_ticket += 1;
         // The newest that anybody has applied: the proposer may have only just started.
-        let seen = self
-            .places
-            .values()
-            .filter_map(|p| p.port.said.lock().unwrap().domain.member(joined));
+        let seen = self.places.values().filter_map(|p| p.port.said.lock().unwrap().domain.member(joined));
         let replaces = seen.map(|m| m.incarnation).max().unwrap_or_default();
-        let entry = Entry::Joined {
-            node: joined,
-            nonce: self.next_ticket,
-            replaces,
-        };
-        self.log(by).propose(Proposal {
-            by,
-            ticket: self.next_ticket,
-            cause: None,
-            entry,
-        });
+        let entry = Entry::Joined { node: joined, nonce: self.next_ticket, replaces };
+        self.log(by).propose(Proposal { by, ticket: self.next_ticket, cause: None, entry });
         self.next_ticket
     }
 
     #[track_caller]
     pub(crate) fn outcome(&mut self, by: NodeId, ticket: u64) -> Result<LogIndex, ProposeError> {
-        self.run_until("an outcome", |c| {
-            c.said(by, |s| s.proposed.contains_key(&ticket))
-        });
+        self.run_until("an outcome", |c| c.said(by, |s| s.proposed.contains_key(&ticket)));
         self.said(by, |s| s.proposed[&ticket].1.clone())
     }
 
@@ -425,28 +318,17 @@ impl Cluster {
                 outcome => break outcome.expect("committed"),
             }
         };
-        self.run_until("applied everywhere", |c| {
-            c.running()
-                .iter()
-                .all(|id| c.said(*id, |s| s.domain.applied >= index))
-        });
+        self.run_until("applied everywhere", |c| c.running().iter().all(|id| c.said(*id, |s| s.domain.applied >= index)));
         index
     }
 
     pub(crate) fn running(&self) -> Vec<NodeId> {
-        self.places
-            .iter()
-            .filter(|(_, p)| p.log.is_some())
-            .map(|(id, _)| *id)
-            .collect()
+        self.places.iter().filter(|(_, p)| p.log.is_some()).map(|(id, _)| *id).collect()
     }
 
     #[track_caller]
     pub(crate) fn assert_same_domain(&self) {
-        let mut domains = self
-            .running()
-            .into_iter()
-            .map(|id| (id, self.said(id, |s| s.domain.clone())));
+        let mut domains = self.running().into_iter().map(|id| (id, self.said(id, |s| s.domain.clone())));
         let (first, expected) = domains.next().expect("a running node");
         for (id, domain) in domains {
             assert_eq!(domain, expected, "{id} differs from {first}");

@@ -13,21 +13,14 @@ const ARP_REPLY: u16 = 2;
 /// Everything to send once: for IPv4 both forms of gratuitous ARP, because some devices heed only one of them.
 pub(crate) fn announcements(mac: Mac, address: IpAddr) -> Vec<Vec<u8>> {
     match address {
-        IpAddr::V4(a) => vec![
-            gratuitous_arp(mac, a, ARP_REPLY),
-            gratuitous_arp(mac, a, ARP_REQUEST),
-        ],
+        IpAddr::V4(a) => vec![gratuitous_arp(mac, a, ARP_REPLY), gratuitous_arp(mac, a, ARP_REQUEST)],
         IpAddr::V6(a) => vec![neighbour_advertisement(mac, a)],
     }
 }
 
 /// RFC 5227, ARP announcement: sender and target are the same address.
 pub(crate) fn gratuitous_arp(mac: Mac, address: Ipv4Addr, operation: u16) -> Vec<u8> {
-    let target_mac = if operation == ARP_REPLY {
-        BROADCAST
-    } else {
-        [0; 6]
-    };
+    let target_mac = if operation == ARP_REPLY { BROADCAST } else { [0; 6] };
     let mut frame = ethernet(BROADCAST, mac, 0x0806);
     frame.extend_from_slice(&[0, 1, 8, 0, 6, 4]);
     frame.extend_from_slice(&operation.to_be_bytes());
@@ -75,10 +68,7 @@ pub(crate) fn checksum(from: Ipv6Addr, to: Ipv6Addr, icmp: &[u8]) -> u16 {
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.extend_from_slice(&[0, 0, 0, 58]);
     bytes.extend_from_slice(icmp);
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)])))
-        .sum();
+    let mut sum: u32 = bytes.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -92,12 +82,8 @@ mod tests {
     #[test]
     fn gratuitous_arp_has_the_bytes_of_the_standard() {
         let frames = announcements(Mac([2, 0, 0, 0, 0, 7]), "10.9.0.1".parse().unwrap());
-        let mut reply = vec![
-            255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2,
-        ];
-        reply.extend([
-            2, 0, 0, 0, 0, 7, 10, 9, 0, 1, 255, 255, 255, 255, 255, 255, 10, 9, 0, 1,
-        ]);
+        let mut reply = vec![255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2];
+        reply.extend([2, 0, 0, 0, 0, 7, 10, 9, 0, 1, 255, 255, 255, 255, 255, 255, 10, 9, 0, 1]);
         assert_eq!(frames[0], reply);
         assert_eq!((frames[1][21], &frames[1][32..38]), (1, &[0; 6][..]));
     }
@@ -106,14 +92,7 @@ mod tests {
     fn neighbour_advertisement_carries_a_checksum_that_sums_to_ones() {
         let address: Ipv6Addr = "fd09::1".parse().unwrap();
         let frame = neighbour_advertisement(Mac([2, 0, 0, 0, 0, 7]), address);
-        assert_eq!(
-            (frame.len(), frame[20], frame[21], frame[54], frame[58]),
-            (86, 58, 255, 136, 0x20)
-        );
-        assert_eq!(
-            checksum(address, ALL_NODES, &frame[54..]),
-            0,
-            "a sum over a right message is zero"
-        );
+        assert_eq!((frame.len(), frame[20], frame[21], frame[54], frame[58]), (86, 58, 255, 136, 0x20));
+        assert_eq!(checksum(address, ALL_NODES, &frame[54..]), 0, "a sum over a right message is zero");
     }
 }

@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::netlink::NetlinkError;
 use crate::netlink::route::{Cidr, Route};
+use crate::netlink::NetlinkError;
 
 /// Beyond this many bytes the file is written anew when an address is given up, never when one is taken.
 const BYTES_MAX: u64 = 64 * 1024;
@@ -77,13 +77,7 @@ impl Ledger {
             remove(&left).map_err(LedgerError::LeftOver)?;
         }
         let state = Mutex::new(rewrite(path, BTreeSet::new())?);
-        Ok((
-            Self {
-                path: path.to_owned(),
-                state,
-            },
-            left,
-        ))
+        Ok((Self { path: path.to_owned(), state }, left))
     }
 
     /// To be called before the address is put on the device.
@@ -110,10 +104,7 @@ impl Ledger {
     }
 
     fn append(&self, state: &mut State, line: String) -> Result<(), LedgerError> {
-        state
-            .file
-            .write_all(line.as_bytes())
-            .map_err(|e| file_error("write", &self.path, e))?;
+        state.file.write_all(line.as_bytes()).map_err(|e| file_error("write", &self.path, e))?;
         state.bytes += line.len() as u64;
         Ok(())
     }
@@ -124,21 +115,11 @@ fn replay(path: &Path, text: &str) -> Result<BTreeSet<Entry>, LedgerError> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for (index, line) in whole.lines().enumerate() {
         let mut words = line.split(' ');
-        let (sign, device, cidr) = (
-            words.next(),
-            words.next(),
-            words.next().and_then(|w| w.parse().ok()),
-        );
+        let (sign, device, cidr) = (words.next(), words.next(), words.next().and_then(|w| w.parse().ok()));
         match (sign, device, cidr) {
             (Some("+"), Some(device), Some(cidr)) => taken.insert((device.to_owned(), cidr)),
             (Some("-"), Some(device), Some(cidr)) => taken.remove(&(device.to_owned(), cidr)),
-            _ => {
-                return Err(LedgerError::Line {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    text: line.to_owned(),
-                });
-            }
+            _ => return Err(LedgerError::Line { path: path.to_owned(), line: index + 1, text: line.to_owned() }),
         };
     }
     Ok(taken)
@@ -157,31 +138,15 @@ fn remove(left: &[Entry]) -> Result<(), NetlinkError> {
 
 /// Replaces the file in one step by one that holds `taken` alone.
 fn rewrite(path: &Path, taken: BTreeSet<Entry>) -> Result<State, LedgerError> {
-    let text: String = taken
-        .iter()
-        .map(|(device, cidr)| format!("+ {device} {cidr}\n"))
-        .collect();
+    let text: String = taken.iter().map(|(device, cidr)| format!("+ {device} {cidr}\n")).collect();
     let next = path.with_extension("next");
-    fs::write(&next, &text)
-        .and_then(|()| fs::rename(&next, path))
-        .map_err(|e| file_error("replace", path, e))?;
-    let file = OpenOptions::new()
-        .append(true)
-        .open(path)
-        .map_err(|e| file_error("write", path, e))?;
-    Ok(State {
-        file,
-        bytes: text.len() as u64,
-        taken,
-    })
+    fs::write(&next, &text).and_then(|()| fs::rename(&next, path)).map_err(|e| file_error("replace", path, e))?;
+    let file = OpenOptions::new().append(true).open(path).map_err(|e| file_error("write", path, e))?;
+    Ok(State { file, bytes: text.len() as u64, taken })
 }
 
 fn file_error(doing: &'static str, path: &Path, source: io::Error) -> LedgerError {
-    LedgerError::File {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
+    LedgerError::File { doing, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -196,19 +161,13 @@ mod tests {
     fn what_was_taken_and_not_given_up_is_left() {
         let text = "+ eth0 10.9.0.1/24\n+ eth0 fd09::1/64\n- eth0 10.9.0.1/24\n+ eth1 10.9.0.2/24\n+ eth1 10.9.0.3/2";
         let left = replay(Path::new("ledger"), text).unwrap();
-        assert_eq!(
-            left,
-            BTreeSet::from([entry("eth0", "fd09::1/64"), entry("eth1", "10.9.0.2/24")])
-        );
+        assert_eq!(left, BTreeSet::from([entry("eth0", "fd09::1/64"), entry("eth1", "10.9.0.2/24")]));
     }
 
     #[test]
     fn a_foreign_line_is_refused_with_its_number() {
         let error = replay(Path::new("ledger"), "+ eth0 10.9.0.1/24\nhello\n").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "ledger:2: \"hello\" is not a line such as \"+ eth0 10.9.0.1/24\""
-        );
+        assert_eq!(error.to_string(), "ledger:2: \"hello\" is not a line such as \"+ eth0 10.9.0.1/24\"");
     }
 
     #[test]
@@ -217,10 +176,7 @@ mod tests {
         let path = dir.path().join("ledger");
         let (ledger, left) = Ledger::start_clean(&path).unwrap();
         assert_eq!(left, []);
-        let (kept, moved) = (
-            "10.9.0.9/24".parse().unwrap(),
-            "10.9.0.1/24".parse().unwrap(),
-        );
+        let (kept, moved) = ("10.9.0.9/24".parse().unwrap(), "10.9.0.1/24".parse().unwrap());
         ledger.note_taken("no-such", kept).unwrap();
         for _ in 0..5000 {
             ledger.note_taken("no-such", moved).unwrap();
@@ -229,11 +185,7 @@ mod tests {
         assert!(fs::metadata(&path).unwrap().len() <= BYTES_MAX);
         drop(ledger);
         let (_, left) = Ledger::start_clean(&path).unwrap();
-        assert_eq!(
-            left,
-            [entry("no-such", "10.9.0.9/24")],
-            "a device that is gone holds nothing up"
-        );
+        assert_eq!(left, [entry("no-such", "10.9.0.9/24")], "a device that is gone holds nothing up");
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
     }
 }

@@ -1,8 +1,5 @@
 //! A raw socket that only sends, on one device.
-#![expect(
-    unsafe_code,
-    reason = "packet sockets have no interface in the standard library"
-)]
+#![expect(unsafe_code, reason = "packet sockets have no interface in the standard library")]
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -19,11 +16,7 @@ impl PacketSocket {
         // Protocol 0: nothing is ever received, so nothing queues up.
         // SAFETY: plain system call; the result is checked before it becomes an owned descriptor.
         let fd = unsafe {
-            let raw = libc::socket(
-                libc::AF_PACKET,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-                0,
-            );
+            let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
             if raw < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -31,8 +24,7 @@ impl PacketSocket {
         };
         // SAFETY: all-zero is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family =
-            libc::sa_family_t::try_from(libc::AF_PACKET).expect("the family is 17");
+        address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).expect("the family is 17");
         address.sll_ifindex = index;
         let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("a few bytes");
         // SAFETY: the address lives through the call and has the length given.
@@ -45,12 +37,7 @@ impl PacketSocket {
     /// Sends one frame. Never waits.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         // SAFETY: the pointer and length are those of a live slice.
-        let sent =
-            unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        if sent < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        let sent = unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -34,12 +34,8 @@ impl LinkWatch {
     pub fn open() -> Result<Self, NetlinkError> {
         // Subscribed first, listed second: a change between the two is seen twice, never not at all.
         let netlink = Netlink::with_groups(Protocol::Route, GROUP_LINK)?;
-        let socket =
-            watched(netlink).map_err(|e| NetlinkError::new("watch the network devices", e))?;
-        Ok(Self {
-            socket,
-            ready: list()?,
-        })
+        let socket = watched(netlink).map_err(|e| NetlinkError::new("watch the network devices", e))?;
+        Ok(Self { socket, ready: list()? })
     }
 
     /// The next change. Cancel safe.
@@ -55,9 +51,7 @@ impl LinkWatch {
             let mut guard = self.socket.readable_mut().await.map_err(failed)?;
             match guard.get_inner_mut().poll_notices() {
                 Ok(notices) if notices.is_empty() => guard.clear_ready(),
-                Ok(notices) => self
-                    .ready
-                    .extend(notices.iter().filter_map(|n| change(n.kind, &n.body))),
+                Ok(notices) => self.ready.extend(notices.iter().filter_map(|n| change(n.kind, &n.body))),
                 Err(e) if overflowed(&e) => self.ready = list()?,
                 Err(e) => return Err(failed(e)),
             }
@@ -66,11 +60,7 @@ impl LinkWatch {
 }
 
 fn list() -> Result<VecDeque<LinkChange>, NetlinkError> {
-    Ok(Route::open()?
-        .links()?
-        .into_iter()
-        .map(LinkChange::Is)
-        .collect())
+    Ok(Route::open()?.links()?.into_iter().map(LinkChange::Is).collect())
 }
 
 fn change(kind: u16, body: &[u8]) -> Option<LinkChange> {

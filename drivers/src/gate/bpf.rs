@@ -2,10 +2,7 @@
 //!
 //! One page per slot, shared by the programs of its addresses; one program per address, attached to each device. The programs hold the
 //! page: when this process is gone they go on with the last deadline, which passes.
-#![expect(
-    unsafe_code,
-    reason = "bpf(2) and a mapping shared with the kernel have no safe interface"
-)]
+#![expect(unsafe_code, reason = "bpf(2) and a mapping shared with the kernel have no safe interface")]
 
 use std::ffi::{CStr, c_void};
 use std::io;
@@ -53,32 +50,18 @@ struct Filter {
 impl BpfGate {
     /// Installs it closed, then removes what earlier lives of the owner left on any device.
     pub fn install(plan: &Plan) -> Result<Self, GateError> {
-        let mut gate = Self {
-            pages: vec![],
-            words: vec![],
-            owner: plan.owner,
-            programs: vec![],
-            filters: vec![],
-            route: Route::open()?,
-        };
+        let mut gate =
+            Self { pages: vec![], words: vec![], owner: plan.owner, programs: vec![], filters: vec![], route: Route::open()? };
         for guard in &plan.guards {
             let map = create_map()?;
             let page = Arc::new(Page::map(&map)?);
             for address in &guard.addresses {
                 let program = gate.programs.len();
-                gate.programs.push(Program {
-                    fd: load(*address, &map)?,
-                    name: format!("nines-{}-{address}", guard.name),
-                });
+                gate.programs.push(Program { fd: load(*address, &map)?, name: format!("nines-{}-{address}", guard.name) });
                 for device in &guard.devices {
                     let index = device_index(&mut gate.route, device)?;
                     let handle = gate.attach(program, device, index)?;
-                    gate.filters.push(Filter {
-                        program,
-                        device: device.clone(),
-                        index,
-                        handle,
-                    });
+                    gate.filters.push(Filter { program, device: device.clone(), index, handle });
                 }
             }
             gate.words.push(DeadlineWord::in_page(Arc::clone(&page)));
@@ -91,25 +74,14 @@ impl BpfGate {
     fn attach(&mut self, program: usize, device: &str, index: i32) -> Result<Handle, GateError> {
         let Program { fd, name } = &self.programs[program];
         tc::add_clsact(&mut self.route, index, device)?;
-        Ok(tc::attach(
-            &mut self.route,
-            index,
-            device,
-            self.owner,
-            fd.as_fd(),
-            name,
-        )?)
+        Ok(tc::attach(&mut self.route, index, device, self.owner, fd.as_fd(), name)?)
     }
 
     /// Removes the owner's filters that are not this gate's, from every device.
     fn sweep(&mut self) -> Result<(), GateError> {
         for link in self.route.links()? {
             for handle in tc::attached(&mut self.route, link.index, self.owner)? {
-                if !self
-                    .filters
-                    .iter()
-                    .any(|f| (f.index, f.handle) == (link.index, handle))
-                {
+                if !self.filters.iter().any(|f| (f.index, f.handle) == (link.index, handle)) {
                     tc::detach(&mut self.route, link.index, handle)?;
                 }
             }
@@ -132,34 +104,20 @@ impl Gate for BpfGate {
     }
 
     fn dropped(&mut self, slot: GateSlot) -> u64 {
-        self.pages[usize::from(slot.0)]
-            .dropped()
-            .load(Ordering::Relaxed)
+        self.pages[usize::from(slot.0)].dropped().load(Ordering::Relaxed)
     }
 
     fn restore(&mut self) -> Result<usize, GateError> {
         let links = self.route.links()?;
         let mut restored = 0;
         for number in 0..self.filters.len() {
-            let Filter {
-                program,
-                ref device,
-                index,
-                handle,
-            } = self.filters[number];
+            let Filter { program, ref device, index, handle } = self.filters[number];
             // By a device that is not there nothing leaves.
-            let Some(now) = links.iter().find(|l| l.name == *device).map(|l| l.index) else {
-                continue;
-            };
+            let Some(now) = links.iter().find(|l| l.name == *device).map(|l| l.index) else { continue };
             if now != index || !tc::attached(&mut self.route, now, self.owner)?.contains(&handle) {
                 let device = device.clone();
                 let handle = self.attach(program, &device, now)?;
-                self.filters[number] = Filter {
-                    program,
-                    device,
-                    index: now,
-                    handle,
-                };
+                self.filters[number] = Filter { program, device, index: now, handle };
                 restored += 1;
             }
         }
@@ -190,14 +148,7 @@ pub(crate) fn probe(device: &str) -> Result<(), GateError> {
     let program = load(IpAddr::from([0, 0, 0, 0]), &map)?;
     tc::add_clsact(&mut route, index, device)?;
     // No node has the number 0, so this meets no gate that is in force.
-    let handle = tc::attach(
-        &mut route,
-        index,
-        device,
-        NodeId(0),
-        program.as_fd(),
-        "nines-probe",
-    )?;
+    let handle = tc::attach(&mut route, index, device, NodeId(0), program.as_fd(), "nines-probe")?;
     Ok(tc::detach(&mut route, index, handle)?)
 }
 
@@ -221,20 +172,9 @@ impl Page {
         // SAFETY: a fresh mapping at a place of the kernel's choice.
         let start = unsafe {
             let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-            libc::mmap(
-                std::ptr::null_mut(),
-                PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                map.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, map.as_raw_fd(), 0)
         };
-        let failed = |source| GateError::Bpf {
-            what: "map the gate's page",
-            log: None,
-            source,
-        };
+        let failed = |source| GateError::Bpf { what: "map the gate's page", log: None, source };
         match NonNull::new(start) {
             Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(Self { start }),
             _ => Err(failed(io::Error::last_os_error())),
@@ -304,21 +244,9 @@ const NAME: [u8; 16] = *b"nines_gate\0\0\0\0\0\0";
 const LICENSE: &CStr = c"MIT OR Apache-2.0";
 
 fn create_map() -> Result<OwnedFd, GateError> {
-    let attr = MapAttr {
-        map_type: TYPE_ARRAY,
-        key_size: 4,
-        value_size: 64,
-        max_entries: 1,
-        map_flags: MMAPABLE,
-        name: NAME,
-        ..Default::default()
-    };
+    let attr = MapAttr { map_type: TYPE_ARRAY, key_size: 4, value_size: 64, max_entries: 1, map_flags: MMAPABLE, name: NAME, ..Default::default() };
     // SAFETY: the command reads `MapAttr`.
-    unsafe { bpf(MAP_CREATE, &attr) }.map_err(|source| GateError::Bpf {
-        what: "create the gate's BPF map",
-        log: None,
-        source,
-    })
+    unsafe { bpf(MAP_CREATE, &attr) }.map_err(|source| GateError::Bpf { what: "create the gate's BPF map", log: None, source })
 }
 
 fn load(address: IpAddr, map: &OwnedFd) -> Result<OwnedFd, GateError> {
@@ -326,16 +254,8 @@ fn load(address: IpAddr, map: &OwnedFd) -> Result<OwnedFd, GateError> {
     load_code(&code, &mut []).or_else(|_| {
         let mut log = vec![0; 64 * 1024];
         load_code(&code, &mut log).map_err(|source| {
-            let text = log
-                .split(|b| *b == 0)
-                .next()
-                .map(|l| String::from_utf8_lossy(l).trim().to_owned())
-                .filter(|l| !l.is_empty());
-            GateError::Bpf {
-                what: "load the gate's BPF program",
-                log: text,
-                source,
-            }
+            let text = log.split(|b| *b == 0).next().map(|l| String::from_utf8_lossy(l).trim().to_owned()).filter(|l| !l.is_empty());
+            GateError::Bpf { what: "load the gate's BPF program", log: text, source }
         })
     })
 }
@@ -348,11 +268,7 @@ fn load_code(code: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
         license: LICENSE.as_ptr().expose_provenance() as u64,
         log_level: (!log.is_empty()).into(),
         log_size: u32::try_from(log.len()).expect("a small log"),
-        log: if log.is_empty() {
-            0
-        } else {
-            log.as_mut_ptr().expose_provenance() as u64
-        },
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
         name: NAME,
         ..Default::default()
     };
@@ -416,9 +332,7 @@ mod tests {
     fn speaks_for(frame: &[u8], address: IpAddr) -> bool {
         let has = |at: usize, bytes: &[u8]| frame.get(at..at + bytes.len()) == Some(bytes);
         match address {
-            IpAddr::V4(a) => {
-                has(12, &[8, 0]) && has(26, &a.octets()) || has(12, &[8, 6]) && has(28, &a.octets())
-            }
+            IpAddr::V4(a) => has(12, &[8, 0]) && has(26, &a.octets()) || has(12, &[8, 6]) && has(28, &a.octets()),
             IpAddr::V6(a) => {
                 let advertises = has(20, &[58]) && has(54, &[136]) && has(62, &a.octets());
                 has(12, &[0x86, 0xdd]) && (has(22, &a.octets()) || advertises)
@@ -436,35 +350,26 @@ mod tests {
         let at = prop_oneof![4 => Just(22_usize), 4 => Just(26), 4 => Just(28), 1 => Just(30), 1 => Just(38), 4 => Just(62), 1 => Just(63)];
         let spoilt = prop::option::weighted(0.2, (0..octets.len(), 1..=255_u8));
         // The kernel's test wants a whole header of what the frame says it is.
-        (
-            any::<Vec<u8>>(),
-            kinds,
-            at,
-            spoilt,
-            any::<bool>(),
-            any::<bool>(),
-            54..100_usize,
+        (any::<Vec<u8>>(), kinds, at, spoilt, any::<bool>(), any::<bool>(), 54..100_usize).prop_map(
+            move |(noise, kind, at, spoilt, is_icmp, is_advertisement, len)| {
+                let mut frame = noise;
+                frame.resize(100, 0);
+                let mut octets = octets.clone();
+                if let Some((index, change)) = spoilt {
+                    octets[index] ^= change;
+                }
+                frame[at..at + octets.len()].copy_from_slice(&octets);
+                frame[12..14].copy_from_slice(&kind);
+                if is_icmp {
+                    frame[20] = 58;
+                }
+                if is_advertisement {
+                    frame[54] = 136;
+                }
+                frame.truncate(len);
+                frame
+            },
         )
-            .prop_map(
-                move |(noise, kind, at, spoilt, is_icmp, is_advertisement, len)| {
-                    let mut frame = noise;
-                    frame.resize(100, 0);
-                    let mut octets = octets.clone();
-                    if let Some((index, change)) = spoilt {
-                        octets[index] ^= change;
-                    }
-                    frame[at..at + octets.len()].copy_from_slice(&octets);
-                    frame[12..14].copy_from_slice(&kind);
-                    if is_icmp {
-                        frame[20] = 58;
-                    }
-                    if is_advertisement {
-                        frame[54] = 136;
-                    }
-                    frame.truncate(len);
-                    frame
-                },
-            )
     }
 
     #[test]
@@ -475,36 +380,21 @@ mod tests {
             };
             let (page, program) = (Page::map(&map).unwrap(), load(address, &map).unwrap());
             let (spoke, others) = (Cell::new(0_u64), Cell::new(0_u64));
-            TestRunner::new(ProptestConfig {
-                cases: 4000,
-                failure_persistence: None,
-                ..ProptestConfig::default()
-            })
-            .run(&frame(address), |frame| {
-                let speaks = speaks_for(&frame, address);
-                page.deadline().store(
-                    (boot_now() + std::time::Duration::from_secs(600)).as_nanos(),
-                    Ordering::Release,
-                );
-                prop_assert_eq!(verdict(&program, &frame), tc::TC_ACT_UNSPEC, "open");
-                page.deadline()
-                    .store(boot_now().as_nanos(), Ordering::Release);
-                let expected = if speaks {
-                    tc::TC_ACT_SHOT
-                } else {
-                    tc::TC_ACT_UNSPEC
-                };
-                prop_assert_eq!(verdict(&program, &frame), expected, "closed");
-                let count = if speaks { &spoke } else { &others };
-                count.set(count.get() + 1);
-                Ok(())
-            })
-            .unwrap();
+            TestRunner::new(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })
+                .run(&frame(address), |frame| {
+                    let speaks = speaks_for(&frame, address);
+                    page.deadline().store((boot_now() + std::time::Duration::from_secs(600)).as_nanos(), Ordering::Release);
+                    prop_assert_eq!(verdict(&program, &frame), tc::TC_ACT_UNSPEC, "open");
+                    page.deadline().store(boot_now().as_nanos(), Ordering::Release);
+                    let expected = if speaks { tc::TC_ACT_SHOT } else { tc::TC_ACT_UNSPEC };
+                    prop_assert_eq!(verdict(&program, &frame), expected, "closed");
+                    let count = if speaks { &spoke } else { &others };
+                    count.set(count.get() + 1);
+                    Ok(())
+                })
+                .unwrap();
             let (spoke, others) = (spoke.get(), others.get());
-            assert!(
-                spoke > 100 && others > 100,
-                "{address}: {spoke} spoke, {others} did not"
-            );
+            assert!(spoke > 100 && others > 100, "{address}: {spoke} spoke, {others} did not");
             assert_eq!(page.dropped().load(Ordering::Relaxed), spoke);
         }
     }

@@ -11,8 +11,8 @@
 mod plan;
 mod wire;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,41 +68,18 @@ impl NftGate {
         let mut netlink = Netlink::open(Protocol::Netfilter)?;
         table.install(&mut netlink, &plan.guards)?;
 
-        let shared = Arc::new(Shared {
-            maybe_open: plan.guards.iter().map(|_| AtomicBool::new(false)).collect(),
-            ..Default::default()
-        });
-        let words: Vec<_> = plan
-            .guards
-            .iter()
-            .map(|_| DeadlineWord::with_bell(&shared.bell))
-            .collect();
+        let shared = Arc::new(Shared { maybe_open: plan.guards.iter().map(|_| AtomicBool::new(false)).collect(), ..Default::default() });
+        let words: Vec<_> = plan.guards.iter().map(|_| DeadlineWord::with_bell(&shared.bell)).collect();
         let keeper = Keeper {
             words: words.clone(),
-            slots: plan
-                .guards
-                .iter()
-                .map(|_| Slot::new(plan.lease, realtime::tick()))
-                .collect(),
+            slots: plan.guards.iter().map(|_| Slot::new(plan.lease, realtime::tick())).collect(),
             table: table.clone(),
             netlink: Netlink::open(Protocol::Netfilter)?,
             lease: plan.lease,
             shared: Arc::clone(&shared),
         };
-        let thread = std::thread::Builder::new()
-            .name("gate".into())
-            .spawn(move || keeper.run())
-            .map_err(GateError::Thread)?;
-        Ok(Self {
-            words,
-            shared,
-            table,
-            netlink,
-            route,
-            guards: plan.guards.clone(),
-            lease: plan.lease,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("gate".into()).spawn(move || keeper.run()).map_err(GateError::Thread)?;
+        Ok(Self { words, shared, table, netlink, route, guards: plan.guards.clone(), lease: plan.lease, thread: Some(thread) })
     }
 
     fn stop(&mut self) {
@@ -136,9 +113,7 @@ impl Gate for NftGate {
             // The pass under way may have read the word before us; the one after it has not.
             let seen = self.shared.passes.load(Ordering::Acquire) >= before + 2;
             let now = boot_now();
-            if now >= surely_expired
-                || seen && !self.shared.maybe_open[usize::from(slot.0)].load(Ordering::Acquire)
-            {
+            if now >= surely_expired || seen && !self.shared.maybe_open[usize::from(slot.0)].load(Ordering::Acquire) {
                 return;
             }
             self.shared.bell.ring();
@@ -169,10 +144,7 @@ impl Gate for NftGate {
     }
 
     fn rights(&self) -> Vec<Right> {
-        let thread = self.shared.real_time.get().cloned().map(|r| Right {
-            name: "gate real-time",
-            ..r
-        });
+        let thread = self.shared.real_time.get().cloned().map(|r| Right { name: "gate real-time", ..r });
         thread.into_iter().chain([self.form().right()]).collect()
     }
 
@@ -200,9 +172,7 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self) {
-        self.shared
-            .real_time
-            .get_or_init(|| realtime::schedule_fifo(realtime::GATE_PRIORITY));
+        self.shared.real_time.get_or_init(|| realtime::schedule_fifo(realtime::GATE_PRIORITY));
         loop {
             let heard = self.shared.bell.count();
             let stop = self.shared.stop.load(Ordering::Acquire);
@@ -220,9 +190,7 @@ impl Keeper {
 
     /// Brings one slot's element to where its word wants it.
     fn turn(&mut self, index: usize) {
-        let number = u16::try_from(index)
-            .map(GateSlot)
-            .expect("slots are numbered by 16 bits");
+        let number = u16::try_from(index).map(GateSlot).expect("slots are numbered by 16 bits");
         loop {
             let now = boot_now();
             let step = self.slots[index].step(now, self.words[index].load());
@@ -243,8 +211,7 @@ impl Keeper {
                 tracing::warn!(error = %refusal.source, ?step, "the gate's rules could not be changed");
             }
             let go_on = self.slots[index].done(step, now, &outcome);
-            self.shared.maybe_open[index]
-                .store(self.slots[index].may_be_open(boot_now()), Ordering::Release);
+            self.shared.maybe_open[index].store(self.slots[index].may_be_open(boot_now()), Ordering::Release);
             if !go_on {
                 break;
             }
@@ -263,11 +230,7 @@ pub(crate) fn probe(device: &str) -> Result<(), GateError> {
     device_index(&mut Route::open()?, device)?;
     let mut netlink = Netlink::open(Protocol::Netfilter)?;
     let table = Table::for_probe();
-    let nothing = Guard {
-        name: "probe".into(),
-        addresses: vec![[0, 0, 0, 0].into()],
-        devices: vec![device.to_owned()],
-    };
+    let nothing = Guard { name: "probe".into(), addresses: vec![[0, 0, 0, 0].into()], devices: vec![device.to_owned()] };
     table.install(&mut netlink, &[nothing])?;
     Ok(table.remove(&mut netlink)?)
 }
@@ -275,15 +238,7 @@ pub(crate) fn probe(device: &str) -> Result<(), GateError> {
 impl Guard {
     /// The same on those of its devices that are `there`.
     fn on(&self, there: &[String]) -> Self {
-        Self {
-            devices: self
-                .devices
-                .iter()
-                .filter(|d| there.contains(d))
-                .cloned()
-                .collect(),
-            ..self.clone()
-        }
+        Self { devices: self.devices.iter().filter(|d| there.contains(d)).cloned().collect(), ..self.clone() }
     }
 }
 

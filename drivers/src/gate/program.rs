@@ -147,12 +147,7 @@ impl Assembler {
     fn compare(&mut self, octets: &[u8], otherwise: Label) {
         for (offset, word) in (SCRATCH..).step_by(4).zip(octets.chunks_exact(4)) {
             self.emit(READ_U32, 1, FRAME, offset, 0);
-            self.jump(
-                IF_NOT_EQUAL_32,
-                1,
-                i32::from_ne_bytes([word[0], word[1], word[2], word[3]]),
-                otherwise,
-            );
+            self.jump(IF_NOT_EQUAL_32, 1, i32::from_ne_bytes([word[0], word[1], word[2], word[3]]), otherwise);
         }
     }
 
@@ -174,23 +169,13 @@ impl Assembler {
     }
 
     fn emit(&mut self, code: u8, to: u8, from: u8, offset: i16, immediate: i32) {
-        self.code.push(Instruction {
-            code,
-            registers: to | from << 4,
-            offset,
-            immediate,
-        });
+        self.code.push(Instruction { code, registers: to | from << 4, offset, immediate });
     }
 
     fn finish(mut self) -> Vec<Instruction> {
         for (at, label) in self.jumps {
-            let (_, to) = self
-                .labels
-                .iter()
-                .find(|(l, _)| *l == label)
-                .expect("every label that is jumped to is set");
-            self.code[at].offset =
-                i16::try_from(to - at - 1).expect("all jumps of a short program go forward");
+            let (_, to) = self.labels.iter().find(|(l, _)| *l == label).expect("every label that is jumped to is set");
+            self.code[at].offset = i16::try_from(to - at - 1).expect("all jumps of a short program go forward");
         }
         self.code
     }

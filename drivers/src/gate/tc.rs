@@ -38,83 +38,40 @@ pub(crate) fn add_clsact(route: &mut Route, index: i32, device: &str) -> Result<
     let message = Message::new(RTM_NEWQDISC, CREATE | EXCLUSIVE)
         .put(&tcmsg(index, CLSACT_HANDLE, CLSACT, 0))
         .attr_text(TCA_KIND, "clsact");
-    tolerate(
-        route.netlink().request(
-            message,
-            format!("add a clsact queueing discipline to {device}"),
-        ),
-        &[libc::EEXIST],
-    )
+    tolerate(route.netlink().request(message, format!("add a clsact queueing discipline to {device}")), &[libc::EEXIST])
 }
 
 /// Removes all egress filters of a device, whoever's they are: what an administrator may do.
 #[cfg(test)]
 pub(crate) fn remove_clsact(route: &mut Route, device: &str) -> Result<(), NetlinkError> {
     let index = route.link(device)?.index;
-    let message = Message::new(RTM_NEWQDISC + 1, 0)
-        .put(&tcmsg(index, CLSACT_HANDLE, CLSACT, 0))
-        .attr_text(TCA_KIND, "clsact");
-    route.netlink().request(
-        message,
-        format!("remove the clsact queueing discipline of {device}"),
-    )
+    let message = Message::new(RTM_NEWQDISC + 1, 0).put(&tcmsg(index, CLSACT_HANDLE, CLSACT, 0)).attr_text(TCA_KIND, "clsact");
+    route.netlink().request(message, format!("remove the clsact queueing discipline of {device}"))
 }
 
 /// Attaches a program under a handle of `owner` that is not in use.
-pub(crate) fn attach(
-    route: &mut Route,
-    index: i32,
-    device: &str,
-    owner: NodeId,
-    program: BorrowedFd<'_>,
-    name: &str,
-) -> Result<Handle, NetlinkError> {
+pub(crate) fn attach(route: &mut Route, index: i32, device: &str, owner: NodeId, program: BorrowedFd<'_>, name: &str) -> Result<Handle, NetlinkError> {
     let used = attached(route, index, owner)?;
     let free = handles(owner).find(|h| !used.contains(&Handle(*h)));
-    let handle = free.ok_or_else(|| {
-        NetlinkError::new(
-            format!("find a free filter handle on {device}"),
-            std::io::Error::from_raw_os_error(libc::ENOSPC),
-        )
-    })?;
+    let handle = free.ok_or_else(|| NetlinkError::new(format!("find a free filter handle on {device}"), std::io::Error::from_raw_os_error(libc::ENOSPC)))?;
     let program = program.as_raw_fd().cast_unsigned();
-    let message =
-        filter(RTM_NEWTFILTER, CREATE | EXCLUSIVE, index, handle).nest(TCA_OPTIONS, |m| {
-            m.attr_u32(TCA_BPF_FD, program)
-                .attr_text(TCA_BPF_NAME, name)
-                .attr_u32(TCA_BPF_FLAGS, DIRECT_ACTION)
-        });
-    route
-        .netlink()
-        .request(message, format!("attach the gate's filter to {device}"))?;
+    let message = filter(RTM_NEWTFILTER, CREATE | EXCLUSIVE, index, handle).nest(TCA_OPTIONS, |m| {
+        m.attr_u32(TCA_BPF_FD, program).attr_text(TCA_BPF_NAME, name).attr_u32(TCA_BPF_FLAGS, DIRECT_ACTION)
+    });
+    route.netlink().request(message, format!("attach the gate's filter to {device}"))?;
     Ok(Handle(handle))
 }
 
 /// Our filters on a device.
-pub(crate) fn attached(
-    route: &mut Route,
-    index: i32,
-    owner: NodeId,
-) -> Result<Vec<Handle>, NetlinkError> {
-    let replies = route.netlink().dump(
-        Message::new(RTM_GETTFILTER, 0).put(&tcmsg(index, 0, EGRESS, 0)),
-        "list the egress filters",
-    )?;
+pub(crate) fn attached(route: &mut Route, index: i32, owner: NodeId) -> Result<Vec<Handle>, NetlinkError> {
+    let replies = route.netlink().dump(Message::new(RTM_GETTFILTER, 0).put(&tcmsg(index, 0, EGRESS, 0)), "list the egress filters")?;
     let range = handles(owner);
     let ours = |r: &Reply| {
         let handle = u32_at(&r.body, 8)?;
-        let is_bpf = Attrs::after(&r.body, TCMSG)
-            .of(TCA_KIND)
-            .map(text)
-            .as_deref()
-            == Some("bpf");
+        let is_bpf = Attrs::after(&r.body, TCMSG).of(TCA_KIND).map(text).as_deref() == Some("bpf");
         (is_bpf && range.contains(&handle)).then_some(Handle(handle))
     };
-    let mut found: Vec<Handle> = replies
-        .iter()
-        .filter(|r| r.kind == RTM_NEWTFILTER)
-        .filter_map(ours)
-        .collect();
+    let mut found: Vec<Handle> = replies.iter().filter(|r| r.kind == RTM_NEWTFILTER).filter_map(ours).collect();
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -122,22 +79,14 @@ pub(crate) fn attached(
 
 /// Removes one of our filters. It may be gone already.
 pub(crate) fn detach(route: &mut Route, index: i32, handle: Handle) -> Result<(), NetlinkError> {
-    let result = route.netlink().request(
-        filter(RTM_DELTFILTER, 0, index, handle.0),
-        "remove a filter of the gate",
-    );
+    let result = route.netlink().request(filter(RTM_DELTFILTER, 0, index, handle.0), "remove a filter of the gate");
     tolerate(result, &[libc::ENOENT, libc::ENODEV])
 }
 
 fn filter(kind: u16, flags: u16, index: i32, handle: u32) -> Message {
     let every_protocol = u32::from(0x0003_u16.to_be());
     Message::new(kind, flags)
-        .put(&tcmsg(
-            index,
-            handle,
-            EGRESS,
-            PREFERENCE << 16 | every_protocol,
-        ))
+        .put(&tcmsg(index, handle, EGRESS, PREFERENCE << 16 | every_protocol))
         .attr_text(TCA_KIND, "bpf")
 }
 

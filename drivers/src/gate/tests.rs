@@ -38,41 +38,24 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let (guarded, observer) = (Netns::new().unwrap(), Netns::new().unwrap());
-        guarded
-            .configure(|r| r.add_veth("eth0", "eth0", Some(observer.as_fd())))
-            .unwrap();
+        guarded.configure(|r| r.add_veth("eth0", "eth0", Some(observer.as_fd()))).unwrap();
         let mac = |ns: &Netns| ns.configure(|r| r.link("eth0")).unwrap().mac.unwrap();
         let (guarded_mac, observer_mac) = (mac(&guarded), mac(&observer));
-        observer
-            .configure(|r| {
-                r.set_up("eth0", true)?;
-                OBSERVER
-                    .iter()
-                    .try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))
-            })
-            .unwrap();
-        guarded
-            .configure(|r| {
-                r.set_up("eth0", true)?;
-                OWN.iter()
-                    .chain(&GUARDED)
-                    .try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))?;
-                // Known beforehand: else an own question for the observer, asked in the guarded address's name, decides the outcome.
-                OBSERVER
-                    .iter()
-                    .chain(&ASKER)
-                    .try_for_each(|a| r.add_neighbour("eth0", ip(a), observer_mac))
-            })
-            .unwrap();
+        observer.configure(|r| {
+            r.set_up("eth0", true)?;
+            OBSERVER.iter().try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))
+        })
+        .unwrap();
+        guarded.configure(|r| {
+            r.set_up("eth0", true)?;
+            OWN.iter().chain(&GUARDED).try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))?;
+            // Known beforehand: else an own question for the observer, asked in the guarded address's name, decides the outcome.
+            OBSERVER.iter().chain(&ASKER).try_for_each(|a| r.add_neighbour("eth0", ip(a), observer_mac))
+        })
+        .unwrap();
         wait_for_cable(&guarded, &observer, "eth0");
         let sniffer = observer.run(|| Sniffer::open("eth0"));
-        Self {
-            guarded,
-            observer,
-            guarded_mac,
-            observer_mac,
-            sniffer,
-        }
+        Self { guarded, observer, guarded_mac, observer_mac, sniffer }
     }
 
     fn make(&self, form: GateForm, guards: &[&[&str]]) -> Box<dyn Gate> {
@@ -88,10 +71,7 @@ impl Pair {
                 let socket = UdpSocket::bind((ip(from), 0)).unwrap();
                 // A datagram that the gate drops may be an error for its sender; whether it arrives is what counts.
                 if let Err(e) = socket.send_to(b"hello", (ip(OBSERVER[number]), 9)) {
-                    assert!(
-                        [libc::ENOBUFS, libc::EPERM].contains(&e.raw_os_error().unwrap()),
-                        "sending from {from}: {e}"
-                    );
+                    assert!([libc::ENOBUFS, libc::EPERM].contains(&e.raw_os_error().unwrap()), "sending from {from}: {e}");
                 }
             }
         });
@@ -109,18 +89,12 @@ impl Pair {
     /// Whether an ARP request or neighbour solicitation for `target` is answered: one for an address that nobody guards is.
     fn answers(&self, target: &str) -> bool {
         let number = usize::from(ip(target).is_ipv6());
-        self.observer
-            .run(|| {
-                stay_on_one_cpu();
-                [target, OWN[number]]
-                    .iter()
-                    .try_for_each(|a| send_raw(&self.question(ip(a))))
-            })
-            .unwrap();
-        self.seen_before(
-            |f| is_answer(f, ip(target)),
-            |f| is_answer(f, ip(OWN[number])),
-        )
+        self.observer.run(|| {
+            stay_on_one_cpu();
+            [target, OWN[number]].iter().try_for_each(|a| send_raw(&self.question(ip(a))))
+        })
+        .unwrap();
+        self.seen_before(|f| is_answer(f, ip(target)), |f| is_answer(f, ip(OWN[number])))
     }
 
     fn seen_before(&self, wanted: impl Fn(&[u8]) -> bool, marker: impl Fn(&[u8]) -> bool) -> bool {
@@ -136,23 +110,14 @@ impl Pair {
         let me = self.observer_mac;
         match target {
             IpAddr::V4(target) => {
-                let IpAddr::V4(own) = ip(ASKER[0]) else {
-                    unreachable!()
-                };
+                let IpAddr::V4(own) = ip(ASKER[0]) else { unreachable!() };
                 let mut frame = ethernet([0xff; 6], me, 0x0806);
                 frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
-                frame.extend(
-                    me.0.iter()
-                        .chain(&own.octets())
-                        .chain(&[0; 6])
-                        .chain(&target.octets()),
-                );
+                frame.extend(me.0.iter().chain(&own.octets()).chain(&[0; 6]).chain(&target.octets()));
                 frame
             }
             IpAddr::V6(target) => {
-                let IpAddr::V6(own) = ip(ASKER[1]) else {
-                    unreachable!()
-                };
+                let IpAddr::V6(own) = ip(ASKER[1]) else { unreachable!() };
                 let mut icmp = vec![135, 0, 0, 0, 0, 0, 0, 0];
                 icmp.extend(target.octets().iter().chain(&[1, 1]).chain(&me.0));
                 icmp_frame(self.guarded_mac, me, own, target, icmp)
@@ -167,11 +132,7 @@ fn plan(guards: &[&[&str]]) -> Plan {
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         devices: vec!["eth0".into()],
     });
-    Plan {
-        owner: NodeId(1),
-        lease: LEASE,
-        guards: guards.collect(),
-    }
+    Plan { owner: NodeId(1), lease: LEASE, guards: guards.collect() }
 }
 
 /// A cable between namespaces keeps the order of frames that one processor sends, not of two.
@@ -179,12 +140,7 @@ fn stay_on_one_cpu() {
     let here = nix::unistd::Pid::from_raw(0);
     let allowed = nix::sched::sched_getaffinity(here).unwrap();
     let mut one = nix::sched::CpuSet::new();
-    one.set(
-        (0..nix::sched::CpuSet::count())
-            .find(|c| allowed.is_set(*c).unwrap())
-            .unwrap(),
-    )
-    .unwrap();
+    one.set((0..nix::sched::CpuSet::count()).find(|c| allowed.is_set(*c).unwrap()).unwrap()).unwrap();
     nix::sched::sched_setaffinity(here, &one).unwrap();
 }
 
@@ -193,13 +149,7 @@ fn send_raw(frame: &[u8]) -> std::io::Result<()> {
     PacketSocket::open(index).unwrap().send(frame)
 }
 
-fn icmp_frame(
-    to: Mac,
-    from: Mac,
-    source: Ipv6Addr,
-    target: Ipv6Addr,
-    mut icmp: Vec<u8>,
-) -> Vec<u8> {
+fn icmp_frame(to: Mac, from: Mac, source: Ipv6Addr, target: Ipv6Addr, mut icmp: Vec<u8>) -> Vec<u8> {
     let sum = checksum(source, target, &icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut frame = ethernet(to.0, from, 0x86dd);
@@ -211,9 +161,7 @@ fn icmp_frame(
 fn is_from(frame: &[u8], source: IpAddr) -> bool {
     match source {
         IpAddr::V4(a) => frame[12..14] == [8, 0] && frame[26..30] == a.octets() && frame[23] == 17,
-        IpAddr::V6(a) => {
-            frame[12..14] == [0x86, 0xdd] && frame[22..38] == a.octets() && frame[20] == 17
-        }
+        IpAddr::V6(a) => frame[12..14] == [0x86, 0xdd] && frame[22..38] == a.octets() && frame[20] == 17,
     }
 }
 
@@ -221,17 +169,10 @@ fn is_answer(frame: &[u8], target: IpAddr) -> bool {
     let asker = ip(ASKER[usize::from(target.is_ipv6())]);
     match (target, asker) {
         (IpAddr::V4(a), IpAddr::V4(to)) => {
-            frame[12..14] == [8, 6]
-                && frame[21] == 2
-                && frame[28..32] == a.octets()
-                && frame[38..42] == to.octets()
+            frame[12..14] == [8, 6] && frame[21] == 2 && frame[28..32] == a.octets() && frame[38..42] == to.octets()
         }
         (IpAddr::V6(a), IpAddr::V6(to)) => {
-            frame[12..14] == [0x86, 0xdd]
-                && frame[20] == 58
-                && frame[54] == 136
-                && frame[62..78] == a.octets()
-                && frame[38..54] == to.octets()
+            frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 136 && frame[62..78] == a.octets() && frame[38..54] == to.octets()
         }
         _ => unreachable!(),
     }
@@ -243,67 +184,34 @@ fn opens_and_closes(form: GateForm) {
     let mut gate = pair.make(form, &[&GUARDED]);
     assert_eq!(gate.form(), form);
     let slot = GateSlot(0);
-    let IpAddr::V6(guarded_v6) = ip(GUARDED[1]) else {
-        unreachable!()
-    };
+    let IpAddr::V6(guarded_v6) = ip(GUARDED[1]) else { unreachable!() };
     let mut icmp = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
-    icmp.extend(
-        guarded_v6
-            .octets()
-            .iter()
-            .chain(&[2, 1])
-            .chain(&pair.guarded_mac.0),
-    );
+    icmp.extend(guarded_v6.octets().iter().chain(&[2, 1]).chain(&pair.guarded_mac.0));
     let foreign_source: Ipv6Addr = "fe80::77".parse().unwrap();
-    let advertisement = icmp_frame(
-        pair.observer_mac,
-        pair.guarded_mac,
-        foreign_source,
-        guarded_v6,
-        icmp,
-    );
+    let advertisement = icmp_frame(pair.observer_mac, pair.guarded_mac, foreign_source, guarded_v6, icmp);
 
     for round in 0..3 {
         for address in GUARDED {
             let before = gate.dropped(slot);
-            assert!(
-                !pair.passes(address),
-                "{address} speaks through a closed gate, round {round}"
-            );
+            assert!(!pair.passes(address), "{address} speaks through a closed gate, round {round}");
             assert_eq!(gate.dropped(slot), before + 1, "{address}");
-            assert!(
-                !pair.answers(address),
-                "{address} answers through a closed gate, round {round}"
-            );
+            assert!(!pair.answers(address), "{address} answers through a closed gate, round {round}");
             assert_eq!(gate.dropped(slot), before + 2, "{address}");
         }
-        assert!(
-            !pair.passes_raw(&advertisement),
-            "an advertisement with the address as target"
-        );
-        assert!(
-            gate.dropped(slot) >= 5 * (round + 1),
-            "{} dropped",
-            gate.dropped(slot)
-        );
+        assert!(!pair.passes_raw(&advertisement), "an advertisement with the address as target");
+        assert!(gate.dropped(slot) >= 5 * (round + 1), "{} dropped", gate.dropped(slot));
 
         open(&*gate, slot, &pair);
         let dropped = gate.dropped(slot);
         for address in GUARDED {
-            assert!(
-                pair.passes(address) && pair.answers(address),
-                "{address} is silent through an open gate, round {round}"
-            );
+            assert!(pair.passes(address) && pair.answers(address), "{address} is silent through an open gate, round {round}");
         }
         assert!(pair.passes_raw(&advertisement));
         assert_eq!(gate.dropped(slot), dropped);
         gate.close(slot);
     }
     gate.dismantle().unwrap();
-    assert!(
-        pair.passes(GUARDED[0]),
-        "a gate that was taken away holds nothing up"
-    );
+    assert!(pair.passes(GUARDED[0]), "a gate that was taken away holds nothing up");
 }
 
 /// Arms for long enough, and waits until the form that needs a thread has followed.
@@ -316,9 +224,7 @@ fn open(gate: &dyn Gate, slot: GateSlot, pair: &Pair) {
 fn slots_and_lives_are_apart(form: GateForm) {
     let pair = Pair::new();
     let (first, second) = (GUARDED[0], "10.9.0.77");
-    pair.guarded
-        .configure(|r| r.add_address("eth0", second.parse().unwrap()))
-        .unwrap();
+    pair.guarded.configure(|r| r.add_address("eth0", second.parse().unwrap())).unwrap();
     let mut gate = pair.make(form, &[&[first], &[second]]);
     assert!(!pair.passes(first) && !pair.passes(second));
     open(&*gate, GateSlot(0), &pair);
@@ -326,9 +232,7 @@ fn slots_and_lives_are_apart(form: GateForm) {
     gate.words()[1].store(boot_now() + FOREVER);
     while !pair.passes(second) {}
     gate.close(GateSlot(0));
-    assert!(
-        !pair.passes(first) && !pair.answers(first) && pair.passes(second) && pair.answers(second)
-    );
+    assert!(!pair.passes(first) && !pair.answers(first) && pair.passes(second) && pair.answers(second));
     assert!(gate.dropped(GateSlot(0)) >= 3 && gate.dropped(GateSlot(1)) >= 3);
     open(&*gate, GateSlot(0), &pair);
 
@@ -348,15 +252,9 @@ fn slots_and_lives_are_apart(form: GateForm) {
     let foreign = pair.guarded.run(|| make(form, &foreign)).unwrap();
     assert!(!pair.passes(first), "both have to be open");
     foreign.dismantle().unwrap();
-    assert!(
-        pair.passes(first),
-        "one's going takes nothing of the other's along"
-    );
+    assert!(pair.passes(first), "one's going takes nothing of the other's along");
     drop(later);
-    assert!(
-        !pair.passes(first),
-        "an owner that lets go leaves a closed gate"
-    );
+    assert!(!pair.passes(first), "an owner that lets go leaves a closed gate");
 }
 
 /// Somebody flushes the filters; a device goes and comes again.
@@ -375,46 +273,24 @@ fn what_was_taken_away_is_put_back(form: GateForm) {
     assert!(pair.passes(GUARDED[0]), "unguarded");
     assert!(gate.restore().unwrap() > 0);
     for address in GUARDED {
-        assert!(
-            !pair.passes(address) && !pair.answers(address),
-            "{address} is guarded again"
-        );
+        assert!(!pair.passes(address) && !pair.answers(address), "{address} is guarded again");
     }
     open(&*gate, GateSlot(0), &pair);
     assert_eq!(gate.restore().unwrap(), 0);
 
     let rights = gate.rights();
-    assert!(
-        rights
-            .iter()
-            .any(|r| r.name == "gate" && r.got == (form == GateForm::Bpf)),
-        "{rights:?}"
-    );
+    assert!(rights.iter().any(|r| r.name == "gate" && r.got == (form == GateForm::Bpf)), "{rights:?}");
     pair.guarded.configure(|r| r.delete_link("eth0")).unwrap();
-    assert_eq!(
-        gate.restore().unwrap(),
-        0,
-        "by a device that is gone nothing leaves"
-    );
-    pair.guarded
-        .configure(|r| r.add_veth("eth0", "peer", None))
-        .unwrap();
+    assert_eq!(gate.restore().unwrap(), 0, "by a device that is gone nothing leaves");
+    pair.guarded.configure(|r| r.add_veth("eth0", "peer", None)).unwrap();
     gate.restore().unwrap();
-    let IpAddr::V4(guarded) = ip(GUARDED[0]) else {
-        unreachable!()
-    };
+    let IpAddr::V4(guarded) = ip(GUARDED[0]) else { unreachable!() };
     let speaking = crate::address::frames::gratuitous_arp(pair.guarded_mac, guarded, 2);
     let speak = || pair.guarded.run(|| send_raw(&speaking));
-    pair.guarded
-        .configure(|r| r.set_up("eth0", true).and_then(|()| r.set_up("peer", true)))
-        .unwrap();
+    pair.guarded.configure(|r| r.set_up("eth0", true).and_then(|()| r.set_up("peer", true))).unwrap();
     speak().unwrap();
     gate.close(GateSlot(0));
-    assert_eq!(
-        speak().unwrap_err().raw_os_error(),
-        Some(libc::ENOBUFS),
-        "the new device is guarded"
-    );
+    assert_eq!(speak().unwrap_err().raw_os_error(), Some(libc::ENOBUFS), "the new device is guarded");
 }
 
 /// The owner is stopped, without any chance to do something: the kernel closes at the deadline. Then it is killed: it stays closed.
@@ -423,10 +299,7 @@ fn closes_though_its_owner_is_stopped(form: GateForm) {
     let mut holder = Holder::start(form, &pair);
     for address in GUARDED {
         assert!(pair.passes(address), "{address}: the holder keeps it open");
-        assert!(
-            pair.answers(address),
-            "{address}: the holder keeps it open for answers"
-        );
+        assert!(pair.answers(address), "{address}: the holder keeps it open for answers");
     }
     holder.signal(libc::SIGSTOP);
     holder.wait_until_stopped();
@@ -435,10 +308,7 @@ fn closes_though_its_owner_is_stopped(form: GateForm) {
         sleep_until(closed);
     }
     for address in GUARDED {
-        assert!(
-            !pair.passes(address) && !pair.answers(address),
-            "{address} speaks though its owner is stopped"
-        );
+        assert!(!pair.passes(address) && !pair.answers(address), "{address} speaks though its owner is stopped");
     }
     holder.signal(libc::SIGCONT);
     while !pair.passes(GUARDED[0]) {}
@@ -449,10 +319,7 @@ fn closes_though_its_owner_is_stopped(form: GateForm) {
         sleep_until(closed);
     }
     for address in GUARDED {
-        assert!(
-            !pair.passes(address) && !pair.answers(address),
-            "{address} speaks though its owner is dead"
-        );
+        assert!(!pair.passes(address) && !pair.answers(address), "{address} speaks though its owner is dead");
     }
 }
 
@@ -464,22 +331,12 @@ const HOLDER_FORM: &str = "SIXNINES_TEST_HOLDER";
 impl Holder {
     fn start(form: GateForm, pair: &Pair) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([
-            "gate::tests::holder",
-            "--exact",
-            "--nocapture",
-            "--test-threads=1",
-        ]);
-        command
-            .env(HOLDER_FORM, form.to_string())
-            .stdout(Stdio::piped());
+        command.args(["gate::tests::holder", "--exact", "--nocapture", "--test-threads=1"]);
+        command.env(HOLDER_FORM, form.to_string()).stdout(Stdio::piped());
         pair.guarded.start_inside(&mut command);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(
-            lines.any(|l| l.unwrap().contains("holding")),
-            "the holder ended"
-        );
+        assert!(lines.any(|l| l.unwrap().contains("holding")), "the holder ended");
         let holder = Self(child);
         while !pair.passes(GUARDED[0]) {}
         holder
@@ -496,10 +353,7 @@ impl Holder {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
             stat.rsplit(") ").next().unwrap().starts_with('T')
         };
-        while !std::fs::read_dir(format!("/proc/{}/task", self.0.id()))
-            .unwrap()
-            .all(|t| is_stopped(t.unwrap()))
-        {}
+        while !std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap().all(|t| is_stopped(t.unwrap())) {}
     }
 }
 
@@ -512,14 +366,8 @@ impl Drop for Holder {
 
 #[test]
 fn holder() {
-    let Ok(form) = std::env::var(HOLDER_FORM) else {
-        return;
-    };
-    let form = if form == "bpf" {
-        GateForm::Bpf
-    } else {
-        GateForm::Nft
-    };
+    let Ok(form) = std::env::var(HOLDER_FORM) else { return };
+    let form = if form == "bpf" { GateForm::Bpf } else { GateForm::Nft };
     let gate = make(form, &plan(&[&GUARDED])).unwrap();
     println!("holding");
     loop {
@@ -561,36 +409,22 @@ on_both_forms! {
 
 #[test]
 fn the_fallback_is_found_where_bpf_is_forbidden() {
-    in_user_namespace(
-        "gate::tests::the_fallback_is_found_where_bpf_is_forbidden",
-        || {
-            let ns = Netns::new().unwrap();
-            ns.add_bridge("br0").unwrap();
-            ns.run(|| {
-                let may_load =
-                    std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")
-                        .unwrap()
-                        .trim()
-                        == "0";
-                assert!(may_load || probe("br0") == GateForm::Nft);
-                let error = bpf::probe("lo").unwrap_err();
-                assert_eq!(
-                    error.to_string(),
-                    "cannot guard lo: it is not an Ethernet device"
-                );
-                let mut route = Route::open().unwrap();
-                route.add_veth("port", "own", None).unwrap();
-                route.set_master("port", Some("br0")).unwrap();
-                let mut devices = ethernet_devices().unwrap();
-                devices.sort_unstable();
-                assert_eq!(
-                    devices,
-                    ["br0", "own"],
-                    "a bridge's port has no frames of its own"
-                );
-            });
-        },
-    );
+    in_user_namespace("gate::tests::the_fallback_is_found_where_bpf_is_forbidden", || {
+        let ns = Netns::new().unwrap();
+        ns.add_bridge("br0").unwrap();
+        ns.run(|| {
+            let may_load = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").unwrap().trim() == "0";
+            assert!(may_load || probe("br0") == GateForm::Nft);
+            let error = bpf::probe("lo").unwrap_err();
+            assert_eq!(error.to_string(), "cannot guard lo: it is not an Ethernet device");
+            let mut route = Route::open().unwrap();
+            route.add_veth("port", "own", None).unwrap();
+            route.set_master("port", Some("br0")).unwrap();
+            let mut devices = ethernet_devices().unwrap();
+            devices.sort_unstable();
+            assert_eq!(devices, ["br0", "own"], "a bridge's port has no frames of its own");
+        });
+    });
 }
 
 #[test]
@@ -600,8 +434,5 @@ fn without_a_gate_the_words_are_still_there() {
     let word = gate.words()[0].clone();
     assert_eq!(word.load(), Instant::from_nanos(5));
     gate.close(GateSlot(0));
-    assert_eq!(
-        (word.load(), gate.dropped(GateSlot(0)), gate.form()),
-        (Instant::ZERO, 0, GateForm::None)
-    );
+    assert_eq!((word.load(), gate.dropped(GateSlot(0)), gate.form()), (Instant::ZERO, 0, GateForm::None));
 }

@@ -1,8 +1,5 @@
 //! The one word by which the liveness thread keeps a gate open.
-#![expect(
-    unsafe_code,
-    reason = "the word may lie in a page shared with a BPF program; a futex wakes the thread of the other form"
-)]
+#![expect(unsafe_code, reason = "the word may lie in a page shared with a BPF program; a futex wakes the thread of the other form")]
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,23 +29,17 @@ enum Home {
 impl DeadlineWord {
     /// A word that nobody looks at.
     pub(crate) fn alone() -> Self {
-        Self {
-            home: Home::Own(Arc::default(), None),
-        }
+        Self { home: Home::Own(Arc::default(), None) }
     }
 
     /// A word whose every store rings.
     pub(crate) fn with_bell(bell: &Arc<Bell>) -> Self {
-        Self {
-            home: Home::Own(Arc::default(), Some(Arc::clone(bell))),
-        }
+        Self { home: Home::Own(Arc::default(), Some(Arc::clone(bell))) }
     }
 
     /// A word in a shared page.
     pub(crate) fn in_page(page: Arc<Page>) -> Self {
-        Self {
-            home: Home::Page(page),
-        }
+        Self { home: Home::Page(page) }
     }
 
     /// Sets the deadline: an atomic store and, where a thread has to be told, a call that wakes it.
@@ -94,14 +85,7 @@ impl Bell {
     pub(crate) fn ring(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
         // SAFETY: the futex word lives in `self`; waking reads nothing else. How many were woken does not matter.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.0.as_ptr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                1,
-            )
-        };
+        unsafe { libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
     }
 
     /// Waits until it has rung more often than `heard`, at most `patience`, perhaps less.
@@ -112,13 +96,7 @@ impl Bell {
         };
         // SAFETY: the futex word lives in `self`, the timespec through the call. Waking early is allowed for.
         unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.0.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                heard,
-                &raw const time,
-            );
+            libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, heard, &raw const time);
         }
     }
 }

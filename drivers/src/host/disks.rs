@@ -28,12 +28,7 @@ impl DiskSampler {
         }
         let mut readings = Readings::of(self.node);
         let mut names = Vec::new();
-        for disk in self
-            .disks
-            .iter()
-            .flat_map(|d| d.iter())
-            .filter(|d| d.total_space() > 0)
-        {
+        for disk in self.disks.iter().flat_map(|d| d.iter()).filter(|d| d.total_space() > 0) {
             let name = object_name(&disk.mount_point().to_string_lossy());
             if names.contains(&name) || names.len() == DISKS_MAX {
                 continue; // Something is mounted over it: only the upper one can be asked.
@@ -41,11 +36,7 @@ impl DiskSampler {
             let (total, available) = (disk.total_space(), disk.available_space());
             readings.put(
                 &format!("disk/{name}"),
-                [
-                    ("total", int(total)),
-                    ("available", int(available)),
-                    ("usage", percent(total.saturating_sub(available), total)),
-                ],
+                [("total", int(total)), ("available", int(available)), ("usage", percent(total.saturating_sub(available), total))],
             );
             names.push(name);
         }
@@ -56,11 +47,7 @@ impl DiskSampler {
 /// One part of an object's name: `/` is `root`, `/var/lib` is `var-lib`.
 fn object_name(mount_point: &str) -> String {
     let parts: Vec<_> = mount_point.split('/').filter(|p| !p.is_empty()).collect();
-    if parts.is_empty() {
-        "root".into()
-    } else {
-        parts.join("-")
-    }
+    if parts.is_empty() { "root".into() } else { parts.join("-") }
 }
 
 #[cfg(test)]
@@ -69,9 +56,6 @@ mod tests {
 
     #[test]
     fn mount_points_become_names() {
-        assert_eq!(
-            ["/", "/boot", "/var/lib"].map(object_name),
-            ["root", "boot", "var-lib"]
-        );
+        assert_eq!(["/", "/boot", "/var/lib"].map(object_name), ["root", "boot", "var-lib"]);
     }
 }

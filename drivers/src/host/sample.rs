@@ -30,14 +30,7 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     pub(crate) fn new(node: NodeId) -> Self {
-        Self {
-            node,
-            system: System::new().ok(),
-            components: None,
-            route: None,
-            cores: BTreeMap::new(),
-            samples: 0,
-        }
+        Self { node, system: System::new().ok(), components: None, route: None, cores: BTreeMap::new(), samples: 0 }
     }
 
     /// Reads everything once. The first time processors have no usage: it is counted between two readings.
@@ -54,9 +47,7 @@ impl Sampler {
     fn read_processors(&mut self, readings: &mut Readings) {
         let is_first = self.samples == 0;
         let heat = self.temperatures();
-        let Some(system) = &mut self.system else {
-            return;
-        };
+        let Some(system) = &mut self.system else { return };
         if is_first {
             system.refresh_cpu_list(CpuRefreshKind::nothing().with_usage());
         } else {
@@ -65,10 +56,7 @@ impl Sampler {
         for (index, cpu) in system.cpus().iter().enumerate().take(CPUS_MAX) {
             let place = format!("cpu{index}");
             if !is_first {
-                readings.put(
-                    &place,
-                    [("usage", float(cpu.usage().clamp(0.0, 100.0).into()))],
-                );
+                readings.put(&place, [("usage", float(cpu.usage().clamp(0.0, 100.0).into()))]);
             }
             let core = *self.cores.entry(index).or_insert_with(|| core_of(index));
             if let Some(celsius) = heat.of_core(core) {
@@ -90,9 +78,7 @@ impl Sampler {
     }
 
     fn read_memory(&mut self, readings: &mut Readings) {
-        let Some(system) = &mut self.system else {
-            return;
-        };
+        let Some(system) = &mut self.system else { return };
         system.refresh_memory();
         let (total, available) = (system.total_memory(), system.available_memory());
         // What is not available: the kernel's own estimate, unlike "not free".
@@ -142,10 +128,7 @@ fn read_os(readings: &mut Readings, is_first: bool) {
     readings.put(
         "os",
         [
-            (
-                "load",
-                System::load_average().ok().and_then(|l| float(l.one)),
-            ),
+            ("load", System::load_average().ok().and_then(|l| float(l.one))),
             ("uptime", System::uptime().ok().and_then(int)),
             ("processes", processes().and_then(int)),
             ("open_files", open_files().and_then(int)),
@@ -166,34 +149,18 @@ fn read_os(readings: &mut Readings, is_first: bool) {
 /// How many there are, without looking into any.
 fn processes() -> Option<u64> {
     let entries = fs::read_dir("/proc").ok()?;
-    let count = entries
-        .flatten()
-        .filter(|e| {
-            e.file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit)
-        })
-        .count();
+    let count = entries.flatten().filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).count();
     u64::try_from(count).ok()
 }
 
 fn open_files() -> Option<u64> {
-    fs::read_to_string("/proc/sys/fs/file-nr")
-        .ok()?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    fs::read_to_string("/proc/sys/fs/file-nr").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// The core that a processor belongs to, as its temperature sensor numbers it.
 fn core_of(cpu: usize) -> u32 {
     let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id");
-    fs::read_to_string(path)
-        .ok()
-        .and_then(|t| t.trim().parse().ok())
-        .unwrap_or_default()
+    fs::read_to_string(path).ok().and_then(|t| t.trim().parse().ok()).unwrap_or_default()
 }
 
 /// Temperatures of processors, as far as there are sensors.
@@ -204,27 +171,15 @@ struct Heat {
 }
 
 /// The kernel's sensor drivers for processors.
-const CPU_SENSORS: [&str; 5] = [
-    "coretemp",
-    "k10temp",
-    "zenpower",
-    "cpu_thermal",
-    "cpu-thermal",
-];
+const CPU_SENSORS: [&str; 5] = ["coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal"];
 
 impl Heat {
     /// Two packages have cores of the same number: the hotter one counts for both.
     fn from_labels(sensors: impl Iterator<Item = (String, f32)>) -> Self {
         let mut heat = Self::default();
-        for (label, celsius) in
-            sensors.filter(|(l, c)| c.is_finite() && CPU_SENSORS.iter().any(|s| l.starts_with(s)))
-        {
+        for (label, celsius) in sensors.filter(|(l, c)| c.is_finite() && CPU_SENSORS.iter().any(|s| l.starts_with(s))) {
             heat.hottest = Some(heat.hottest.map_or(celsius, |h| h.max(celsius)));
-            if let Some(core) = label
-                .split("Core ")
-                .nth(1)
-                .and_then(|n| n.split(' ').next()?.parse().ok())
-            {
+            if let Some(core) = label.split("Core ").nth(1).and_then(|n| n.split(' ').next()?.parse().ok()) {
                 let hotter = heat.cores.get(&core).map_or(celsius, |h| h.max(celsius));
                 heat.cores.insert(core, hotter);
             }
@@ -243,28 +198,16 @@ mod tests {
 
     #[test]
     fn a_processor_has_its_cores_temperature_else_the_hottest() {
-        let sensors = [
-            ("coretemp Package id 0", 61.0),
-            ("coretemp Core 0", 55.0),
-            ("coretemp Core 4", 58.0),
-            ("coretemp Core 0", 57.0),
-            ("nvme Composite", 80.0),
-        ];
+        let sensors = [("coretemp Package id 0", 61.0), ("coretemp Core 0", 55.0), ("coretemp Core 4", 58.0), ("coretemp Core 0", 57.0), ("nvme Composite", 80.0)];
         let heat = Heat::from_labels(sensors.iter().map(|(l, c)| ((*l).to_owned(), *c)));
-        assert_eq!(
-            [heat.of_core(0), heat.of_core(4), heat.of_core(1)],
-            [Some(57.0), Some(58.0), Some(61.0)]
-        );
+        assert_eq!([heat.of_core(0), heat.of_core(4), heat.of_core(1)], [Some(57.0), Some(58.0), Some(61.0)]);
         assert_eq!(Heat::default().of_core(0), None);
     }
 
     #[test]
     fn usage_comes_with_the_second_sample() {
         let mut sampler = Sampler::new(NodeId(1));
-        let has_usage = |s: Vec<Update>| {
-            s.iter()
-                .any(|u| u.object.as_str() == "/nodes/n1/cpu0" && u.attribute.as_str() == "usage")
-        };
+        let has_usage = |s: Vec<Update>| s.iter().any(|u| u.object.as_str() == "/nodes/n1/cpu0" && u.attribute.as_str() == "usage");
         assert!(!has_usage(sampler.sample()));
         assert!(has_usage(sampler.sample()));
     }

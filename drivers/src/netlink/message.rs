@@ -86,8 +86,7 @@ impl Message {
     }
 
     fn close(&mut self, start: usize) {
-        let len =
-            u16::try_from(self.bytes.len() - start).expect("an attribute of ours is below 64 KiB");
+        let len = u16::try_from(self.bytes.len() - start).expect("an attribute of ours is below 64 KiB");
         self.bytes[start..start + 2].copy_from_slice(&len.to_ne_bytes());
         self.pad();
     }
@@ -113,16 +112,12 @@ impl<'a> Attrs<'a> {
 
     /// Reads attributes behind a fixed part of `len` bytes.
     pub fn after(bytes: &'a [u8], len: usize) -> Self {
-        Self {
-            rest: bytes.get(len.next_multiple_of(4)..).unwrap_or_default(),
-        }
+        Self { rest: bytes.get(len.next_multiple_of(4)..).unwrap_or_default() }
     }
 
     /// The payload of the first attribute of `kind`.
     pub fn of(&self, kind: u16) -> Option<&'a [u8]> {
-        self.clone()
-            .find(|(k, _)| *k == kind)
-            .map(|(_, payload)| payload)
+        self.clone().find(|(k, _)| *k == kind).map(|(_, payload)| payload)
     }
 
     /// The attributes inside the first attribute of `kind`; none if there is no such attribute.
@@ -145,23 +140,17 @@ impl<'a> Iterator for Attrs<'a> {
 
 /// A number in the machine's order at `offset`.
 pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(
-        bytes.get(offset..offset + 2)?.try_into().ok()?,
-    ))
+    Some(u16::from_ne_bytes(bytes.get(offset..offset + 2)?.try_into().ok()?))
 }
 
 /// A number in the machine's order at `offset`.
 pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(
-        bytes.get(offset..offset + 4)?.try_into().ok()?,
-    ))
+    Some(u32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
 }
 
 /// A signed number in the machine's order at `offset`.
 pub fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
-    Some(i32::from_ne_bytes(
-        bytes.get(offset..offset + 4)?.try_into().ok()?,
-    ))
+    Some(i32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
 }
 
 /// Text up to its closing zero.
@@ -180,15 +169,10 @@ mod tests {
         let mut message = Message::new(16, 4)
             .put(&[9; 16])
             .attr_text(3, "eth0")
-            .nest(18, |m| {
-                m.attr_text(1, "veth").nest(2, |m| m.attr_u32(7, 42))
-            });
+            .nest(18, |m| m.attr_text(1, "veth").nest(2, |m| m.attr_u32(7, 42)));
         let bytes = message.finish(5, 0).to_vec();
         assert_eq!(u32_at(&bytes, 0), u32::try_from(bytes.len()).ok());
-        assert_eq!(
-            (u16_at(&bytes, 4), u16_at(&bytes, 6), u32_at(&bytes, 8)),
-            (Some(16), Some(5), Some(5))
-        );
+        assert_eq!((u16_at(&bytes, 4), u16_at(&bytes, 6), u32_at(&bytes, 8)), (Some(16), Some(5), Some(5)));
         let attrs = Attrs::after(&bytes[HEADER..], 16);
         assert_eq!(attrs.of(3).map(text), Some("eth0".to_owned()));
         let info = attrs.inside(18);

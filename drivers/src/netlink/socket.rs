@@ -1,8 +1,5 @@
 //! The netlink socket: one request at a time, answered or timed out.
-#![expect(
-    unsafe_code,
-    reason = "sockets of this family have no safe interface in the standard library"
-)]
+#![expect(unsafe_code, reason = "sockets of this family have no safe interface in the standard library")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -40,10 +37,7 @@ pub struct Netlink {
 const BUFFER: usize = 64 * 1024;
 
 /// The kernel answers at once or, held up by another configuration, a little later; silence beyond this is an error.
-const PATIENCE: libc::timeval = libc::timeval {
-    tv_sec: 5,
-    tv_usec: 0,
-};
+const PATIENCE: libc::timeval = libc::timeval { tv_sec: 5, tv_usec: 0 };
 
 const MSG_ERROR: u16 = 2;
 const MSG_DONE: u16 = 3;
@@ -62,22 +56,13 @@ impl Netlink {
     /// The same, subscribed to the multicast `groups` (a mask such as `RTMGRP_LINK`).
     pub fn with_groups(protocol: Protocol, groups: u32) -> Result<Self, NetlinkError> {
         open(protocol, groups)
-            .map(|fd| Self {
-                fd,
-                sequence: 0,
-                buffer: vec![0; BUFFER],
-            })
+            .map(|fd| Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
             .map_err(|e| NetlinkError::new("open a netlink socket", e))
     }
 
     /// Sends one request and waits for its acknowledgement. `what` goes into the error.
-    pub fn request(
-        &mut self,
-        mut message: Message,
-        what: impl Into<String>,
-    ) -> Result<(), NetlinkError> {
-        self.request_prepared(&mut message)
-            .map_err(|refusal| refusal.named(what))
+    pub fn request(&mut self, mut message: Message, what: impl Into<String>) -> Result<(), NetlinkError> {
+        self.request_prepared(&mut message).map_err(|refusal| refusal.named(what))
     }
 
     /// As [`Self::request`], for a message that is used again: the way of an address being taken.
@@ -88,11 +73,7 @@ impl Netlink {
     }
 
     /// Sends one request that is answered by a list.
-    pub fn dump(
-        &mut self,
-        mut message: Message,
-        what: impl Into<String>,
-    ) -> Result<Vec<Reply>, NetlinkError> {
+    pub fn dump(&mut self, mut message: Message, what: impl Into<String>) -> Result<Vec<Reply>, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut replies = Vec::new();
         self.send(message.finish(self.sequence, FLAG_DUMP))
@@ -102,15 +83,8 @@ impl Netlink {
     }
 
     /// Sends several messages as one nftables transaction: all happen or none. The first error counts.
-    pub fn transaction(
-        &mut self,
-        messages: &mut [Message],
-        begin: &mut Message,
-        end: &mut Message,
-    ) -> Result<(), Refusal> {
-        let last = self
-            .sequence
-            .wrapping_add(u32::try_from(messages.len()).expect("a transaction of ours is small"));
+    pub fn transaction(&mut self, messages: &mut [Message], begin: &mut Message, end: &mut Message) -> Result<(), Refusal> {
+        let last = self.sequence.wrapping_add(u32::try_from(messages.len()).expect("a transaction of ours is small"));
         let mut bytes = begin.finish(self.sequence, 0).to_vec();
         for message in messages {
             self.sequence = self.sequence.wrapping_add(1);
@@ -147,14 +121,7 @@ impl Netlink {
         if !self.is_readable() {
             return Ok(Vec::new());
         }
-        Ok(self
-            .receive()?
-            .into_iter()
-            .map(|a| Reply {
-                kind: a.kind,
-                body: a.body,
-            })
-            .collect())
+        Ok(self.receive()?.into_iter().map(|a| Reply { kind: a.kind, body: a.body }).collect())
     }
 
     fn collect(&mut self, mut each: impl FnMut(Reply)) -> Result<(), Refusal> {
@@ -165,10 +132,7 @@ impl Netlink {
                 }
                 match answer.outcome() {
                     Some(outcome) => return outcome,
-                    None => each(Reply {
-                        kind: answer.kind,
-                        body: answer.body,
-                    }),
+                    None => each(Reply { kind: answer.kind, body: answer.body }),
                 }
             }
         }
@@ -176,38 +140,21 @@ impl Netlink {
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         // SAFETY: the pointer and length are those of a live slice.
-        let sent =
-            unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
-        if sent < 0 {
-            Err(io::Error::last_os_error().into())
-        } else {
-            Ok(())
-        }
+        let sent = unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        if sent < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
     }
 
     fn receive(&mut self) -> io::Result<Vec<Answer>> {
         let len = loop {
             // SAFETY: the pointer and length are those of a live, exclusively borrowed buffer.
-            let len = unsafe {
-                libc::recv(
-                    self.fd.as_raw_fd(),
-                    self.buffer.as_mut_ptr().cast(),
-                    self.buffer.len(),
-                    0,
-                )
-            };
+            let len = unsafe { libc::recv(self.fd.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0) };
             match usize::try_from(len) {
                 Ok(len) => break len,
                 Err(_) => {
                     let error = io::Error::last_os_error();
                     match error.kind() {
                         io::ErrorKind::Interrupted => {}
-                        io::ErrorKind::WouldBlock => {
-                            return Err(io::Error::new(
-                                io::ErrorKind::TimedOut,
-                                "the kernel did not answer in 5 s",
-                            ));
-                        }
+                        io::ErrorKind::WouldBlock => return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer in 5 s")),
                         _ => return Err(error),
                     }
                 }
@@ -221,11 +168,7 @@ impl Netlink {
     }
 
     fn is_readable(&self) -> bool {
-        let mut poll = libc::pollfd {
-            fd: self.fd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one live pollfd, and no waiting.
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
     }
@@ -254,11 +197,7 @@ pub struct Refusal {
 impl Refusal {
     /// Tells what was tried.
     pub fn named(self, what: impl Into<String>) -> NetlinkError {
-        NetlinkError {
-            what: what.into(),
-            hint: self.hint,
-            source: self.source,
-        }
+        NetlinkError { what: what.into(), hint: self.hint, source: self.source }
     }
 
     /// Whether the kernel answered with this errno.
@@ -287,10 +226,7 @@ impl Answer {
             return None;
         }
         match i32_at(&self.body, 0).unwrap_or(0) {
-            errno if errno < 0 => Some(Err(Refusal {
-                source: io::Error::from_raw_os_error(-errno),
-                hint: self.hint(),
-            })),
+            errno if errno < 0 => Some(Err(Refusal { source: io::Error::from_raw_os_error(-errno), hint: self.hint() })),
             _ => Some(Ok(())),
         }
     }
@@ -300,35 +236,17 @@ impl Answer {
         if self.flags & FLAG_ACK_TLVS == 0 {
             return None;
         }
-        let echoed = if self.flags & FLAG_CAPPED != 0 {
-            HEADER
-        } else {
-            usize::try_from(u32_at(&self.body, 4)?).ok()?
-        };
-        Attrs::after(&self.body, 4 + echoed)
-            .of(ERR_MESSAGE)
-            .map(text)
+        let echoed = if self.flags & FLAG_CAPPED != 0 { HEADER } else { usize::try_from(u32_at(&self.body, 4)?).ok()? };
+        Attrs::after(&self.body, 4 + echoed).of(ERR_MESSAGE).map(text)
     }
 }
 
 fn split(mut bytes: &[u8]) -> Vec<Answer> {
     let mut answers = Vec::new();
-    while let (Some(len), Some(kind), Some(flags), Some(sequence)) = (
-        u32_at(bytes, 0),
-        u16_at(bytes, 4),
-        u16_at(bytes, 6),
-        u32_at(bytes, 8),
-    ) {
+    while let (Some(len), Some(kind), Some(flags), Some(sequence)) = (u32_at(bytes, 0), u16_at(bytes, 4), u16_at(bytes, 6), u32_at(bytes, 8)) {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let Some(body) = bytes.get(HEADER..len) else {
-            break;
-        };
-        answers.push(Answer {
-            kind,
-            flags,
-            sequence,
-            body: body.to_vec(),
-        });
+        let Some(body) = bytes.get(HEADER..len) else { break };
+        answers.push(Answer { kind, flags, sequence, body: body.to_vec() });
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     answers
@@ -341,11 +259,7 @@ fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
     };
     // SAFETY: plain system call; the result is checked before it becomes an owned descriptor.
     let fd = unsafe {
-        let raw = libc::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            number,
-        );
+        let raw = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, number);
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -371,16 +285,7 @@ fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
 fn set_option<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<T>()).expect("a few bytes");
     // SAFETY: the value lives through the call and has the length given.
-    if unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            (&raw const *value).cast(),
-            len,
-        )
-    } < 0
-    {
+    if unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const *value).cast(), len) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -11,10 +11,8 @@ fn three_nodes_on_a_bridge() {
     let nodes: Vec<Netns> = (1..=3)
         .map(|n| {
             let node = Netns::new().unwrap();
-            let addresses =
-                [format!("10.7.0.{n}/24"), format!("fd07::{n}/64")].map(|a| a.parse().unwrap());
-            node.plug_into(&fabric, "fabric-a", &format!("n{n}"), "eth0", &addresses)
-                .unwrap();
+            let addresses = [format!("10.7.0.{n}/24"), format!("fd07::{n}/64")].map(|a| a.parse().unwrap());
+            node.plug_into(&fabric, "fabric-a", &format!("n{n}"), "eth0", &addresses).unwrap();
             node
         })
         .collect();
@@ -25,29 +23,14 @@ fn three_nodes_on_a_bridge() {
             client.write_all(b"beat").unwrap();
             drop(client);
             let mut heard = String::new();
-            listener
-                .accept()
-                .unwrap()
-                .0
-                .read_to_string(&mut heard)
-                .unwrap();
+            listener.accept().unwrap().0.read_to_string(&mut heard).unwrap();
             assert_eq!(heard, "beat");
         }
     }
     let addresses = nodes[1].configure(|r| r.addresses("eth0")).unwrap();
-    assert!(
-        addresses.contains(&"10.7.0.2/24".parse().unwrap()),
-        "{addresses:?}"
-    );
-    nodes[1]
-        .configure(|r| r.delete_address("eth0", "10.7.0.2/24".parse().unwrap()))
-        .unwrap();
-    assert!(
-        !nodes[1]
-            .configure(|r| r.addresses("eth0"))
-            .unwrap()
-            .contains(&"10.7.0.2/24".parse().unwrap())
-    );
+    assert!(addresses.contains(&"10.7.0.2/24".parse().unwrap()), "{addresses:?}");
+    nodes[1].configure(|r| r.delete_address("eth0", "10.7.0.2/24".parse().unwrap())).unwrap();
+    assert!(!nodes[1].configure(|r| r.addresses("eth0")).unwrap().contains(&"10.7.0.2/24".parse().unwrap()));
 
     assert!(nodes[2].configure(|r| r.link("eth0")).unwrap().is_running);
     fabric.configure(|r| r.set_up("n3", false)).unwrap();
@@ -57,18 +40,12 @@ fn three_nodes_on_a_bridge() {
 
 #[test]
 fn a_fabric_of_namespaces_as_we_are() {
-    in_own_network(
-        "netns::tests::a_fabric_of_namespaces_as_we_are",
-        three_nodes_on_a_bridge,
-    );
+    in_own_network("netns::tests::a_fabric_of_namespaces_as_we_are", three_nodes_on_a_bridge);
 }
 
 #[test]
 fn a_fabric_of_namespaces_in_a_user_namespace() {
-    in_user_namespace(
-        "netns::tests::a_fabric_of_namespaces_in_a_user_namespace",
-        three_nodes_on_a_bridge,
-    );
+    in_user_namespace("netns::tests::a_fabric_of_namespaces_in_a_user_namespace", three_nodes_on_a_bridge);
 }
 
 #[test]
@@ -89,13 +66,8 @@ fn the_kernel_says_why_it_refuses() {
     in_own_network("netns::tests::the_kernel_says_why_it_refuses", || {
         let ns = Netns::new().unwrap();
         let error = ns.configure(|r| r.set_up("eth9", true)).unwrap_err();
-        assert!(
-            error.is(libc::ENODEV) && error.to_string().contains("eth9"),
-            "{error}"
-        );
-        let error = ns
-            .configure(|r| r.add_route("10.0.0.0/8".parse().unwrap(), "10.1.1.1".parse().unwrap()))
-            .unwrap_err();
+        assert!(error.is(libc::ENODEV) && error.to_string().contains("eth9"), "{error}");
+        let error = ns.configure(|r| r.add_route("10.0.0.0/8".parse().unwrap(), "10.1.1.1".parse().unwrap())).unwrap_err();
         assert!(error.hint.is_some(), "{error:?}");
     });
 }

@@ -14,23 +14,14 @@ pub struct Backoff {
 impl Default for Backoff {
     /// At once after a steady life; then 100 ms, doubled each time, 30 s at most; ten seconds are a steady life.
     fn default() -> Self {
-        Self::new(
-            Duration::from_millis(100),
-            Duration::from_secs(30),
-            Duration::from_secs(10),
-        )
+        Self::new(Duration::from_millis(100), Duration::from_secs(30), Duration::from_secs(10))
     }
 }
 
 impl Backoff {
     /// Waits `first` after the first short life and at most `most`; a life of `steady_after` or more is not short.
     pub fn new(first: Duration, most: Duration, steady_after: Duration) -> Self {
-        Self {
-            first,
-            most,
-            steady_after,
-            short_lives: 0,
-        }
+        Self { first, most, steady_after, short_lives: 0 }
     }
 
     /// How long to wait before the next start, the unit having run for `ran_for` (zero if it did not start at all).
@@ -39,10 +30,7 @@ impl Backoff {
             self.short_lives = 0;
             return Duration::ZERO;
         }
-        let wait = self
-            .first
-            .saturating_mul(2_u32.saturating_pow(self.short_lives))
-            .min(self.most);
+        let wait = self.first.saturating_mul(2_u32.saturating_pow(self.short_lives)).min(self.most);
         self.short_lives = self.short_lives.saturating_add(1);
         wait
     }
@@ -60,29 +48,16 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_bound_and_a_steady_life_resets_them() {
         let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..12)
-            .map(|_| backoff.after_exit(Duration::ZERO).as_millis())
-            .collect();
-        assert_eq!(
-            waits,
-            [
-                100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000
-            ]
-        );
+        let waits: Vec<_> = (0..12).map(|_| backoff.after_exit(Duration::ZERO).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
         assert_eq!(backoff.short_lives(), 12);
         assert_eq!(backoff.after_exit(Duration::from_secs(10)), Duration::ZERO);
-        assert_eq!(
-            backoff.after_exit(Duration::from_secs(9)),
-            Duration::from_millis(100)
-        );
+        assert_eq!(backoff.after_exit(Duration::from_secs(9)), Duration::from_millis(100));
     }
 
     #[test]
     fn any_number_of_short_lives_is_survived() {
-        let mut backoff = Backoff {
-            short_lives: u32::MAX,
-            ..Backoff::default()
-        };
+        let mut backoff = Backoff { short_lives: u32::MAX, ..Backoff::default() };
         assert_eq!(backoff.after_exit(Duration::ZERO), Duration::from_secs(30));
     }
 }

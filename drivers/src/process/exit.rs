@@ -59,36 +59,11 @@ mod tests {
 
     #[test]
     fn an_end_reads_like_a_sentence() {
-        let text = |how| {
-            ExitInfo {
-                pid: 7,
-                how,
-                ran_for: Duration::from_millis(1240),
-            }
-            .to_string()
-        };
+        let text = |how| ExitInfo { pid: 7, how, ran_for: Duration::from_millis(1240) }.to_string();
         assert_eq!(text(ExitHow::Status(0)), "ended by itself after 1.2 s");
         assert_eq!(text(ExitHow::Status(3)), "ended with status 3 after 1.2 s");
-        assert_eq!(
-            text(ExitHow::Signal {
-                number: 9,
-                dumped: false
-            }),
-            "killed by SIGKILL after 1.2 s"
-        );
-        assert_eq!(
-            text(ExitHow::Signal {
-                number: 11,
-                dumped: true
-            }),
-            "killed by SIGSEGV, core dumped after 1.2 s"
-        );
-        assert_eq!(
-            text(ExitHow::Signal {
-                number: 40,
-                dumped: false
-            }),
-            "killed by signal 40 after 1.2 s"
-        );
+        assert_eq!(text(ExitHow::Signal { number: 9, dumped: false }), "killed by SIGKILL after 1.2 s");
+        assert_eq!(text(ExitHow::Signal { number: 11, dumped: true }), "killed by SIGSEGV, core dumped after 1.2 s");
+        assert_eq!(text(ExitHow::Signal { number: 40, dumped: false }), "killed by signal 40 after 1.2 s");
     }
 }

@@ -25,12 +25,7 @@ pub struct OutputTail(Arc<Mutex<VecDeque<String>>>);
 impl OutputTail {
     /// The lines, the oldest first.
     pub fn lines(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn push(&self, line: String) {
@@ -46,9 +41,7 @@ impl OutputTail {
 pub(crate) async fn read(unit: Arc<str>, stream: &'static str, pipe: OwnedFd, tail: OutputTail) {
     let mut pipe = match pipe::Receiver::from_owned_fd(pipe) {
         Ok(pipe) => pipe,
-        Err(error) => {
-            return tracing::error!(%unit, stream, %error, "the output of a unit cannot be read");
-        }
+        Err(error) => return tracing::error!(%unit, stream, %error, "the output of a unit cannot be read"),
     };
     let mut lines = Lines::default();
     let mut limit = Limit::default();
@@ -94,20 +87,14 @@ impl Lines {
 
     /// The next line, without its end; what is left without one only if `end`.
     fn next(&mut self, end: bool) -> Option<String> {
-        let newline = self
-            .bytes
-            .iter()
-            .take(LINE_BYTES_MAX + 1)
-            .position(|b| *b == b'\n');
+        let newline = self.bytes.iter().take(LINE_BYTES_MAX + 1).position(|b| *b == b'\n');
         let (len, skip) = match newline {
             Some(len) => (len, 1),
             None if self.bytes.len() > LINE_BYTES_MAX => (LINE_BYTES_MAX, 0),
             None if end && !self.bytes.is_empty() => (self.bytes.len(), 0),
             None => return None,
         };
-        let line = String::from_utf8_lossy(&self.bytes[..len])
-            .trim_end_matches('\r')
-            .to_owned();
+        let line = String::from_utf8_lossy(&self.bytes[..len]).trim_end_matches('\r').to_owned();
         self.bytes.drain(..len + skip);
         Some(line)
     }
@@ -127,10 +114,7 @@ impl Limit {
         let mut told = 0;
         if now.since(self.since) >= Duration::from_secs(1) {
             told = self.suppressed;
-            *self = Self {
-                since: now,
-                ..Self::default()
-            };
+            *self = Self { since: now, ..Self::default() };
         }
         let log = self.admitted < LOGGED_PER_SECOND;
         if log {
@@ -164,12 +148,7 @@ mod tests {
     fn a_line_without_end_is_cut() {
         let mut lines = Lines::default();
         lines.extend(&vec![b'x'; 10_000]);
-        assert_eq!(
-            std::iter::from_fn(|| lines.next(true))
-                .map(|l| l.len())
-                .collect::<Vec<_>>(),
-            [4096, 4096, 1808]
-        );
+        assert_eq!(std::iter::from_fn(|| lines.next(true)).map(|l| l.len()).collect::<Vec<_>>(), [4096, 4096, 1808]);
     }
 
     #[test]
@@ -186,9 +165,6 @@ mod tests {
     fn the_tail_keeps_the_newest() {
         let tail = OutputTail::default();
         (0..500).for_each(|n| tail.push(n.to_string()));
-        assert_eq!(
-            (tail.lines().len(), tail.lines()[199].as_str()),
-            (200, "499")
-        );
+        assert_eq!((tail.lines().len(), tail.lines()[199].as_str()), (200, "499"));
     }
 }

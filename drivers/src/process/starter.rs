@@ -1,8 +1,5 @@
 //! The one thread that starts units, and the system calls around a unit's life.
-#![expect(
-    unsafe_code,
-    reason = "pidfd, prctl and process groups have no interface in the standard library"
-)]
+#![expect(unsafe_code, reason = "pidfd, prctl and process groups have no interface in the standard library")]
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -41,40 +38,24 @@ static THREAD: LazyLock<io::Result<mpsc::Sender<Job>>> = LazyLock::new(|| {
             }
         }
     };
-    std::thread::Builder::new()
-        .name("unit-starter".into())
-        .spawn(serve)?;
+    std::thread::Builder::new().name("unit-starter".into()).spawn(serve)?;
     Ok(jobs)
 });
 
 /// Starts a unit on the thread.
 pub(crate) async fn start(spec: UnitSpec) -> Result<Started, StartError> {
-    let failed = |source| StartError::Start {
-        unit: spec.name.clone(),
-        command: spec.command.clone(),
-        source,
-    };
+    let failed = |source| StartError::Start { unit: spec.name.clone(), command: spec.command.clone(), source };
     let gone = || io::Error::other("the thread that starts units is gone");
-    let jobs = THREAD
-        .as_ref()
-        .map_err(|e| failed(io::Error::new(e.kind(), e.to_string())))?;
+    let jobs = THREAD.as_ref().map_err(|e| failed(io::Error::new(e.kind(), e.to_string())))?;
     let (answer, answered) = oneshot::channel();
-    jobs.send(Job {
-        spec: spec.clone(),
-        answer,
-    })
-    .map_err(|_| failed(gone()))?;
+    jobs.send(Job { spec: spec.clone(), answer }).map_err(|_| failed(gone()))?;
     answered.await.map_err(|_| failed(gone()))?
 }
 
 fn start_here(spec: &UnitSpec) -> Result<Started, StartError> {
     let mut command = Command::new(&spec.command);
     command.args(&spec.arguments).envs(&spec.environment);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some(directory) = &spec.directory {
         command.current_dir(directory);
     }
@@ -86,10 +67,7 @@ fn start_here(spec: &UnitSpec) -> Result<Started, StartError> {
         Ok(started) => Ok(started),
         Err(source) => {
             // Without a watch nobody would notice its end. Its own child: it cannot be gone before it is waited for.
-            child
-                .kill()
-                .and_then(|()| child.wait())
-                .map_err(|e| explain(spec, e))?;
+            child.kill().and_then(|()| child.wait()).map_err(|e| explain(spec, e))?;
             Err(explain(spec, source))
         }
     }
@@ -131,34 +109,13 @@ fn explain(spec: &UnitSpec, source: io::Error) -> StartError {
     let (unit, command) = (spec.name.clone(), spec.command.clone());
     let missing_directory = spec.directory.as_ref().filter(|d| !d.is_dir());
     match (source.raw_os_error(), missing_directory) {
-        (Some(libc::ENOENT | libc::ENOTDIR), Some(directory)) => StartError::NoDirectory {
-            unit,
-            directory: directory.clone(),
-        },
+        (Some(libc::ENOENT | libc::ENOTDIR), Some(directory)) => StartError::NoDirectory { unit, directory: directory.clone() },
         (Some(libc::ENOENT), None) => {
-            let path = if command.contains('/') {
-                None
-            } else {
-                std::env::var("PATH").ok()
-            };
-            StartError::NotFound {
-                unit,
-                command,
-                path,
-            }
+            let path = if command.contains('/') { None } else { std::env::var("PATH").ok() };
+            StartError::NotFound { unit, command, path }
         }
-        (Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ENOTDIR), _) => {
-            StartError::NotExecutable {
-                unit,
-                command,
-                source,
-            }
-        }
-        _ => StartError::Start {
-            unit,
-            command,
-            source,
-        },
+        (Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ENOTDIR), _) => StartError::NotExecutable { unit, command, source },
+        _ => StartError::Start { unit, command, source },
     }
 }
 
@@ -171,18 +128,12 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(id: u32) -> Self {
-        Self {
-            id,
-            is_reaped: Mutex::new(false),
-        }
+        Self { id, is_reaped: Mutex::new(false) }
     }
 
     /// Sends a signal to everyone in the group; nothing happens once the unit has ended.
     pub(crate) fn signal(&self, signal: i32) {
-        let is_reaped = self
-            .is_reaped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_reaped {
             signal_group(self.id, signal);
         }
@@ -190,10 +141,7 @@ impl Group {
 
     /// If the first process has ended: kills those that it leaves behind, then takes the kernel's word on how it ended.
     pub(crate) fn try_reap(&self, pidfd: &OwnedFd) -> io::Result<Option<ExitHow>> {
-        let mut is_reaped = self
-            .is_reaped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = try_wait(pidfd, libc::WNOWAIT)?;
         if ended.is_some() {
             signal_group(self.id, libc::SIGKILL);
@@ -225,18 +173,13 @@ fn wait(pidfd: &OwnedFd, options: i32) -> io::Result<Option<ExitHow>> {
     Ok(match code {
         _ if pid == 0 => None,
         libc::CLD_EXITED => Some(ExitHow::Status(status)),
-        code => Some(ExitHow::Signal {
-            number: status,
-            dumped: code == libc::CLD_DUMPED,
-        }),
+        code => Some(ExitHow::Signal { number: status, dumped: code == libc::CLD_DUMPED }),
     })
 }
 
 /// Sends a signal to a process group. Nobody in it any more is fine.
 fn signal_group(group: u32, signal: i32) {
-    let Some(group) = i32::try_from(group).ok().filter(|g| *g > 1) else {
-        return;
-    };
+    let Some(group) = i32::try_from(group).ok().filter(|g| *g > 1) else { return };
     // SAFETY: plain system call; a group above 1 is never "everyone".
     if unsafe { libc::kill(-group, signal) } < 0 {
         let error = io::Error::last_os_error();

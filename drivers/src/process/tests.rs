@@ -3,12 +3,7 @@ use std::process::{Command, Stdio};
 use super::*;
 
 fn shell(script: &str) -> UnitSpec {
-    UnitSpec {
-        name: "calls".into(),
-        command: "sh".into(),
-        arguments: vec!["-c".into(), script.into()],
-        ..UnitSpec::default()
-    }
+    UnitSpec { name: "calls".into(), command: "sh".into(), arguments: vec!["-c".into(), script.into()], ..UnitSpec::default() }
 }
 
 /// Waits until the unit has printed `line`.
@@ -18,17 +13,13 @@ async fn printed(unit: &Unit, line: &str) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("no {line:?} in {:?}", unit.output_tail().lines()));
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("no {line:?} in {:?}", unit.output_tail().lines()));
 }
 
 fn is_alive(pid: u32) -> bool {
     // A zombie is not alive.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 #[tokio::test]
@@ -53,27 +44,14 @@ async fn a_killed_unit_says_by_which_signal() {
     let unit = Unit::start(shell("exec sleep 1000")).await.unwrap();
     assert_eq!(unit.has_exited(), None);
     unit.kill();
-    assert_eq!(
-        unit.exited().await.how,
-        ExitHow::Signal {
-            number: libc::SIGKILL,
-            dumped: false
-        }
-    );
+    assert_eq!(unit.exited().await.how, ExitHow::Signal { number: libc::SIGKILL, dumped: false });
 }
 
 #[tokio::test]
 async fn stopping_asks_first() {
-    let unit = Unit::start(shell(
-        "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.01; done",
-    ))
-    .await
-    .unwrap();
+    let unit = Unit::start(shell("trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.01; done")).await.unwrap();
     printed(&unit, "ready").await;
-    assert_eq!(
-        unit.stop(Duration::from_secs(10)).await.how,
-        ExitHow::Status(0)
-    );
+    assert_eq!(unit.stop(Duration::from_secs(10)).await.how, ExitHow::Status(0));
     printed(&unit, "asked").await;
 }
 
@@ -82,24 +60,14 @@ async fn stopping_kills_who_does_not_listen_and_what_it_started() {
     let unit = Unit::start(shell("trap '' TERM; sh -c 'trap \"\" TERM; echo pid $$; while :; do sleep 0.01; done' & echo ready; wait")).await.unwrap();
     printed(&unit, "ready").await;
     let child = loop {
-        let found = unit
-            .output_tail()
-            .lines()
-            .iter()
-            .find_map(|l| l.strip_prefix("pid ")?.parse::<u32>().ok());
+        let found = unit.output_tail().lines().iter().find_map(|l| l.strip_prefix("pid ")?.parse::<u32>().ok());
         match found {
             Some(pid) => break pid,
             None => tokio::task::yield_now().await,
         }
     };
     assert!(is_alive(child));
-    assert_eq!(
-        unit.stop(Duration::from_millis(10)).await.how,
-        ExitHow::Signal {
-            number: libc::SIGKILL,
-            dumped: false
-        }
-    );
+    assert_eq!(unit.stop(Duration::from_millis(10)).await.how, ExitHow::Signal { number: libc::SIGKILL, dumped: false });
     while is_alive(child) {
         tokio::task::yield_now().await;
     }
@@ -107,9 +75,7 @@ async fn stopping_kills_who_does_not_listen_and_what_it_started() {
 
 #[tokio::test]
 async fn what_a_unit_leaves_behind_ends_with_it() {
-    let unit = Unit::start(shell("sleep 1000 & echo pid $!; exit 5"))
-        .await
-        .unwrap();
+    let unit = Unit::start(shell("sleep 1000 & echo pid $!; exit 5")).await.unwrap();
     assert_eq!(unit.exited().await.how, ExitHow::Status(5));
     let left = loop {
         match unit.output_tail().lines().first() {
@@ -136,46 +102,21 @@ async fn a_dropped_unit_is_killed() {
 #[tokio::test]
 async fn a_command_that_cannot_start_is_explained() {
     let explain = async |command: &str, directory: Option<&str>| {
-        let spec = UnitSpec {
-            command: command.into(),
-            directory: directory.map(Into::into),
-            ..shell("")
-        };
+        let spec = UnitSpec { command: command.into(), directory: directory.map(Into::into), ..shell("") };
         Unit::start(spec).await.unwrap_err()
     };
     let error = explain("no-such-program", None).await;
-    assert!(
-        error
-            .to_string()
-            .starts_with("calls: there is no program \"no-such-program\" in /"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("calls: there is no program \"no-such-program\" in /"), "{error}");
     let error = explain("/no/such/program", None).await;
-    assert_eq!(
-        error.to_string(),
-        "calls: there is no program \"/no/such/program\""
-    );
-    assert!(matches!(
-        explain("/etc/passwd", None).await,
-        StartError::NotExecutable { .. }
-    ));
-    assert!(matches!(
-        explain("/", None).await,
-        StartError::NotExecutable { .. }
-    ));
-    assert_eq!(
-        explain("sh", Some("/no/such")).await.to_string(),
-        "calls: there is no directory /no/such"
-    );
+    assert_eq!(error.to_string(), "calls: there is no program \"/no/such/program\"");
+    assert!(matches!(explain("/etc/passwd", None).await, StartError::NotExecutable { .. }));
+    assert!(matches!(explain("/", None).await, StartError::NotExecutable { .. }));
+    assert_eq!(explain("sh", Some("/no/such")).await.to_string(), "calls: there is no directory /no/such");
 }
 
 #[tokio::test]
 async fn a_flood_of_output_does_not_hold_the_unit_up() {
-    let unit = Unit::start(shell(
-        "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done",
-    ))
-    .await
-    .unwrap();
+    let unit = Unit::start(shell("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done")).await.unwrap();
     assert_eq!(unit.exited().await.how, ExitHow::Status(0));
     printed(&unit, "line 19999").await;
     assert_eq!(unit.output_tail().lines().len(), 200);
@@ -193,14 +134,8 @@ fn units_die_with_the_process_and_only_then() {
         .spawn()
         .unwrap();
     let lines = io::BufRead::lines(io::BufReader::new(parent.stdout.take().unwrap()));
-    let pid = lines
-        .map_while(Result::ok)
-        .find_map(|l| l.split_once("unit ")?.1.parse::<u32>().ok())
-        .unwrap();
-    assert!(
-        is_alive(pid),
-        "alive although the thread that asked for it is gone"
-    );
+    let pid = lines.map_while(Result::ok).find_map(|l| l.split_once("unit ")?.1.parse::<u32>().ok()).unwrap();
+    assert!(is_alive(pid), "alive although the thread that asked for it is gone");
     parent.kill().unwrap();
     parent.wait().unwrap();
     while is_alive(pid) {
@@ -214,13 +149,8 @@ fn parent() {
         return;
     }
     let unit = std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime
-            .block_on(Unit::start(shell("exec sleep 1000")))
-            .unwrap()
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Unit::start(shell("exec sleep 1000"))).unwrap()
     })
     .join()
     .unwrap();

@@ -15,18 +15,10 @@ pub(crate) fn flow(air: &AirPlan, fan: &FanPlan, speed_ratios: &[f64]) -> f64 {
     let r1 = air.filter_pascal_seconds_per_cubic_meter;
     let r2 = air.slots_pascal_seconds2_per_meter6 * thin;
     let passed = |pressure: f64| (-r1 + (r1 * r1 + 4.0 * r2 * pressure).sqrt()) / (2.0 * r2);
-    let pushed = |pressure: f64| -> f64 {
-        speed_ratios
-            .iter()
-            .map(|&n| fan_flow(fan, pressure_max, n, pressure))
-            .sum()
-    };
+    let pushed = |pressure: f64| -> f64 { speed_ratios.iter().map(|&n| fan_flow(fan, pressure_max, n, pressure)).sum() };
 
     // What the fans push falls with the pressure, what the shelf passes rises: halve until they meet.
-    let (mut low, mut high) = (
-        0.0,
-        speed_ratios.iter().fold(0.0, |top: f64, n| top.max(n * n)) * pressure_max,
-    );
+    let (mut low, mut high) = (0.0, speed_ratios.iter().fold(0.0, |top: f64, n| top.max(n * n)) * pressure_max);
     for _ in 0..HALVINGS {
         let middle = (low + high) / 2.0;
         if pushed(middle) > passed(middle) {
@@ -75,10 +67,7 @@ mod tests {
                 let all = f64::from(count) * q0;
                 let expected = n * (p / (r2 + p / (all * all))).sqrt();
                 let got = flow(&plan.air, &plan.fan, &vec![n; count as usize]);
-                assert!(
-                    (got - expected).abs() < 1e-9 * expected,
-                    "{count} fans at {n}: {got} instead of {expected}"
-                );
+                assert!((got - expected).abs() < 1e-9 * expected, "{count} fans at {n}: {got} instead of {expected}");
             }
         }
     }
@@ -94,10 +83,7 @@ mod tests {
     #[test]
     fn no_fan_leaves_the_draught() {
         let plan = Plan::mxp();
-        assert_eq!(
-            flow(&plan.air, &plan.fan, &[0.0; 5]),
-            plan.air.draught_cubic_meters_per_second
-        );
+        assert_eq!(flow(&plan.air, &plan.fan, &[0.0; 5]), plan.air.draught_cubic_meters_per_second);
     }
 
     #[test]

@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::BoardPlan;
 
 /// Hot-swap state of a slot. Source: PICMG 3.0, FRU states.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MState {
     /// Not installed.
     #[default]
@@ -161,11 +159,7 @@ impl Board {
 
     /// Just pushed in, cold: the controller wakes up and asks for power.
     pub(crate) fn inserted(plan: BoardPlan, celsius: f64) -> Self {
-        Self {
-            state: MState::M1,
-            payload: Payload::Off,
-            ..Self::running(plan, celsius)
-        }
+        Self { state: MState::M1, payload: Payload::Off, ..Self::running(plan, celsius) }
     }
 
     /// An order from outside; an order to power on also forgives a trip.
@@ -207,15 +201,11 @@ impl Board {
     /// What it draws from the bus if the bus carries it.
     pub(crate) fn watts(&self, effect: BoardEffect) -> f64 {
         let plan = &self.plan;
-        let leakage =
-            (1.0 + plan.leakage_per_kelvin * (self.celsius - LEAKAGE_FROM_CELSIUS)).max(0.1);
-        let busy = plan.busy_watts * (self.load_percent - plan.load_percent)
-            / (100.0 - plan.load_percent).max(1.0);
+        let leakage = (1.0 + plan.leakage_per_kelvin * (self.celsius - LEAKAGE_FROM_CELSIUS)).max(0.1);
+        let busy = plan.busy_watts * (self.load_percent - plan.load_percent) / (100.0 - plan.load_percent).max(1.0);
         match self.payload {
             Payload::Off => plan.standby_watts,
-            Payload::Booting { .. } | Payload::Panicked { .. } => {
-                BOOT_LOAD * plan.power_watts * leakage + effect.extra_watts
-            }
+            Payload::Booting { .. } | Payload::Panicked { .. } => BOOT_LOAD * plan.power_watts * leakage + effect.extra_watts,
             Payload::Running => (plan.power_watts + busy) * leakage + effect.extra_watts,
         }
     }
@@ -223,23 +213,15 @@ impl Board {
     fn advance_payload(&mut self, now: Conditions, note: &mut impl FnMut(Trouble)) {
         match self.payload {
             Payload::Off => {}
-            Payload::Booting { left_seconds }
-                if left_seconds > now.seconds || now.effect.boot_fails =>
-            {
+            Payload::Booting { left_seconds } if left_seconds > now.seconds || now.effect.boot_fails => {
                 // A boot that fails begins anew for ever.
                 let left = left_seconds - now.seconds;
-                let left_seconds = if left > 0.0 {
-                    left
-                } else {
-                    self.plan.boot_seconds
-                };
+                let left_seconds = if left > 0.0 { left } else { self.plan.boot_seconds };
                 self.payload = Payload::Booting { left_seconds };
             }
             Payload::Booting { .. } => self.payload = Payload::Running,
             Payload::Running => {
-                self.memory_percent = (self.memory_percent
-                    + now.effect.leak_percent_per_second * now.seconds)
-                    .min(100.0);
+                self.memory_percent = (self.memory_percent + now.effect.leak_percent_per_second * now.seconds).min(100.0);
                 if now.effect.panicked && !self.panic_spent {
                     note(Trouble::Panic);
                     self.payload = Payload::Panicked { for_seconds: 0.0 };
@@ -251,32 +233,20 @@ impl Board {
             Payload::Panicked { for_seconds } => {
                 let for_seconds = for_seconds + now.seconds;
                 self.payload = Payload::Panicked { for_seconds };
-                if self
-                    .plan
-                    .watchdog_seconds
-                    .is_some_and(|limit| for_seconds >= limit)
-                {
+                if self.plan.watchdog_seconds.is_some_and(|limit| for_seconds >= limit) {
                     note(Trouble::Watchdog);
                     self.start();
                 }
             }
         }
         let busy = now.effect.load_percent.unwrap_or(self.plan.load_percent);
-        self.load_percent = if self.payload == Payload::Running {
-            busy
-        } else {
-            0.0
-        };
+        self.load_percent = if self.payload == Payload::Running { busy } else { 0.0 };
     }
 
     /// Heat and current have limits that need nobody's order.
     fn guard(&mut self, now: Conditions, note: &mut impl FnMut(Trouble)) {
         let over = self.watts(now.effect) > now.slot_watts_max;
-        self.over_seconds = if over {
-            self.over_seconds + now.seconds
-        } else {
-            0.0
-        };
+        self.over_seconds = if over { self.over_seconds + now.seconds } else { 0.0 };
         if self.celsius > self.plan.trip_celsius {
             note(Trouble::TooHot);
             self.tripped = true;
@@ -294,11 +264,7 @@ impl Board {
             MState::M1 if on => self.enter(MState::M2),
             MState::M2 if !on => self.enter(MState::M1),
             // The shelf grants power only if the supplies can carry the board: until then it waits here.
-            MState::M2
-                if longer_than(REQUEST_SECONDS) && now.spare_watts >= self.plan.power_watts =>
-            {
-                self.enter(MState::M3)
-            }
+            MState::M2 if longer_than(REQUEST_SECONDS) && now.spare_watts >= self.plan.power_watts => self.enter(MState::M3),
             MState::M3 if longer_than(POWER_UP_SECONDS) => {
                 self.enter(MState::M4);
                 self.start();
@@ -311,9 +277,7 @@ impl Board {
     }
 
     fn start(&mut self) {
-        self.payload = Payload::Booting {
-            left_seconds: self.plan.boot_seconds,
-        };
+        self.payload = Payload::Booting { left_seconds: self.plan.boot_seconds };
         self.memory_percent = MEMORY_PERCENT_AT_START;
         self.panic_spent = true;
         self.resets += 1;
@@ -347,12 +311,7 @@ mod tests {
     /// A second under a fault; returns what was noted.
     fn second(board: &mut Board, effect: BoardEffect) -> Vec<Trouble> {
         let mut noted = Vec::new();
-        let now = Conditions {
-            seconds: 1.0,
-            effect,
-            slot_watts_max: 150.0,
-            spare_watts: 1000.0,
-        };
+        let now = Conditions { seconds: 1.0, effect, slot_watts_max: 150.0, spare_watts: 1000.0 };
         board.advance(now, |trouble| noted.push(trouble));
         noted
     }
@@ -379,22 +338,13 @@ mod tests {
     #[test]
     fn an_open_latch_asks_for_the_way_out_and_a_closed_one_for_the_way_in() {
         let mut board = board("line", 40.0);
-        let open = BoardEffect {
-            latch_open: true,
-            ..BoardEffect::default()
-        };
+        let open = BoardEffect { latch_open: true, ..BoardEffect::default() };
         second(&mut board, open);
-        assert_eq!(
-            (board.state, board.state.blue_led()),
-            (MState::M5, "blinking-short")
-        );
+        assert_eq!((board.state, board.state.blue_led()), (MState::M5, "blinking-short"));
         for _ in 0..20 {
             second(&mut board, open);
         }
-        assert_eq!(
-            (board.state, board.state.blue_led(), board.payload),
-            (MState::M1, "on", Payload::Off)
-        );
+        assert_eq!((board.state, board.state.blue_led(), board.payload), (MState::M1, "on", Payload::Off));
         for _ in 0..5 {
             second(&mut board, BoardEffect::default());
         }
@@ -404,12 +354,7 @@ mod tests {
     #[test]
     fn a_board_waits_for_power_that_the_supplies_do_not_have() {
         let mut board = Board::inserted(Plan::mxp().boards["line"].clone(), 20.0);
-        let mut now = Conditions {
-            seconds: 1.0,
-            effect: BoardEffect::default(),
-            slot_watts_max: 150.0,
-            spare_watts: 74.0,
-        };
+        let mut now = Conditions { seconds: 1.0, effect: BoardEffect::default(), slot_watts_max: 150.0, spare_watts: 74.0 };
         for _ in 0..60 {
             board.advance(now, |_| {});
         }
@@ -422,10 +367,7 @@ mod tests {
     #[test]
     fn a_board_that_is_too_hot_goes_off_until_it_is_ordered_on() {
         let mut board = board("processor", 106.0);
-        assert_eq!(
-            second(&mut board, BoardEffect::default()),
-            [Trouble::TooHot]
-        );
+        assert_eq!(second(&mut board, BoardEffect::default()), [Trouble::TooHot]);
         assert_eq!(board.payload, Payload::Off);
         board.celsius = 30.0;
         for _ in 0..60 {
@@ -440,10 +382,7 @@ mod tests {
     #[test]
     fn a_board_that_draws_too_much_loses_its_fuse() {
         let mut board = board("processor", 40.0);
-        let greedy = BoardEffect {
-            extra_watts: 80.0,
-            ..BoardEffect::default()
-        };
+        let greedy = BoardEffect { extra_watts: 80.0, ..BoardEffect::default() };
         assert_eq!(second(&mut board, greedy), [], "a peak passes");
         assert_eq!(second(&mut board, greedy), [Trouble::Fuse]);
         assert_eq!((board.payload, board.wanted), (Payload::Off, false));
@@ -453,31 +392,16 @@ mod tests {
     fn a_watchdog_answers_a_panic_once() {
         let mut board = board("processor", 40.0);
         let limit = board.plan.watchdog_seconds.expect("a processor has one");
-        let panicked = BoardEffect {
-            panicked: true,
-            ..BoardEffect::default()
-        };
-        let noted: Vec<Trouble> = (0..400)
-            .flat_map(|_| second(&mut board, panicked))
-            .collect();
-        assert_eq!(
-            noted,
-            [Trouble::Panic, Trouble::Watchdog],
-            "after {limit} s, and the fault is spent"
-        );
+        let panicked = BoardEffect { panicked: true, ..BoardEffect::default() };
+        let noted: Vec<Trouble> = (0..400).flat_map(|_| second(&mut board, panicked)).collect();
+        assert_eq!(noted, [Trouble::Panic, Trouble::Watchdog], "after {limit} s, and the fault is spent");
         assert_eq!((board.payload, board.resets), (Payload::Running, 1));
     }
 
     #[test]
     fn a_board_without_watchdog_stays_panicked_until_it_is_reset() {
         let mut board = board("line", 40.0);
-        second(
-            &mut board,
-            BoardEffect {
-                panicked: true,
-                ..BoardEffect::default()
-            },
-        );
+        second(&mut board, BoardEffect { panicked: true, ..BoardEffect::default() });
         for _ in 0..300 {
             second(&mut board, BoardEffect::default());
         }
@@ -489,10 +413,7 @@ mod tests {
     #[test]
     fn leaked_memory_ends_in_a_panic_and_a_reset_gives_it_back() {
         let mut board = board("processor", 40.0);
-        let leak = BoardEffect {
-            leak_percent_per_second: 1.0,
-            ..BoardEffect::default()
-        };
+        let leak = BoardEffect { leak_percent_per_second: 1.0, ..BoardEffect::default() };
         let first = (1..200).find(|_| !second(&mut board, leak).is_empty());
         assert_eq!(first, Some(70), "from 30 to 100 %");
         board.reset();
@@ -504,13 +425,7 @@ mod tests {
         let mut board = board("line", 40.0);
         board.reset();
         for _ in 0..500 {
-            second(
-                &mut board,
-                BoardEffect {
-                    boot_fails: true,
-                    ..BoardEffect::default()
-                },
-            );
+            second(&mut board, BoardEffect { boot_fails: true, ..BoardEffect::default() });
         }
         assert_eq!(board.payload.as_str(), "booting");
     }
@@ -520,13 +435,7 @@ mod tests {
         let mut board = board("processor", 40.0);
         let none = BoardEffect::default();
         let idle = board.watts(none);
-        second(
-            &mut board,
-            BoardEffect {
-                load_percent: Some(100.0),
-                ..none
-            },
-        );
+        second(&mut board, BoardEffect { load_percent: Some(100.0), ..none });
         assert_eq!(board.watts(none) - idle, board.plan.busy_watts);
     }
 }

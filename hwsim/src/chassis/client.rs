@@ -13,9 +13,7 @@ use tokio::time::timeout;
 use super::fault::{ActiveFault, FaultId, Injection};
 use super::lines::{LineError, Lines};
 use super::log::LogEntry;
-use super::wire::{
-    FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, Report, ToChassis, VERSION, build, to_line,
-};
+use super::wire::{FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, Report, ToChassis, VERSION, build, to_line};
 
 /// A connection to a chassis process.
 #[derive(Debug)]
@@ -64,43 +62,19 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; nothing changed.
     pub async fn connect(address: &str, role: &str) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::Connection {
-            address: address.to_owned(),
-            what: "cannot connect",
-            source,
-        };
+        let failed = |source| ClientError::Connection { address: address.to_owned(), what: "cannot connect", source };
         let within = |_| failed(io::ErrorKind::TimedOut.into());
-        let stream = timeout(ANSWER_WITHIN, TcpStream::connect(address))
-            .await
-            .map_err(within)?
-            .map_err(failed)?;
+        let stream = timeout(ANSWER_WITHIN, TcpStream::connect(address)).await.map_err(within)?.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let (from, to) = tokio::io::split(stream);
         let lines = Lines::new(from, LINE_BYTES_MAX);
-        let mut this = Self {
-            chassis: ChassisName::new(""),
-            lines,
-            to,
-            last_tag: 0,
-            image: Image::new(),
-        };
-        let hello = Hello {
-            protocol: PROTOCOL.into(),
-            versions: [VERSION; 2],
-            build: build(),
-            role: role.into(),
-        };
+        let mut this = Self { chassis: ChassisName::new(""), lines, to, last_tag: 0, image: Image::new() };
+        let hello = Hello { protocol: PROTOCOL.into(), versions: [VERSION; 2], build: build(), role: role.into() };
         this.send(&ToChassis::Hello(hello)).await?;
         match this.next().await? {
             FromChassis::Welcome { chassis, .. } => this.chassis = chassis,
-            FromChassis::Error { code, message, .. } => {
-                return Err(ClientError::Refused { code, message });
-            }
-            other => {
-                return Err(ClientError::NotAChassis(format!(
-                    "answered a hello with {other:?}"
-                )));
-            }
+            FromChassis::Error { code, message, .. } => return Err(ClientError::Refused { code, message }),
+            other => return Err(ClientError::NotAChassis(format!("answered a hello with {other:?}"))),
         }
         Ok(this)
     }
@@ -197,20 +171,14 @@ impl Client {
 
     /// The newest value of one attribute that has arrived.
     pub fn value(&self, object: &str, attribute: &str) -> Option<&Value> {
-        self.image
-            .get(&(object.into(), attribute.into()))?
-            .value
-            .as_ref()
+        self.image.get(&(object.into(), attribute.into()))?.value.as_ref()
     }
 
     /// Takes readings until `done` says so. Without an end of its own: wrap it in a time-out.
     ///
     /// # Errors
     /// [`ClientError::Connection`] if the chassis goes away.
-    pub async fn wait_for(
-        &mut self,
-        mut done: impl FnMut(&Self) -> bool,
-    ) -> Result<(), ClientError> {
+    pub async fn wait_for(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), ClientError> {
         while !done(self) {
             self.next().await?;
         }
@@ -224,18 +192,10 @@ impl Client {
                 .await
                 .map_err(|_| self.broken("no answer", io::ErrorKind::TimedOut.into()))??;
             match answer {
-                FromChassis::Error {
-                    tag: Some(t),
-                    code,
-                    message,
-                } if t == tag => {
+                FromChassis::Error { tag: Some(t), code, message } if t == tag => {
                     return Err(ClientError::Refused { code, message });
                 }
-                FromChassis::Error {
-                    tag: None,
-                    code,
-                    message,
-                } => return Err(ClientError::Refused { code, message }),
+                FromChassis::Error { tag: None, code, message } => return Err(ClientError::Refused { code, message }),
                 FromChassis::Readings { .. } => {}
                 answer => return Ok(answer),
             }
@@ -246,33 +206,21 @@ impl Client {
     async fn next(&mut self) -> Result<FromChassis, ClientError> {
         let line = match self.lines.next().await {
             Ok(Some(line)) => line,
-            Ok(None) => {
-                return Err(self.broken(
-                    "it closed the connection",
-                    io::ErrorKind::UnexpectedEof.into(),
-                ));
-            }
+            Ok(None) => return Err(self.broken("it closed the connection", io::ErrorKind::UnexpectedEof.into())),
             Err(LineError::Broken(source)) => return Err(self.broken("cannot read", source)),
             Err(bad) => return Err(ClientError::NotAChassis(bad.to_string())),
         };
-        let message = serde_json::from_str(&line)
-            .map_err(|error| ClientError::NotAChassis(error.to_string()))?;
+        let message = serde_json::from_str(&line).map_err(|error| ClientError::NotAChassis(error.to_string()))?;
         if let FromChassis::Readings { list, .. } = &message {
             for update in list {
-                self.image.insert(
-                    (update.object.clone(), update.attribute.clone()),
-                    update.clone(),
-                );
+                self.image.insert((update.object.clone(), update.attribute.clone()), update.clone());
             }
         }
         Ok(message)
     }
 
     async fn send(&mut self, message: &ToChassis) -> Result<(), ClientError> {
-        self.to
-            .write_all(to_line(message).as_bytes())
-            .await
-            .map_err(|source| self.broken("cannot write", source))
+        self.to.write_all(to_line(message).as_bytes()).await.map_err(|source| self.broken("cannot write", source))
     }
 
     fn tag(&mut self) -> u64 {
@@ -281,11 +229,7 @@ impl Client {
     }
 
     fn broken(&self, what: &'static str, source: io::Error) -> ClientError {
-        ClientError::Connection {
-            address: self.chassis.to_string(),
-            what,
-            source,
-        }
+        ClientError::Connection { address: self.chassis.to_string(), what, source }
     }
 }
 

@@ -3,9 +3,7 @@
 /// One character per sample, from `.` for the lowest to `#` for the highest. A flat curve is a row of `.`; what is not a number is a blank.
 pub fn curve(samples: &[f64]) -> String {
     let known = samples.iter().copied().filter(|x| x.is_finite());
-    let (low, high) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| {
-        (low.min(x), high.max(x))
-    });
+    let (low, high) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
     samples.iter().map(|&x| mark(x, low, high)).collect()
 }
 
@@ -16,8 +14,7 @@ pub fn curve_within(samples: &[f64], width: usize) -> String {
     }
     let peaks: Vec<f64> = (0..width)
         .map(|column| {
-            let part =
-                &samples[column * samples.len() / width..(column + 1) * samples.len() / width];
+            let part = &samples[column * samples.len() / width..(column + 1) * samples.len() / width];
             part.iter().copied().fold(f64::NAN, f64::max)
         })
         .collect();
@@ -29,15 +26,9 @@ fn mark(x: f64, low: f64, high: f64) -> char {
         return ' ';
     }
     let steps = MARKS.len() - 1;
-    let height = if high > low {
-        (x - low) / (high - low)
-    } else {
-        0.0
-    };
+    let height = if high > low { (x - low) / (high - low) } else { 0.0 };
     // The first step whose share reaches the height; there is one, since the height is at most 1.
-    (0..=steps)
-        .find(|&i| height <= (i as f64 + 0.5) / steps as f64)
-        .map_or('#', |i| MARKS[i])
+    (0..=steps).find(|&i| height <= (i as f64 + 0.5) / steps as f64).map_or('#', |i| MARKS[i])
 }
 
 /// From low to high; what the eye takes for darker.
@@ -49,10 +40,7 @@ mod tests {
 
     #[test]
     fn a_rise_and_fall_goes_up_and_down_the_marks() {
-        assert_eq!(
-            curve(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 3.0, 0.0]),
-            ".:-=+*#=."
-        );
+        assert_eq!(curve(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 3.0, 0.0]), ".:-=+*#=.");
         assert_eq!(curve(&[31.0, 31.0]), "..");
         assert_eq!(curve(&[1.0, f64::NAN, 2.0]), ". #");
         assert_eq!(curve(&[]), "");
@@ -63,10 +51,7 @@ mod tests {
         let mut samples = vec![30.0; 100];
         samples[57] = 47.0;
         let text = curve_within(&samples, 13);
-        assert_eq!(
-            (text.len(), text.matches('#').count(), text.find('#')),
-            (13, 1, Some(7))
-        );
+        assert_eq!((text.len(), text.matches('#').count(), text.find('#')), (13, 1, Some(7)));
         assert_eq!(curve_within(&samples, 0), "");
     }
 }

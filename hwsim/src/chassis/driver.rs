@@ -24,9 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::lines::Lines;
 use super::server::stopped;
-use super::wire::{
-    FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, ToChassis, VERSION, build, to_line,
-};
+use super::wire::{FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, ToChassis, VERSION, build, to_line};
 use image::Image;
 
 /// Drives one simulated chassis.
@@ -42,13 +40,7 @@ pub struct ChassisDriver {
 impl ChassisDriver {
     /// The driver of `chassis`, whose process listens on `address` (`HOST:PORT`).
     pub fn new(chassis: ChassisName, address: impl Into<String>) -> Self {
-        Self {
-            name: format!("chassis:{chassis}"),
-            address: address.into(),
-            chassis,
-            quality: Quality::Simulated,
-            details: false,
-        }
+        Self { name: format!("chassis:{chassis}"), address: address.into(), chassis, quality: Quality::Simulated, details: false }
     }
 
     /// Reports what the shipped classes do not declare, too: blue lights, load and memory of boards, loss of fabrics.
@@ -86,27 +78,11 @@ impl Driver for ChassisDriver {
             };
             match end {
                 End::Stopped => return Ok(()),
-                End::Refused(what) => {
-                    return Err(DriverError {
-                        driver: self.name,
-                        what,
-                        source: None,
-                    });
-                }
-                End::Lost(error) => {
-                    warn!(chassis = %self.chassis, address = %self.address, %error, "chassis is not reachable")
-                }
+                End::Refused(what) => return Err(DriverError { driver: self.name, what, source: None }),
+                End::Lost(error) => warn!(chassis = %self.chassis, address = %self.address, %error, "chassis is not reachable"),
             }
             image.lost();
-            if offline(
-                &mut port,
-                &mut image,
-                &self.chassis,
-                sleep_until(TokioInstant::now() + pause),
-            )
-            .await
-            .is_none()
-            {
+            if offline(&mut port, &mut image, &self.chassis, sleep_until(TokioInstant::now() + pause)).await.is_none() {
                 return Ok(());
             }
             pause = (pause * 2).min(PAUSE_MAX);
@@ -140,40 +116,20 @@ struct Connection {
 
 impl ChassisDriver {
     async fn connect(&self) -> Result<Connection, End> {
-        let stream = timeout(SILENCE_MAX, TcpStream::connect(&self.address))
-            .await
-            .map_err(|_| silent())??;
+        let stream = timeout(SILENCE_MAX, TcpStream::connect(&self.address)).await.map_err(|_| silent())??;
         stream.set_nodelay(true)?;
         let (from, to) = tokio::io::split(stream);
         let lines = Lines::new(from, LINE_BYTES_MAX);
-        let mut connection = Connection {
-            lines,
-            to,
-            waiting: BTreeMap::new(),
-            last_tag: 0,
-        };
-        let hello = Hello {
-            protocol: PROTOCOL.into(),
-            versions: [VERSION; 2],
-            build: build(),
-            role: "driver".into(),
-        };
+        let mut connection = Connection { lines, to, waiting: BTreeMap::new(), last_tag: 0 };
+        let hello = Hello { protocol: PROTOCOL.into(), versions: [VERSION; 2], build: build(), role: "driver".into() };
         connection.send(&ToChassis::Hello(hello)).await?;
         match connection.next().await? {
             FromChassis::Welcome { chassis, .. } if chassis == self.chassis => {}
             FromChassis::Welcome { chassis, .. } => {
-                return Err(End::Refused(format!(
-                    "at {} there is chassis {chassis}, not {}",
-                    self.address, self.chassis
-                )));
+                return Err(End::Refused(format!("at {} there is chassis {chassis}, not {}", self.address, self.chassis)));
             }
             FromChassis::Error { message, .. } => return Err(End::Refused(message)),
-            _ => {
-                return Err(End::Refused(format!(
-                    "what listens at {} is no chassis",
-                    self.address
-                )));
-            }
+            _ => return Err(End::Refused(format!("what listens at {} is no chassis", self.address))),
         }
         connection.send(&ToChassis::Subscribe).await?;
         Ok(connection)
@@ -204,22 +160,14 @@ impl Connection {
     async fn order(&mut self, job: Job) -> Result<(), End> {
         self.last_tag += 1;
         self.waiting.insert(self.last_tag, job.answer);
-        self.send(&ToChassis::Set {
-            tag: self.last_tag,
-            request: job.request,
-        })
-        .await
+        self.send(&ToChassis::Set { tag: self.last_tag, request: job.request }).await
     }
 
     fn on_message(&mut self, message: FromChassis, image: &mut Image) {
         match message {
             FromChassis::Readings { full, list, .. } => image.take(full, list),
             FromChassis::Outcome { tag, outcome } => {
-                if self
-                    .waiting
-                    .remove(&tag)
-                    .is_some_and(|answer| answer.send(outcome).is_err())
-                {
+                if self.waiting.remove(&tag).is_some_and(|answer| answer.send(outcome).is_err()) {
                     debug!("nobody waits for this outcome any more");
                 }
             }
@@ -229,30 +177,19 @@ impl Connection {
 
     /// A chassis that has said nothing for [`SILENCE_MAX`] is lost: it says everything once a second.
     async fn next(&mut self) -> Result<FromChassis, End> {
-        let line = timeout(SILENCE_MAX, self.lines.next())
-            .await
-            .map_err(|_| silent())?;
-        let line = line
-            .map_err(io::Error::other)?
-            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let line = timeout(SILENCE_MAX, self.lines.next()).await.map_err(|_| silent())?;
+        let line = line.map_err(io::Error::other)?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         serde_json::from_str(&line).map_err(|error| End::Lost(io::Error::other(error)))
     }
 
     async fn send(&mut self, message: &ToChassis) -> Result<(), End> {
         let line = to_line(message);
-        Ok(timeout(SILENCE_MAX, self.to.write_all(line.as_bytes()))
-            .await
-            .map_err(|_| silent())??)
+        Ok(timeout(SILENCE_MAX, self.to.write_all(line.as_bytes())).await.map_err(|_| silent())??)
     }
 }
 
 /// Runs `future` while there is no connection: news still go out, requests are refused. `None`: the node wants the driver to end.
-async fn offline<T>(
-    port: &mut Port,
-    image: &mut Image,
-    chassis: &ChassisName,
-    future: impl Future<Output = T>,
-) -> Option<T> {
+async fn offline<T>(port: &mut Port, image: &mut Image, chassis: &ChassisName, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     loop {
         tokio::select! {
@@ -267,13 +204,7 @@ async fn offline<T>(
 
 /// Nothing was sent, so this is certain.
 fn refuse(job: Job, chassis: &ChassisName) {
-    if job
-        .answer
-        .send(Outcome::Refused(format!(
-            "chassis {chassis} is not reachable"
-        )))
-        .is_err()
-    {
+    if job.answer.send(Outcome::Refused(format!("chassis {chassis} is not reachable"))).is_err() {
         debug!("nobody waits for this outcome any more");
     }
 }

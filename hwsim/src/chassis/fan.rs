@@ -11,16 +11,12 @@ pub(crate) struct Fan {
 
 impl Fan {
     pub(crate) fn at_rest_duty(plan: &FanPlan) -> Self {
-        Self {
-            duty_percent: plan.duty_percent,
-            speed_rpm: plan.speed_rpm_max * percent(plan.duty_percent),
-        }
+        Self { duty_percent: plan.duty_percent, speed_rpm: plan.speed_rpm_max * percent(plan.duty_percent) }
     }
 
     /// Moves towards `target_rpm`; exact for a constant target.
     pub(crate) fn advance(&mut self, plan: &FanPlan, target_rpm: f64, seconds: f64) {
-        self.speed_rpm =
-            target_rpm + (self.speed_rpm - target_rpm) * (-seconds / plan.lag_seconds).exp();
+        self.speed_rpm = target_rpm + (self.speed_rpm - target_rpm) * (-seconds / plan.lag_seconds).exp();
         if (self.speed_rpm - target_rpm).abs() < ARRIVED_RPM {
             self.speed_rpm = target_rpm; // so that a steady state is steady to the last bit, and the air need not be solved anew
         }

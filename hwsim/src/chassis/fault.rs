@@ -20,10 +20,7 @@ pub(crate) use effects::{Effects, SensorEffect};
 
 /// One fault, with its target. Indices count from 1, as the names of the objects do.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the parameters that the catalogue explains to the operator"
-)]
+#[expect(missing_docs, reason = "the fields are the parameters that the catalogue explains to the operator")]
 pub enum Fault {
     /// A fan stands still.
     FanFailed { fan: usize },
@@ -50,19 +47,12 @@ pub enum Fault {
     /// A switched fabric goes down and up again.
     FabricFlapping { fabric: usize, seconds: f64 },
     /// A sensor.
-    Sensor {
-        object: ObjectName,
-        attribute: AttributeName,
-        what: SensorFault,
-    },
+    Sensor { object: ObjectName, attribute: AttributeName, what: SensorFault },
 }
 
 /// What can happen to a board.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the parameters that the catalogue explains to the operator"
-)]
+#[expect(missing_docs, reason = "the fields are the parameters that the catalogue explains to the operator")]
 pub enum BoardFault {
     /// It does not answer any more and goes on drawing power; a reset or a power cycle cures it.
     Hang,
@@ -84,10 +74,7 @@ pub enum BoardFault {
 
 /// What can happen to a sensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the parameters that the catalogue explains to the operator"
-)]
+#[expect(missing_docs, reason = "the fields are the parameters that the catalogue explains to the operator")]
 pub enum SensorFault {
     /// It repeats its last value.
     Stuck,
@@ -123,10 +110,7 @@ impl Injection {
     ///
     /// # Errors
     /// [`FaultError::BadParameter`] if a word has no `=`.
-    pub fn parse<'a>(
-        fault: &str,
-        words: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, FaultError> {
+    pub fn parse<'a>(fault: &str, words: impl IntoIterator<Item = &'a str>) -> Result<Self, FaultError> {
         let pair = |word: &str| match word.split_once('=') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
             None => Err(FaultError::BadParameter {
@@ -135,11 +119,7 @@ impl Injection {
             }),
         };
         let parameters = words.into_iter().map(pair).collect::<Result<_, _>>()?;
-        Ok(Self {
-            fault: fault.to_owned(),
-            parameters,
-            ..Self::default()
-        })
+        Ok(Self { fault: fault.to_owned(), parameters, ..Self::default() })
     }
 }
 
@@ -211,18 +191,11 @@ impl Faults {
 
     /// Each with its beginning.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (&Fault, Instant)> {
-        self.held
-            .iter()
-            .map(|(fault, active)| (fault, active.since))
+        self.held.iter().map(|(fault, active)| (fault, active.since))
     }
 
     /// The same fault on the same target again only moves its end.
-    pub(crate) fn inject(
-        &mut self,
-        now: Instant,
-        injection: Injection,
-        fault: Fault,
-    ) -> Result<FaultId, FaultError> {
+    pub(crate) fn inject(&mut self, now: Instant, injection: Injection, fault: Fault) -> Result<FaultId, FaultError> {
         let until = injection.expires_after.map(|after| now + after);
         if let Some((_, same)) = self.held.iter_mut().find(|(held, _)| *held == fault) {
             same.until = until;
@@ -234,26 +207,13 @@ impl Faults {
         }
         self.last_id += 1;
         let id = FaultId(self.last_id);
-        self.held.push((
-            fault,
-            ActiveFault {
-                id,
-                injection,
-                since: now,
-                until,
-            },
-        ));
+        self.held.push((fault, ActiveFault { id, injection, since: now, until }));
         Ok(id)
     }
 
     /// Takes away what matches, and returns it.
-    pub(crate) fn remove_if(
-        &mut self,
-        gone: impl Fn(&Fault, &ActiveFault) -> bool,
-    ) -> Vec<(Fault, ActiveFault)> {
-        self.held
-            .extract_if(.., |(fault, active)| gone(fault, active))
-            .collect()
+    pub(crate) fn remove_if(&mut self, gone: impl Fn(&Fault, &ActiveFault) -> bool) -> Vec<(Fault, ActiveFault)> {
+        self.held.extract_if(.., |(fault, active)| gone(fault, active)).collect()
     }
 }
 

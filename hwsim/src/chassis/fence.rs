@@ -87,12 +87,7 @@ impl GroupReport {
 
 impl Fences {
     /// Whether a request may pass; if not, the epoch that fences it. A higher epoch is remembered even if its request is refused later.
-    pub(crate) fn pass(
-        &mut self,
-        now: Instant,
-        group: &GroupName,
-        request: &Request,
-    ) -> Result<(), Epoch> {
+    pub(crate) fn pass(&mut self, now: Instant, group: &GroupName, request: &Request) -> Result<(), Epoch> {
         let fence = self.groups.entry(group.clone()).or_default();
         if request.epoch >= fence.highest {
             fence.highest = request.epoch;
@@ -109,11 +104,7 @@ impl Fences {
     }
 
     pub(crate) fn accepted(&mut self, now: Instant, group: &GroupName, request: &Request) {
-        let row = self
-            .groups
-            .entry(group.clone())
-            .or_default()
-            .row(request.epoch);
+        let row = self.groups.entry(group.clone()).or_default().row(request.epoch);
         let action = Action::of(now, request);
         row.accepted += 1;
         row.first_accepted.get_or_insert_with(|| action.clone());
@@ -151,12 +142,7 @@ impl Fence {
 
 impl Action {
     fn of(at: Instant, request: &Request) -> Self {
-        Self {
-            at,
-            id: request.id,
-            object: request.object.clone(),
-            control: request.control.clone(),
-        }
+        Self { at, id: request.id, object: request.object.clone(), control: request.control.clone() }
     }
 }
 
@@ -168,29 +154,14 @@ mod tests {
     use super::*;
 
     fn request(epoch: u64) -> Request {
-        Request {
-            id: EventId::default(),
-            object: "/mxp1/fan1".into(),
-            control: "duty".into(),
-            value: None,
-            epoch: Epoch(epoch),
-        }
+        Request { id: EventId::default(), object: "/mxp1/fan1".into(), control: "duty".into(), value: None, epoch: Epoch(epoch) }
     }
 
     #[test]
     fn with_the_check_taken_out_an_older_epoch_shows_as_two_actives() {
-        let (mut fences, group) = (
-            Fences {
-                open: true,
-                ..Fences::default()
-            },
-            GroupName::new("chassis:mxp1"),
-        );
+        let (mut fences, group) = (Fences { open: true, ..Fences::default() }, GroupName::new("chassis:mxp1"));
         for (at, epoch) in [(1, 3), (5, 4), (9, 3)] {
-            assert_eq!(
-                fences.pass(Instant::from_nanos(at), &group, &request(epoch)),
-                Ok(())
-            );
+            assert_eq!(fences.pass(Instant::from_nanos(at), &group, &request(epoch)), Ok(()));
             fences.accepted(Instant::from_nanos(at), &group, &request(epoch));
         }
         assert_eq!(fences.report()[0].two_actives(), Duration::from_nanos(4));
@@ -200,32 +171,16 @@ mod tests {
     fn an_older_epoch_is_refused_and_counted() {
         let (mut fences, group) = (Fences::default(), GroupName::new("chassis:mxp1"));
         for (at, epoch) in [(1, 3), (2, 3), (5, 4)] {
-            assert_eq!(
-                fences.pass(Instant::from_nanos(at), &group, &request(epoch)),
-                Ok(())
-            );
+            assert_eq!(fences.pass(Instant::from_nanos(at), &group, &request(epoch)), Ok(()));
             fences.accepted(Instant::from_nanos(at), &group, &request(epoch));
         }
-        assert_eq!(
-            fences.pass(Instant::from_nanos(9), &group, &request(3)),
-            Err(Epoch(4))
-        );
+        assert_eq!(fences.pass(Instant::from_nanos(9), &group, &request(3)), Err(Epoch(4)));
         let report = &fences.report()[0];
-        assert_eq!(
-            (report.highest, report.refused, report.epochs.len()),
-            (Epoch(4), 1, 2)
-        );
+        assert_eq!((report.highest, report.refused, report.epochs.len()), (Epoch(4), 1, 2));
         let old = &report.epochs[0];
         let at = |action: &Option<Action>| action.as_ref().map(|a| a.at.as_nanos());
         assert_eq!((old.accepted, old.refused), (2, 1));
-        assert_eq!(
-            (
-                at(&old.first_accepted),
-                at(&old.last_accepted),
-                at(&old.last_refused)
-            ),
-            (Some(1), Some(2), Some(9))
-        );
+        assert_eq!((at(&old.first_accepted), at(&old.last_accepted), at(&old.last_refused)), (Some(1), Some(2), Some(9)));
         assert_eq!(report.two_actives(), Duration::ZERO);
     }
 
@@ -246,13 +201,6 @@ mod tests {
             fences.accepted(Instant::ZERO, &group, &request(epoch));
         }
         let report = &fences.report()[0];
-        assert_eq!(
-            (
-                report.epochs.len(),
-                report.forgotten,
-                report.epochs[0].epoch
-            ),
-            (256, 44, Epoch(44))
-        );
+        assert_eq!((report.epochs.len(), report.forgotten, report.epochs[0].epoch), (256, 44, Epoch(44)));
     }
 }

@@ -28,21 +28,14 @@ pub(crate) fn step(
     let after = end + (celsius - end) * left;
     // The integral of h (T - T_air): the steady part, and what the approach adds to it.
     let given_joules = watts * seconds + (celsius - end) * joules_per_kelvin * (1.0 - left);
-    Step {
-        celsius: after,
-        given_joules,
-    }
+    Step { celsius: after, given_joules }
 }
 
 /// How many watts per kelvin a board gives to a slot's flow, reckoned from the *inlet's* temperature.
 ///
 /// A heat exchanger with one temperature on the board's side: effectiveness `1 - exp(-NTU)`, conductance with the power 0.8 of the
 /// flow (turbulent).
-pub(crate) fn board_watts_per_kelvin(
-    board: &BoardPlan,
-    slot_flow_cubic_meters_per_second: f64,
-    density: f64,
-) -> f64 {
+pub(crate) fn board_watts_per_kelvin(board: &BoardPlan, slot_flow_cubic_meters_per_second: f64, density: f64) -> f64 {
     let carries = carries_watts_per_kelvin(slot_flow_cubic_meters_per_second, density);
     let ratio = slot_flow_cubic_meters_per_second / board.rated_flow_cubic_meters_per_second;
     let conductance = board.conductance_watts_per_kelvin * ratio.powf(0.8);

@@ -25,12 +25,7 @@ pub(crate) enum LineError {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(crate) fn new(from: R, bytes_max: usize) -> Self {
-        Self {
-            from,
-            buffer: Vec::new(),
-            searched: 0,
-            bytes_max,
-        }
+        Self { from, buffer: Vec::new(), searched: 0, bytes_max }
     }
 
     /// The next line without its end; `None` at the end of the stream. A last line without an end is dropped: it may be cut.
@@ -38,10 +33,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// Cancel safe: what was read stays in the buffer.
     pub(crate) async fn next(&mut self) -> Result<Option<String>, LineError> {
         loop {
-            if let Some(length) = self.buffer[self.searched..]
-                .iter()
-                .position(|b| *b == b'\n')
-            {
+            if let Some(length) = self.buffer[self.searched..].iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=self.searched + length).collect();
                 self.searched = 0;
                 let text = String::from_utf8(line).map_err(|_| LineError::NotText)?;
@@ -51,13 +43,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             if self.buffer.len() > self.bytes_max {
                 return Err(LineError::TooLong(self.bytes_max));
             }
-            if self
-                .from
-                .read_buf(&mut self.buffer)
-                .await
-                .map_err(LineError::Broken)?
-                == 0
-            {
+            if self.from.read_buf(&mut self.buffer).await.map_err(LineError::Broken)? == 0 {
                 return Ok(None);
             }
         }
@@ -81,13 +67,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_without_end_is_bounded() {
         let endless = vec![b'x'; 100_000];
-        assert!(matches!(
-            Lines::new(&endless[..], 1000).next().await,
-            Err(LineError::TooLong(1000))
-        ));
-        assert!(matches!(
-            Lines::new(&b"\xff\xfe\n"[..], 1000).next().await,
-            Err(LineError::NotText)
-        ));
+        assert!(matches!(Lines::new(&endless[..], 1000).next().await, Err(LineError::TooLong(1000))));
+        assert!(matches!(Lines::new(&b"\xff\xfe\n"[..], 1000).next().await, Err(LineError::NotText)));
     }
 }

@@ -43,12 +43,7 @@ impl Log {
             self.entries.pop_front();
         }
         self.last += 1;
-        self.entries.push_back(LogEntry {
-            number: self.last,
-            at,
-            object,
-            what,
-        });
+        self.entries.push_back(LogEntry { number: self.last, at, object, what });
     }
 }
 
@@ -62,11 +57,7 @@ impl Chassis {
         }
         if let Some(value) = &reading.value {
             let what = format!("{} {value}", point.attribute);
-            self.log.add(
-                self.ticked,
-                self.points.objects[point.object].name.clone(),
-                what,
-            );
+            self.log.add(self.ticked, self.points.objects[point.object].name.clone(), what);
         }
     }
 
@@ -74,31 +65,17 @@ impl Chassis {
     pub(super) fn log_troubles(&mut self) {
         let silent = self.silent();
         for (slot, trouble) in std::mem::take(&mut self.physics.troubles) {
-            let object = self
-                .points
-                .objects
-                .iter()
-                .find(|o| o.part == Part::Slot(slot));
+            let object = self.points.objects.iter().find(|o| o.part == Part::Slot(slot));
             if let Some(object) = object.filter(|_| !silent) {
-                self.log.add(
-                    self.ticked,
-                    object.name.clone(),
-                    trouble.as_str().to_owned(),
-                );
+                self.log.add(self.ticked, object.name.clone(), trouble.as_str().to_owned());
             }
         }
     }
 
     /// An order that was carried out.
     pub(super) fn log_order(&mut self, at: Instant, request: &Request) {
-        let value = request
-            .value
-            .as_ref()
-            .map_or(String::new(), |value: &Value| format!(" {value}"));
-        let what = format!(
-            "ordered {}{value}, by {} in epoch {}",
-            request.control, request.id, request.epoch
-        );
+        let value = request.value.as_ref().map_or(String::new(), |value: &Value| format!(" {value}"));
+        let what = format!("ordered {}{value}, by {} in epoch {}", request.control, request.id, request.epoch);
         self.log.add(at, request.object.clone(), what);
     }
 }

@@ -9,9 +9,7 @@ use super::{Chassis, words};
 impl Chassis {
     pub(super) fn carry_out(&mut self, object: &Object, request: &Request) -> Result<(), String> {
         match (object.part, request.control.as_str()) {
-            (Part::Fan(i), "duty") if self.effects.fans_pulled[i] => {
-                return Err(format!("there is no fan in {}", object.name));
-            }
+            (Part::Fan(i), "duty") if self.effects.fans_pulled[i] => return Err(format!("there is no fan in {}", object.name)),
             (Part::Fan(i), "duty") => self.physics.fans[i].duty_percent = duty(request)?,
             (Part::Slot(i), "power") => {
                 let on = switch(request)?;
@@ -25,15 +23,8 @@ impl Chassis {
                     _ => &[],
                 };
                 let none = || "it has none".to_owned();
-                let known = if known.is_empty() {
-                    none()
-                } else {
-                    words::nearest(control, known.iter().copied())
-                };
-                return Err(format!(
-                    "{control} is no control of {}; {known}",
-                    object.name
-                ));
+                let known = if known.is_empty() { none() } else { words::nearest(control, known.iter().copied()) };
+                return Err(format!("{control} is no control of {}; {known}", object.name));
             }
         }
         Ok(())
@@ -49,10 +40,7 @@ impl Chassis {
         }
         let board = self.board(slot)?;
         if board.payload == Payload::Off {
-            return Err(format!(
-                "the board in slot {} is off; power it on instead",
-                slot + 1
-            ));
+            return Err(format!("the board in slot {} is off; power it on instead", slot + 1));
         }
         board.reset();
         if self.edges.len() == EDGES_MAX {
@@ -63,9 +51,7 @@ impl Chassis {
     }
 
     fn board(&mut self, slot: usize) -> Result<&mut Board, String> {
-        self.physics.boards[slot]
-            .as_mut()
-            .ok_or_else(|| format!("slot {} is empty", slot + 1))
+        self.physics.boards[slot].as_mut().ok_or_else(|| format!("slot {} is empty", slot + 1))
     }
 }
 

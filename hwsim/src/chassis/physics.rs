@@ -53,10 +53,7 @@ impl Physics {
     pub(crate) fn settled(plan: &Plan) -> Self {
         let fans = vec![Fan::at_rest_duty(&plan.fan); usize::from(plan.fan.count)];
         let inlet = plan.air.inlet_celsius;
-        let board_at = |i| {
-            plan.board_at(i)
-                .map(|board| Board::running(board.clone(), inlet))
-        };
+        let board_at = |i| plan.board_at(i).map(|board| Board::running(board.clone(), inlet));
         let mut this = Self {
             density: air::density(plan.air.altitude_meters),
             fans,
@@ -91,18 +88,9 @@ impl Physics {
     }
 
     pub(crate) fn energy(&self) -> Energy {
-        let boards: f64 = self
-            .boards
-            .iter()
-            .flatten()
-            .map(|b| b.plan.heat_joules_per_kelvin * b.celsius)
-            .sum();
+        let boards: f64 = self.boards.iter().flatten().map(|b| b.plan.heat_joules_per_kelvin * b.celsius).sum();
         let stored_joules = boards + self.plan.air.plenum_joules_per_kelvin * self.outlet_celsius;
-        Energy {
-            in_joules: self.in_joules,
-            carried_joules: self.carried_joules,
-            stored_joules,
-        }
+        Energy { in_joules: self.in_joules, carried_joules: self.carried_joules, stored_joules }
     }
 
     fn step(&mut self, seconds: f64, effects: &Effects) {
@@ -117,24 +105,12 @@ impl Physics {
 
     fn turn_fans(&mut self, seconds: f64, effects: &Effects) {
         let powered = self.power.of_fans().is_some();
-        self.silent_seconds = if effects.shelf_manager_silent {
-            self.silent_seconds + seconds
-        } else {
-            0.0
-        };
+        self.silent_seconds = if effects.shelf_manager_silent { self.silent_seconds + seconds } else { 0.0 };
         let alone = self.silent_seconds > self.plan.shelf_manager.fallback_after_seconds;
         for (i, fan) in self.fans.iter_mut().enumerate() {
-            let duty = if alone {
-                self.plan.shelf_manager.fallback_duty_percent
-            } else {
-                fan.duty_percent
-            };
+            let duty = if alone { self.plan.shelf_manager.fallback_duty_percent } else { fan.duty_percent };
             let turns = powered && !effects.fans_failed[i];
-            let target = if turns {
-                percent(duty) * self.plan.fan.speed_rpm_max * effects.fan_speed_factors[i]
-            } else {
-                0.0
-            };
+            let target = if turns { percent(duty) * self.plan.fan.speed_rpm_max * effects.fan_speed_factors[i] } else { 0.0 };
             fan.advance(&self.plan.fan, target, seconds);
         }
     }
@@ -142,20 +118,12 @@ impl Physics {
     /// The flow depends on the speeds alone: it is solved only when one has changed.
     fn solve_flow(&mut self) {
         if self.solved_for_rpm.len() == self.fans.len()
-            && self
-                .fans
-                .iter()
-                .zip(&self.solved_for_rpm)
-                .all(|(f, s)| f.speed_rpm == *s)
+            && self.fans.iter().zip(&self.solved_for_rpm).all(|(f, s)| f.speed_rpm == *s)
         {
             return;
         }
         self.solved_for_rpm = self.fans.iter().map(|fan| fan.speed_rpm).collect();
-        let ratios: Vec<f64> = self
-            .solved_for_rpm
-            .iter()
-            .map(|rpm| rpm / self.plan.fan.speed_rpm_max)
-            .collect();
+        let ratios: Vec<f64> = self.solved_for_rpm.iter().map(|rpm| rpm / self.plan.fan.speed_rpm_max).collect();
         self.flow_cubic_meters_per_second = air::flow(&self.plan.air, &self.plan.fan, &ratios);
     }
 
@@ -163,26 +131,16 @@ impl Physics {
     fn move_boards(&mut self, seconds: f64, effects: &Effects) {
         self.pull_and_push(effects);
         for branch in 0..self.power.count() {
-            if self
-                .power
-                .is_exhausted(branch, self.plan.supply.hold_up_seconds)
-            {
+            if self.power.is_exhausted(branch, self.plan.supply.hold_up_seconds) {
                 self.brown_out(branch, effects);
             }
         }
         let promised = self.watts_by_branch(effects, |board, effect| {
             // A board that starts counts in full.
-            let starts =
-                matches!(board.payload, Payload::Booting { .. }) || board.state == MState::M3;
-            board
-                .watts(effect)
-                .max(if starts { board.plan.power_watts } else { 0.0 })
+            let starts = matches!(board.payload, Payload::Booting { .. }) || board.state == MState::M3;
+            board.watts(effect).max(if starts { board.plan.power_watts } else { 0.0 })
         });
-        let mut spare: Vec<f64> = promised
-            .iter()
-            .enumerate()
-            .map(|(b, watts)| self.power.most_watts(b) - watts)
-            .collect();
+        let mut spare: Vec<f64> = promised.iter().enumerate().map(|(b, watts)| self.power.most_watts(b) - watts).collect();
         for (index, board) in self.boards.iter_mut().enumerate() {
             let Some(board) = board else { continue };
             let branch = self.power.of_slot(index);
@@ -192,12 +150,7 @@ impl Physics {
             }
             let asked = board.state == MState::M2;
             let slot_watts_max = self.plan.slot_power_watts_max;
-            let now = Conditions {
-                seconds,
-                effect: effects.boards[index],
-                slot_watts_max,
-                spare_watts: spare[branch],
-            };
+            let now = Conditions { seconds, effect: effects.boards[index], slot_watts_max, spare_watts: spare[branch] };
             board.advance(now, |trouble| self.troubles.push((index, trouble)));
             if asked && board.state == MState::M3 {
                 spare[branch] -= board.plan.power_watts; // promised to this one, so not to the next
@@ -219,11 +172,7 @@ impl Physics {
     }
 
     /// Sums up what each branch has to carry, boards reckoned by `watts`.
-    fn watts_by_branch(
-        &self,
-        effects: &Effects,
-        watts: impl Fn(&Board, BoardEffect) -> f64,
-    ) -> Vec<f64> {
+    fn watts_by_branch(&self, effects: &Effects, watts: impl Fn(&Board, BoardEffect) -> f64) -> Vec<f64> {
         let mut sums = vec![0.0; self.power.count()];
         for (index, board) in self.boards.iter().enumerate() {
             if let Some(board) = board {
@@ -247,19 +196,11 @@ impl Physics {
 
     /// Takes boards off a branch, the last slot first, until the rest can be carried.
     fn brown_out(&mut self, branch: usize, effects: &Effects) {
-        for index in (0..self.boards.len())
-            .rev()
-            .filter(|i| self.power.of_slot(*i) == branch)
-            .collect::<Vec<_>>()
-        {
-            if self.watts_by_branch(effects, Board::watts)[branch] <= self.power.most_watts(branch)
-            {
+        for index in (0..self.boards.len()).rev().filter(|i| self.power.of_slot(*i) == branch).collect::<Vec<_>>() {
+            if self.watts_by_branch(effects, Board::watts)[branch] <= self.power.most_watts(branch) {
                 return;
             }
-            if let Some(board) = self.boards[index]
-                .as_mut()
-                .filter(|b| b.payload != Payload::Off)
-            {
+            if let Some(board) = self.boards[index].as_mut().filter(|b| b.payload != Payload::Off) {
                 board.cut_off();
                 self.troubles.push((index, Trouble::BrownOut));
             }
@@ -273,9 +214,7 @@ impl Physics {
 
     /// What a board gets from its branch.
     pub(crate) fn board_watts(&self, index: usize, effects: &Effects) -> f64 {
-        self.boards[index].as_ref().map_or(0.0, |board| {
-            board.watts(effects.boards[index]) * self.power.served(index)
-        })
+        self.boards[index].as_ref().map_or(0.0, |board| board.watts(effects.boards[index]) * self.power.served(index))
     }
 
     fn move_heat(&mut self, seconds: f64, effects: &Effects) {
@@ -286,31 +225,16 @@ impl Physics {
             let watts = board.watts(effects.boards[i]) * self.power.served(i);
             // The power of this step is what was drawn before the board warmed: the books of `draw_power` use the same.
             let gives = heat::board_watts_per_kelvin(&board.plan, slot_flow, self.density);
-            let after = heat::step(
-                board.celsius,
-                board.plan.heat_joules_per_kelvin,
-                watts,
-                gives,
-                self.inlet_celsius,
-                seconds,
-            );
+            let after = heat::step(board.celsius, board.plan.heat_joules_per_kelvin, watts, gives, self.inlet_celsius, seconds);
             board.celsius = after.celsius;
             into_air_joules += after.given_joules;
         }
         let fans = self.fan_watts() * self.power.fans_served();
         let losses = self.input_watts * (1.0 - self.plan.supply.efficiency);
         let watts = into_air_joules / seconds + fans + losses;
-        let carries =
-            heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
+        let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
         let capacity = self.plan.air.plenum_joules_per_kelvin;
-        let after = heat::step(
-            self.outlet_celsius,
-            capacity,
-            watts,
-            carries,
-            self.inlet_celsius,
-            seconds,
-        );
+        let after = heat::step(self.outlet_celsius, capacity, watts, carries, self.inlet_celsius, seconds);
         self.outlet_celsius = after.celsius;
         self.carried_joules += after.given_joules;
     }
@@ -327,8 +251,7 @@ impl Physics {
         let effects = Effects::none(&self.plan);
         self.power.look(&effects);
         self.draw_power(0.0, &effects);
-        let carries =
-            heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
+        let carries = heat::carries_watts_per_kelvin(self.flow_cubic_meters_per_second, self.density);
         self.outlet_celsius = self.inlet_celsius + self.input_watts / carries;
     }
 }

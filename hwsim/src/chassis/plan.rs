@@ -229,8 +229,7 @@ impl Plan {
     /// [`PlanError`] with the place of the first mistake. The operator's mistake, always.
     pub fn parse(file: &str, text: &str) -> Result<Self, PlanError> {
         let source = Source { name: file, text };
-        let plan: Self =
-            serde_yaml::from_str(text).map_err(|error| PlanError::from_yaml(source, &error))?;
+        let plan: Self = serde_yaml::from_str(text).map_err(|error| PlanError::from_yaml(source, &error))?;
         plan.check(source)?;
         Ok(plan)
     }
@@ -268,9 +267,7 @@ impl Plan {
 
     /// The kind of board in the slot with this index; `None` for an empty slot.
     pub fn board_at(&self, index: usize) -> Option<&BoardPlan> {
-        self.slots
-            .get(index)
-            .and_then(|kind| self.boards.get(&kind.value))
+        self.slots.get(index).and_then(|kind| self.boards.get(&kind.value))
     }
 
     /// What needs more than one value to be judged.
@@ -281,22 +278,15 @@ impl Plan {
             return Err(PlanError::whole(source, what));
         }
         if self.slots.is_empty() || self.slots.len() > SLOTS_MAX {
-            let what = format!(
-                "a chassis has 1 to {SLOTS_MAX} slots, this one has {}",
-                self.slots.len()
-            );
+            let what = format!("a chassis has 1 to {SLOTS_MAX} slots, this one has {}", self.slots.len());
             return Err(PlanError::whole(source, what));
         }
-        self.slots
-            .iter()
-            .try_for_each(|kind| self.check_slot(source, kind))?;
+        self.slots.iter().try_for_each(|kind| self.check_slot(source, kind))?;
         let (feeds, supplies) = (self.supply.feeds.len(), usize::from(self.supply.count));
         if feeds != 0 && feeds != supplies {
             return Err(PlanError::whole(
                 source,
-                format!(
-                    "`feeds` names {feeds} feeds for {supplies} supplies: one for each, in order"
-                ),
+                format!("`feeds` names {feeds} feeds for {supplies} supplies: one for each, in order"),
             ));
         }
         self.check_branches(source)
@@ -312,14 +302,9 @@ impl Plan {
             let what = format!("there is no board kind {word:?} under `boards`");
             return Err(PlanError::at(source, at, what).with_nearest(word, known));
         };
-        let (watts, most) = (
-            board.power_watts + board.busy_watts,
-            self.slot_power_watts_max,
-        );
+        let (watts, most) = (board.power_watts + board.busy_watts, self.slot_power_watts_max);
         if watts > most {
-            let what = format!(
-                "board kind {word:?} draws up to {watts} W, a slot gives {most} W (`slot_power_watts_max`)"
-            );
+            let what = format!("board kind {word:?} draws up to {watts} W, a slot gives {most} W (`slot_power_watts_max`)");
             return Err(PlanError::at(source, at, what));
         }
         Ok(())
@@ -331,20 +316,13 @@ impl Plan {
         let mut slots = BTreeSet::new();
         for branch in &self.supply.branches {
             let lists = [
-                (
-                    "supply",
-                    &branch.value.supplies,
-                    &mut supplies,
-                    usize::from(self.supply.count),
-                ),
+                ("supply", &branch.value.supplies, &mut supplies, usize::from(self.supply.count)),
                 ("slot", &branch.value.slots, &mut slots, self.slots.len()),
             ];
             for (word, list, seen, count) in lists {
                 for number in list {
                     let why = match seen.insert(*number) {
-                        _ if !(1..=count).contains(number) => {
-                            format!("there is no {word} {number}, only 1 to {count}")
-                        }
+                        _ if !(1..=count).contains(number) => format!("there is no {word} {number}, only 1 to {count}"),
                         false => format!("{word} {number} is in two branches"),
                         true => continue,
                     };
@@ -354,12 +332,8 @@ impl Plan {
         }
         let whole = (usize::from(self.supply.count), self.slots.len());
         if !self.supply.branches.is_empty() && (supplies.len(), slots.len()) != whole {
-            let slot = (1..=whole.1)
-                .find(|n| !slots.contains(n))
-                .map(|n| format!("slot {n}"));
-            let supply = (1..=whole.0)
-                .find(|n| !supplies.contains(n))
-                .map(|n| format!("supply {n}"));
+            let slot = (1..=whole.1).find(|n| !slots.contains(n)).map(|n| format!("slot {n}"));
+            let supply = (1..=whole.0).find(|n| !supplies.contains(n)).map(|n| format!("supply {n}"));
             let missing = slot.or(supply).unwrap_or_default();
             return Err(PlanError::whole(
                 source,

@@ -104,18 +104,9 @@ impl Points {
             root: ObjectName::new(format!("/{chassis}")),
             fans: usize::from(plan.fan.count),
             supplies: usize::from(plan.supply.count),
-            slots: (0..plan.slots.len())
-                .map(|i| plan.board_at(i).is_some())
-                .collect(),
+            slots: (0..plan.slots.len()).map(|i| plan.board_at(i).is_some()).collect(),
             fabrics: plan.fabrics.clone(),
-            feeds: plan
-                .supply
-                .feeds
-                .iter()
-                .cloned()
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect(),
+            feeds: plan.supply.feeds.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
             objects: Vec::new(),
             list: Vec::new(),
             by_object: BTreeMap::new(),
@@ -133,24 +124,11 @@ impl Points {
             ],
         );
         for i in 0..this.fans {
-            this.add(
-                &format!("/fan{}", i + 1),
-                "fan",
-                Part::Fan(i),
-                &[("speed", Q::FanSpeed(i)), ("duty", Q::FanDuty(i))],
-            );
+            this.add(&format!("/fan{}", i + 1), "fan", Part::Fan(i), &[("speed", Q::FanSpeed(i)), ("duty", Q::FanDuty(i))]);
         }
         for i in 0..this.supplies {
-            let attributes = [
-                ("output_power", Q::SupplyPower(i)),
-                ("input_ok", Q::SupplyInput(i)),
-            ];
-            this.add(
-                &format!("/supply{}", i + 1),
-                "power-supply",
-                Part::Supply(i),
-                &attributes,
-            );
+            let attributes = [("output_power", Q::SupplyPower(i)), ("input_ok", Q::SupplyInput(i))];
+            this.add(&format!("/supply{}", i + 1), "power-supply", Part::Supply(i), &attributes);
         }
         for i in 0..this.slots.len() {
             let attributes = [
@@ -163,24 +141,14 @@ impl Points {
                 ("cpu_load", Q::BoardLoad(i)),
                 ("memory_used", Q::BoardMemory(i)),
             ];
-            this.add(
-                &format!("/slot{}", i + 1),
-                "board",
-                Part::Slot(i),
-                &attributes,
-            );
+            this.add(&format!("/slot{}", i + 1), "board", Part::Slot(i), &attributes);
         }
         for i in 0..this.fabrics.len() {
             let name = format!("/fabric{}", this.fabrics[i]);
             let attributes = [("state", Q::FabricState(i)), ("loss", Q::FabricLoss(i))];
             this.add(&name, "fabric", Part::Fabric(i), &attributes);
         }
-        this.add(
-            "/shelf-manager",
-            "shelf-manager",
-            Part::ShelfManager,
-            &[("state", Q::ShelfManagerState)],
-        );
+        this.add("/shelf-manager", "shelf-manager", Part::ShelfManager, &[("state", Q::ShelfManagerState)]);
         this
     }
 
@@ -190,17 +158,12 @@ impl Points {
 
     /// Index of a point.
     pub(crate) fn find(&self, object: &ObjectName, attribute: &AttributeName) -> Option<usize> {
-        self.by_name
-            .get(&(object.clone(), attribute.clone()))
-            .copied()
+        self.by_name.get(&(object.clone(), attribute.clone())).copied()
     }
 
     pub(crate) fn attributes(&self, object: &ObjectName) -> impl Iterator<Item = &str> {
         let index = self.by_object.get(object).copied();
-        self.list
-            .iter()
-            .filter(move |p| Some(p.object) == index)
-            .map(|p| p.attribute.as_str())
+        self.list.iter().filter(move |p| Some(p.object) == index).map(|p| p.attribute.as_str())
     }
 
     fn add(&mut self, tail: &str, class: &str, part: Part, attributes: &[(&str, Quantity)]) {
@@ -209,22 +172,11 @@ impl Points {
         self.by_object.insert(name.clone(), index);
         for (attribute, quantity) in attributes {
             let attribute = AttributeName::new(attribute);
-            self.by_name
-                .insert((name.clone(), attribute.clone()), self.list.len());
-            self.list.push(Point {
-                object: index,
-                stream: stream(&name, &attribute),
-                attribute,
-                quantity: *quantity,
-            });
+            self.by_name.insert((name.clone(), attribute.clone()), self.list.len());
+            self.list.push(Point { object: index, stream: stream(&name, &attribute), attribute, quantity: *quantity });
         }
         let identity = self.serial(part).map(Identity::new);
-        self.objects.push(Object {
-            name,
-            class: ClassName::new(class),
-            part,
-            identity,
-        });
+        self.objects.push(Object { name, class: ClassName::new(class), part, identity });
     }
 
     /// Made from the first place of the thing, so that two chassis never have the same.
@@ -246,12 +198,6 @@ pub(crate) const DETAILS: [&str; 4] = ["blue_led", "cpu_load", "memory_used", "l
 
 /// FNV-1a of the sensor's name: a stream that does not move when a sensor is added elsewhere.
 fn stream(object: &ObjectName, attribute: &AttributeName) -> u64 {
-    let bytes = object
-        .as_str()
-        .bytes()
-        .chain([b'.'])
-        .chain(attribute.as_str().bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    let bytes = object.as_str().bytes().chain([b'.']).chain(attribute.as_str().bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

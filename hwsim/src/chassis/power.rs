@@ -28,12 +28,7 @@ struct Branch {
 
 impl Power {
     pub(crate) fn of(plan: &Plan) -> Self {
-        let whole = Branch {
-            good: 0,
-            each_watts: 0.0,
-            served: 1.0,
-            overload_seconds: 0.0,
-        };
+        let whole = Branch { good: 0, each_watts: 0.0, served: 1.0, overload_seconds: 0.0 };
         let mut this = Self {
             branches: vec![whole; plan.supply.branches.len().max(1)],
             of_slot: vec![0; plan.slots.len()],
@@ -41,16 +36,8 @@ impl Power {
             each_watts_max: plan.supply.power_watts_max,
         };
         for (index, branch) in plan.supply.branches.iter().enumerate() {
-            branch
-                .value
-                .slots
-                .iter()
-                .for_each(|slot| this.of_slot[slot - 1] = index);
-            branch
-                .value
-                .supplies
-                .iter()
-                .for_each(|supply| this.of_supply[supply - 1] = index);
+            branch.value.slots.iter().for_each(|slot| this.of_slot[slot - 1] = index);
+            branch.value.supplies.iter().for_each(|supply| this.of_supply[supply - 1] = index);
         }
         this
     }
@@ -96,18 +83,10 @@ impl Power {
         for (index, load) in load_watts.iter().enumerate() {
             let given = load.min(self.most_watts(index));
             let branch = &mut self.branches[index];
-            branch.each_watts = if branch.good > 0 {
-                given / branch.good as f64
-            } else {
-                0.0
-            };
+            branch.each_watts = if branch.good > 0 { given / branch.good as f64 } else { 0.0 };
             branch.served = if *load > 0.0 { given / load } else { 1.0 };
             let over = branch.good > 0 && branch.served < 1.0;
-            branch.overload_seconds = if over {
-                branch.overload_seconds + seconds
-            } else {
-                0.0
-            };
+            branch.overload_seconds = if over { branch.overload_seconds + seconds } else { 0.0 };
             total += given;
         }
         total
@@ -120,8 +99,7 @@ impl Power {
 
     /// What part of their load the fans get.
     pub(crate) fn fans_served(&self) -> f64 {
-        self.of_fans()
-            .map_or(0.0, |branch| self.branches[branch].served)
+        self.of_fans().map_or(0.0, |branch| self.branches[branch].served)
     }
 
     /// What a supply gives, if it works.
@@ -144,20 +122,10 @@ mod tests {
         effects.supplies_failed[..2].fill(true);
         power.look(&effects);
         assert_eq!(power.share(&[1500.0], 1.0), 1100.0);
-        assert_eq!(
-            (power.supply_watts(2), power.served(17)),
-            (1100.0, 1100.0 / 1500.0)
-        );
+        assert_eq!((power.supply_watts(2), power.served(17)), (1100.0, 1100.0 / 1500.0));
         assert!(power.is_exhausted(0, 0.9) && !power.is_exhausted(0, 1.1));
         effects.supplies_failed.fill(true);
         power.look(&effects);
-        assert_eq!(
-            (
-                power.share(&[1500.0], 1.0),
-                power.served(0),
-                power.of_fans()
-            ),
-            (0.0, 0.0, None)
-        );
+        assert_eq!((power.share(&[1500.0], 1.0), power.served(0), power.of_fans()), (0.0, 0.0, None));
     }
 }

@@ -68,11 +68,7 @@ pub(crate) struct Look {
 impl Sensor {
     pub(crate) fn new() -> Self {
         Self {
-            reading: Reading {
-                value: None,
-                quality: Quality::Missing,
-                cause: None,
-            },
+            reading: Reading { value: None, quality: Quality::Missing, cause: None },
             revision: 0,
             shown: None,
             followed: None,
@@ -91,30 +87,14 @@ impl Sensor {
             Truth::Exact(value) => (Some(value.clone()), Quality::Good),
             // The same word again costs nothing: there are many of them, ten times a second.
             Truth::Word(word) => match &self.reading {
-                Reading {
-                    value: Some(Value::Enum(shown)),
-                    quality: Quality::Good,
-                    ..
-                } if **shown == **word => return false,
+                Reading { value: Some(Value::Enum(shown)), quality: Quality::Good, .. } if **shown == **word => return false,
                 _ => (Some(Value::Enum(Arc::from(*word))), Quality::Good),
             },
-            Truth::Float {
-                x,
-                resolution,
-                sigma,
-            } => (
-                Some(Value::Float(self.sensed(*x, *resolution, *sigma, look))),
-                Quality::Good,
-            ),
-            Truth::Int {
-                x,
-                resolution,
-                sigma,
-            } => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "rounded, and far within the range of i64"
-                )]
+            Truth::Float { x, resolution, sigma } => {
+                (Some(Value::Float(self.sensed(*x, *resolution, *sigma, look))), Quality::Good)
+            }
+            Truth::Int { x, resolution, sigma } => {
+                #[expect(clippy::cast_possible_truncation, reason = "rounded, and far within the range of i64")]
                 let whole = self.sensed(*x, *resolution, *sigma, look).round() as i64;
                 (Some(Value::Int(whole)), Quality::Good)
             }
@@ -125,11 +105,7 @@ impl Sensor {
     /// Nobody reads it any more: the last value stays, with its quality.
     pub(crate) fn go_stale(&mut self) -> bool {
         let value = self.reading.value.clone();
-        let quality = if value.is_some() {
-            Quality::Stale
-        } else {
-            self.reading.quality
-        };
+        let quality = if value.is_some() { Quality::Stale } else { self.reading.quality };
         self.show(value, quality, None)
     }
 
@@ -140,34 +116,18 @@ impl Sensor {
         }
         let changed = self.reading.value != value || self.reading.quality != quality;
         if changed {
-            self.reading = Reading {
-                value,
-                quality,
-                cause,
-            };
+            self.reading = Reading { value, quality, cause };
         }
         changed
     }
 
     /// The way of a number through the sensor: it may lag, be off, scatter; then it is shown in steps.
     fn sensed(&mut self, x: f64, resolution: f64, sigma: f64, look: Look) -> f64 {
-        let SensorEffect {
-            sigma: more,
-            offset,
-            lag_seconds,
-            ..
-        } = look.effect;
+        let SensorEffect { sigma: more, offset, lag_seconds, .. } = look.effect;
         let before = self.followed.unwrap_or(x);
-        let followed = if lag_seconds > 0.0 {
-            x + (before - x) * (-look.seconds / lag_seconds).exp()
-        } else {
-            x
-        };
+        let followed = if lag_seconds > 0.0 { x + (before - x) * (-look.seconds / lag_seconds).exp() } else { x };
         self.followed = Some(followed);
-        self.quantised(
-            followed + offset + look.noise * sigma.hypot(more),
-            resolution,
-        )
+        self.quantised(followed + offset + look.noise * sigma.hypot(more), resolution)
     }
 
     /// A new step is taken only when the quantity is clearly nearer to it: a value on the edge of two does not flicker.
@@ -186,10 +146,7 @@ impl Sensor {
 /// moves another's.
 pub(crate) fn noise(seed: u64, stream: u64, index: u64) -> f64 {
     let bits = mix(seed ^ mix(stream ^ mix(index)));
-    let sum: u64 = [0, 16, 32, 48]
-        .iter()
-        .map(|shift| (bits >> shift) & 0xffff)
-        .sum();
+    let sum: u64 = [0, 16, 32, 48].iter().map(|shift| (bits >> shift) & 0xffff).sum();
     // Four uniform numbers: mean 2, variance 4/12.
     (sum as f64 / 65536.0 - 2.0) / (1.0_f64 / 3.0).sqrt()
 }
@@ -221,10 +178,7 @@ mod tests {
         let draws: Vec<f64> = (0..20_000).map(|i| noise(1, 2, i)).collect();
         let mean = draws.iter().sum::<f64>() / 20_000.0;
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
-        assert!(
-            mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
-            "mean {mean}, variance {variance}"
-        );
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "mean {mean}, variance {variance}");
         assert_eq!(noise(1, 2, 77), noise(1, 2, 77));
         assert_ne!(noise(1, 2, 77), noise(1, 3, 77));
     }
@@ -232,16 +186,7 @@ mod tests {
     #[test]
     fn a_quantity_on_an_edge_does_not_flicker() {
         let mut sensor = Sensor::new();
-        let look = |sensor: &mut Sensor, x| {
-            sensor.look(
-                &Truth::Float {
-                    x,
-                    resolution: 0.1,
-                    sigma: 0.0,
-                },
-                Look::default(),
-            )
-        };
+        let look = |sensor: &mut Sensor, x| sensor.look(&Truth::Float { x, resolution: 0.1, sigma: 0.0 }, Look::default());
         assert!(look(&mut sensor, 31.349));
         for x in [31.351, 31.349, 31.36, 31.33] {
             assert!(!look(&mut sensor, x), "{x}");
@@ -255,14 +200,8 @@ mod tests {
         let mut sensor = Sensor::new();
         sensor.look(&Truth::Exact(Value::Bool(true)), Look::default());
         assert!(sensor.go_stale());
-        assert_eq!(
-            (sensor.reading.value.clone(), sensor.reading.quality),
-            (Some(Value::Bool(true)), Quality::Stale)
-        );
+        assert_eq!((sensor.reading.value.clone(), sensor.reading.quality), (Some(Value::Bool(true)), Quality::Stale));
         sensor.look(&Truth::Absent, Look::default());
-        assert_eq!(
-            (sensor.reading.value.clone(), sensor.reading.quality),
-            (None, Quality::Missing)
-        );
+        assert_eq!((sensor.reading.value.clone(), sensor.reading.quality), (None, Quality::Missing));
     }
 }

@@ -30,26 +30,14 @@ use connection::{ClientId, Said};
 ///
 /// # Errors
 /// The listener's address cannot be read. Trouble with single connections ends only those.
-pub async fn serve<C>(
-    chassis: Chassis,
-    listener: TcpListener,
-    clock: C,
-    mut stop: watch::Receiver<bool>,
-) -> io::Result<()>
+pub async fn serve<C>(chassis: Chassis, listener: TcpListener, clock: C, mut stop: watch::Receiver<bool>) -> io::Result<()>
 where
     C: Fn() -> Instant + Send,
 {
     info!(chassis = %chassis.name(), address = %listener.local_addr()?, "chassis is up");
     let (said_sender, mut said) = mpsc::channel(QUEUE_MAX);
-    let mut server = Server {
-        chassis,
-        clients: BTreeMap::new(),
-        next: ClientId(0),
-        said: said_sender,
-        garbage: 0,
-        crowded: 0,
-        ticks: 0,
-    };
+    let mut server =
+        Server { chassis, clients: BTreeMap::new(), next: ClientId(0), said: said_sender, garbage: 0, crowded: 0, ticks: 0 };
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     // After a failed accept (no descriptors left) the next one waits for a tick.
@@ -79,8 +67,7 @@ where
 /// # Panics
 /// Never on Linux, which has had this clock since 2.6.39.
 pub fn boot_clock() -> Instant {
-    let now =
-        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("Linux has this clock");
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("Linux has this clock");
     let part = |x: i64| u64::try_from(x).unwrap_or(0);
     Instant::from_nanos(part(now.tv_sec()) * 1_000_000_000 + part(now.tv_nsec()))
 }
@@ -116,10 +103,7 @@ impl Server {
         self.ticks += 1;
         if self.ticks.is_multiple_of(REFRESH_TICKS) {
             // A subscriber can tell "steady" from "gone": the whole image comes again.
-            self.clients
-                .values_mut()
-                .filter_map(|client| client.has.as_mut())
-                .for_each(|has| *has = 0);
+            self.clients.values_mut().filter_map(|client| client.has.as_mut()).for_each(|has| *has = 0);
         }
         self.publish(now);
     }
@@ -133,22 +117,8 @@ impl Server {
         self.next.0 += 1;
         let (outbox, to_write) = mpsc::channel(QUEUE_MAX);
         let name = self.chassis.name().clone();
-        let task = tokio::spawn(connection::run(
-            self.next,
-            name,
-            stream,
-            self.said.clone(),
-            to_write,
-        ))
-        .abort_handle();
-        self.clients.insert(
-            self.next,
-            Client {
-                outbox,
-                task,
-                has: None,
-            },
-        );
+        let task = tokio::spawn(connection::run(self.next, name, stream, self.said.clone(), to_write)).abort_handle();
+        self.clients.insert(self.next, Client { outbox, task, has: None });
         debug!(%from, client = self.next.0, "connected");
     }
 
@@ -165,11 +135,7 @@ impl Server {
     }
 
     fn on_message(&mut self, now: Instant, client: ClientId, message: ToChassis) {
-        let error = |tag, code: &str, message: String| FromChassis::Error {
-            tag: Some(tag),
-            code: code.into(),
-            message,
-        };
+        let error = |tag, code: &str, message: String| FromChassis::Error { tag: Some(tag), code: code.into(), message };
         let answer = match message {
             ToChassis::Hello(_) => return, // only the first line counts, and the connection has taken that one
             ToChassis::Subscribe => {
@@ -178,34 +144,19 @@ impl Server {
                 }
                 return;
             }
-            ToChassis::Set { tag, request } => FromChassis::Outcome {
-                tag,
-                outcome: self.chassis.request(now, &request),
-            },
+            ToChassis::Set { tag, request } => FromChassis::Outcome { tag, outcome: self.chassis.request(now, &request) },
             ToChassis::Inject { tag, injection } => match self.chassis.inject(now, injection) {
                 Ok(id) => FromChassis::Injected { tag, id },
                 Err(refused) => error(tag, "bad-fault", refused.to_string()),
             },
-            ToChassis::Clear { tag, id: None } => FromChassis::Cleared {
-                tag,
-                count: self.chassis.clear_all(),
-            },
+            ToChassis::Clear { tag, id: None } => FromChassis::Cleared { tag, count: self.chassis.clear_all() },
             ToChassis::Clear { tag, id: Some(id) } => match self.chassis.clear(id) {
                 Ok(()) => FromChassis::Cleared { tag, count: 1 },
                 Err(refused) => error(tag, "not-active", refused.to_string()),
             },
-            ToChassis::Faults { tag } => FromChassis::Faults {
-                tag,
-                list: self.chassis.faults().cloned().collect(),
-            },
-            ToChassis::Log { tag } => FromChassis::Log {
-                tag,
-                list: self.chassis.log().cloned().collect(),
-            },
-            ToChassis::Report { tag } => FromChassis::Report {
-                tag,
-                report: self.report(now),
-            },
+            ToChassis::Faults { tag } => FromChassis::Faults { tag, list: self.chassis.faults().cloned().collect() },
+            ToChassis::Log { tag } => FromChassis::Log { tag, list: self.chassis.log().cloned().collect() },
+            ToChassis::Report { tag } => FromChassis::Report { tag, report: self.report(now) },
         };
         self.answer(client, &answer);
     }
@@ -223,9 +174,7 @@ impl Server {
 
     /// A client whose queue of answers is full has stopped reading: it is cut off.
     fn answer(&mut self, client: ClientId, answer: &FromChassis) {
-        let Some(to) = self.clients.get(&client) else {
-            return;
-        };
+        let Some(to) = self.clients.get(&client) else { return };
         if to.outbox.try_send(Arc::from(to_line(answer))).is_err() {
             warn!(client = client.0, "cut off: it does not take its answers");
             self.clients.remove(&client);
@@ -237,12 +186,8 @@ impl Server {
         let newest = self.chassis.revision();
         let mut lines: BTreeMap<u64, Arc<str>> = BTreeMap::new();
         for client in self.clients.values_mut() {
-            let Some(has) = client.has.filter(|has| *has < newest) else {
-                continue;
-            };
-            let line = lines
-                .entry(has)
-                .or_insert_with(|| Arc::from(to_line(&news(&self.chassis, now, has))));
+            let Some(has) = client.has.filter(|has| *has < newest) else { continue };
+            let line = lines.entry(has).or_insert_with(|| Arc::from(to_line(&news(&self.chassis, now, has))));
             match client.outbox.try_send(Arc::clone(line)) {
                 Ok(()) => client.has = Some(newest),
                 // It is slow: what it misses is sent together when there is room. Gone: its task says so itself.
@@ -255,11 +200,7 @@ impl Server {
 /// What has changed since a revision; since 0, everything.
 fn news(chassis: &Chassis, at: Instant, since: u64) -> FromChassis {
     let full = since == 0;
-    let list = chassis
-        .readings()
-        .filter(|named| full || named.revision > since)
-        .map(Named::update)
-        .collect();
+    let list = chassis.readings().filter(|named| full || named.revision > since).map(Named::update).collect();
     FromChassis::Readings { full, at, list }
 }
 
@@ -274,11 +215,7 @@ async fn tick(ticks: &mut Interval) {
 }
 
 async fn accept(listener: &TcpListener, accepting: bool) -> io::Result<(TcpStream, SocketAddr)> {
-    if accepting {
-        listener.accept().await
-    } else {
-        pending().await
-    }
+    if accepting { listener.accept().await } else { pending().await }
 }
 
 /// Lines or messages on their way; at the bound the sender waits, or is handled as slow.

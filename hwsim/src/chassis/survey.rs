@@ -43,11 +43,7 @@ impl Survey {
         let supplies = usize::from(plan.supply.count);
         let load_watts = whole.load_watts(&Effects::none(plan));
         let margin = |(slot, celsius, limit): &(usize, f64, f64)| (limit - celsius, *slot);
-        let hottest = boards(&whole).min_by(|a, b| {
-            margin(a)
-                .partial_cmp(&margin(b))
-                .unwrap_or(std::cmp::Ordering::Equal)
-        });
+        let hottest = boards(&whole).min_by(|a, b| margin(a).partial_cmp(&margin(b)).unwrap_or(std::cmp::Ordering::Equal));
         let mut survey = Self {
             chassis: plan.chassis.to_string(),
             slots: plan.slots.len(),
@@ -55,9 +51,7 @@ impl Survey {
             load_watts,
             capacity_watts: each * supplies as f64,
             supplies,
-            supplies_needed: (1..=supplies)
-                .find(|n| each * *n as f64 >= load_watts)
-                .unwrap_or(supplies + 1),
+            supplies_needed: (1..=supplies).find(|n| each * *n as f64 >= load_watts).unwrap_or(supplies + 1),
             outlet_celsius: whole.outlet_celsius,
             outlet_one_fan_less_celsius: None,
             hottest,
@@ -71,17 +65,10 @@ impl Survey {
     fn judge_rest(&mut self) {
         if self.supplies_needed > self.supplies {
             let (load, most) = (self.load_watts, self.capacity_watts);
-            self.warnings.push(format!(
-                "boards and fans want {load:.0} W, all supplies together give {most:.0} W"
-            ));
+            self.warnings.push(format!("boards and fans want {load:.0} W, all supplies together give {most:.0} W"));
         }
-        if let Some((slot, celsius, limit)) = self
-            .hottest
-            .filter(|(_, celsius, limit)| celsius + NEAR_KELVIN > *limit)
-        {
-            self.warnings.push(format!(
-                "the board in slot {slot} is at {celsius:.0} degrees and switches off at {limit:.0}"
-            ));
+        if let Some((slot, celsius, limit)) = self.hottest.filter(|(_, celsius, limit)| celsius + NEAR_KELVIN > *limit) {
+            self.warnings.push(format!("the board in slot {slot} is at {celsius:.0} degrees and switches off at {limit:.0}"));
         }
     }
 
@@ -103,11 +90,7 @@ impl Survey {
             effects.fans_failed[fan] = true;
             let mut less = whole.clone();
             less.fans.iter_mut().for_each(|fan| fan.duty_percent = 100);
-            let outlet = self.try_fault(
-                &format!("fan {}, the others at 100 %,", fan + 1),
-                less,
-                &effects,
-            );
+            let outlet = self.try_fault(&format!("fan {}, the others at 100 %,", fan + 1), less, &effects);
             if whole.fans.len() > 1 {
                 worst = Some(worst.map_or(outlet, |w: f64| w.max(outlet)));
             }
@@ -120,16 +103,9 @@ impl Survey {
         let was_on: Vec<usize> = running(&physics).collect();
         physics.advance(REST_SECONDS, effects);
         let is_on: BTreeSet<usize> = running(&physics).collect();
-        let lost: Vec<String> = was_on
-            .iter()
-            .filter(|slot| !is_on.contains(slot))
-            .map(ToString::to_string)
-            .collect();
+        let lost: Vec<String> = was_on.iter().filter(|slot| !is_on.contains(slot)).map(ToString::to_string).collect();
         if !lost.is_empty() {
-            self.warnings.push(format!(
-                "{name} may not fail: slots {} stop",
-                lost.join(" ")
-            ));
+            self.warnings.push(format!("{name} may not fail: slots {} stop", lost.join(" ")));
         }
         physics.outlet_celsius
     }
@@ -137,26 +113,15 @@ impl Survey {
 
 impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}: {} slots, {} boards",
-            self.chassis, self.slots, self.boards
-        )?;
+        writeln!(f, "{}: {} slots, {} boards", self.chassis, self.slots, self.boards)?;
         let (load, most) = (self.load_watts, self.capacity_watts);
-        writeln!(
-            f,
-            "  power     {load:.0} of {most:.0} W; {} of {} supplies carry it",
-            self.supplies_needed, self.supplies
-        )?;
+        writeln!(f, "  power     {load:.0} of {most:.0} W; {} of {} supplies carry it", self.supplies_needed, self.supplies)?;
         write!(f, "  outlet    {:.1} C", self.outlet_celsius)?;
         if let Some(celsius) = self.outlet_one_fan_less_celsius {
             write!(f, "; {celsius:.1} C with one fan less, the others at 100 %")?;
         }
         if let Some((slot, celsius, limit)) = self.hottest {
-            write!(
-                f,
-                "\n  hottest   slot {slot} at {celsius:.1} C; it switches off at {limit:.0} C"
-            )?;
+            write!(f, "\n  hottest   slot {slot} at {celsius:.1} C; it switches off at {limit:.0} C")?;
         }
         for warning in &self.warnings {
             write!(f, "\n  warning   {warning}")?;
@@ -167,19 +132,13 @@ impl fmt::Display for Survey {
 
 /// Slot, temperature, limit.
 fn boards(physics: &Physics) -> impl Iterator<Item = (usize, f64, f64)> {
-    let of = |(i, b): (usize, &Option<Board>)| {
-        b.as_ref().map(|b| (i + 1, b.celsius, b.plan.trip_celsius))
-    };
+    let of = |(i, b): (usize, &Option<Board>)| b.as_ref().map(|b| (i + 1, b.celsius, b.plan.trip_celsius));
     physics.boards.iter().enumerate().filter_map(of)
 }
 
 /// Slots whose boards are powered.
 fn running(physics: &Physics) -> impl Iterator<Item = usize> {
-    let on = |(i, b): (usize, &Option<Board>)| {
-        b.as_ref()
-            .filter(|b| b.payload != Payload::Off)
-            .map(|_| i + 1)
-    };
+    let on = |(i, b): (usize, &Option<Board>)| b.as_ref().filter(|b| b.payload != Payload::Off).map(|_| i + 1);
     physics.boards.iter().enumerate().filter_map(on)
 }
 
@@ -199,17 +158,10 @@ mod tests {
         let atca = Survey::of(&Plan::atca());
         assert_eq!((atca.slots, atca.warnings.len()), (14, 0), "{atca}");
         let edge = Survey::of(&Plan::edge_box());
-        assert_eq!(
-            (edge.slots, &edge.warnings[..]),
-            (2, &["supply 1 may not fail: slots 1 2 stop".to_owned()][..]),
-            "{edge}"
-        );
+        assert_eq!((edge.slots, &edge.warnings[..]), (2, &["supply 1 may not fail: slots 1 2 stop".to_owned()][..]), "{edge}");
         for survey in [mxp, atca, edge] {
             assert!(survey.outlet_celsius < 50.0, "{survey}");
-            assert!(
-                survey.outlet_one_fan_less_celsius.is_some_and(|x| x < 55.0),
-                "{survey}"
-            );
+            assert!(survey.outlet_one_fan_less_celsius.is_some_and(|x| x < 55.0), "{survey}");
         }
     }
 
@@ -223,8 +175,7 @@ mod tests {
         let text = survey.to_string();
         assert!(text.contains("all supplies together give 1100 W"), "{text}");
         assert!(
-            text.contains("supply 1 may not fail")
-                && text.contains("fan 1, the others at 100 %, may not fail: slots"),
+            text.contains("supply 1 may not fail") && text.contains("fan 1, the others at 100 %, may not fail: slots"),
             "{text}"
         );
     }

@@ -176,8 +176,7 @@ pub struct Report {
 
 /// One message as a line.
 pub(crate) fn to_line<T: Serialize>(message: &T) -> String {
-    let mut line = serde_json::to_string(message)
-        .expect("messages have string keys and no values that JSON lacks");
+    let mut line = serde_json::to_string(message).expect("messages have string keys and no values that JSON lacks");
     line.push('\n');
     line
 }
@@ -194,12 +193,8 @@ mod tests {
     /// The exact text that version 1 writes: if this fails, the code is wrong, not the test.
     #[test]
     fn the_lines_of_version_1() {
-        let hello = ToChassis::Hello(Hello {
-            protocol: PROTOCOL.into(),
-            versions: [1, 1],
-            build: "x 1".into(),
-            role: "driver".into(),
-        });
+        let hello =
+            ToChassis::Hello(Hello { protocol: PROTOCOL.into(), versions: [1, 1], build: "x 1".into(), role: "driver".into() });
         assert_eq!(
             to_line(&hello),
             "{\"kind\":\"hello\",\"protocol\":\"sixnines-chassis\",\"versions\":[1,1],\"build\":\"x 1\",\"role\":\"driver\"}\n"
@@ -210,8 +205,6 @@ mod tests {
         assert_eq!(to_line(&parsed).trim_end(), set);
         let inject = r#"{"kind":"inject","tag":1,"injection":{"fault":"fan-failed","parameters":{"fan":"3"}}}"#;
         let parsed: ToChassis = serde_json::from_str(inject).expect("a line of version 1");
-        assert!(
-            matches!(parsed, ToChassis::Inject { tag: 1, injection } if injection.parameters["fan"] == "3")
-        );
+        assert!(matches!(parsed, ToChassis::Inject { tag: 1, injection } if injection.parameters["fan"] == "3"));
     }
 }

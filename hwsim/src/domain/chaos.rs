@@ -33,11 +33,7 @@ pub fn run(setup: Setup, faults: u64) -> Report {
     let services = setup.services.clone();
     let mut world = World::new(setup);
     let outcome = play(&mut world, seed, &services, faults);
-    let epochs = services
-        .iter()
-        .filter_map(|g| world.active(g))
-        .map(|(_, e)| e.0)
-        .sum();
+    let epochs = services.iter().filter_map(|g| world.active(g)).map(|(_, e)| e.0).sum();
     Report {
         seed,
         failure: outcome.err(),
@@ -56,11 +52,7 @@ fn play(world: &mut World, seed: u64, services: &[GroupName], faults: u64) -> Re
     if random.below(2) == 0 {
         heat_up(world, &mut random)?;
     }
-    world.manners = Manners {
-        loss: random.below(60),
-        doubled: random.below(30),
-        delay_max: MS / 10 + random.below(3 * MS),
-    };
+    world.manners = Manners { loss: random.below(60), doubled: random.below(30), delay_max: MS / 10 + random.below(3 * MS) };
     for _ in 0..faults {
         one_fault(world, &mut random, services);
         let wait = MS + random.below(120 * MS);
@@ -80,9 +72,7 @@ fn play(world: &mut World, seed: u64, services: &[GroupName], faults: u64) -> Re
 fn serve(world: &mut World, services: &[GroupName], what: &str) -> Result<(), String> {
     for group in services {
         let since = world.now();
-        world.run_until(HEALED_MAX, &format!("{what} ({group})"), |w| {
-            w.now() > since + 30 * MS && w.judge().gap(group, w.now() - 30 * MS, w.now()) < 25 * MS
-        })?;
+        world.run_until(HEALED_MAX, &format!("{what} ({group})"), |w| w.now() > since + 30 * MS && w.judge().gap(group, w.now() - 30 * MS, w.now()) < 25 * MS)?;
     }
     Ok(())
 }
@@ -91,8 +81,7 @@ fn one_fault(world: &mut World, random: &mut Stream, services: &[GroupName]) {
     let nodes = world.nodes();
     let node = random.choose(&nodes);
     let other = random.choose(&nodes);
-    let group =
-        services[usize::try_from(random.below(services.len() as u64)).expect("few")].clone();
+    let group = services[usize::try_from(random.below(services.len() as u64)).expect("few")].clone();
     match random.below(12) {
         // Mostly one node at a time: once every complete copy is gone, a run says nothing more about what was acknowledged before.
         0 | 1 if world.whole_for() > CRASH_AGAIN || random.below(8) == 0 => {
@@ -107,11 +96,7 @@ fn one_fault(world: &mut World, random: &mut Stream, services: &[GroupName]) {
                 world.cut(node, other, LinkId(link));
             }
         }
-        6 if node != other => world.cut(
-            node,
-            other,
-            LinkId(u8::try_from(random.below(2)).expect("0 or 1")),
-        ),
+        6 if node != other => world.cut(node, other, LinkId(u8::try_from(random.below(2)).expect("0 or 1"))),
         7 => {
             if let Some((active, _)) = world.active(&group) {
                 world.give(active, SimInput::KillUnit(group));
@@ -120,11 +105,7 @@ fn one_fault(world: &mut World, random: &mut Stream, services: &[GroupName]) {
         8 => world.give(node, SimInput::Switchover(group)),
         9 | 10 => break_or_mend(world, random),
         _ => {
-            world.manners = Manners {
-                loss: random.below(300),
-                doubled: random.below(100),
-                delay_max: MS / 10 + random.below(20 * MS),
-            };
+            world.manners = Manners { loss: random.below(300), doubled: random.below(100), delay_max: MS / 10 + random.below(20 * MS) };
         }
     }
 }
@@ -135,8 +116,7 @@ fn break_or_mend(world: &mut World, random: &mut Stream) {
     if shelves.is_empty() {
         return;
     }
-    let chassis =
-        shelves[usize::try_from(random.below(shelves.len() as u64)).expect("few")].clone();
+    let chassis = shelves[usize::try_from(random.below(shelves.len() as u64)).expect("few")].clone();
     if random.below(3) == 0 {
         return world.mend(&chassis);
     }
@@ -161,14 +141,8 @@ fn cool(world: &mut World) -> Result<(), String> {
         for fan in 1..=3 {
             world.break_fan(&chassis, fan);
         }
-        let is_full = |w: &World, fan: u32| {
-            w.reading(&chassis, &format!("/{chassis}/fan{fan}"), "duty") == Some(Value::Int(100))
-        };
-        world.run_until(
-            COOLED_MAX,
-            &format!("the fans of {chassis} that are left run at full speed"),
-            |w| (4..=5).all(|fan| is_full(w, fan)),
-        )?;
+        let is_full = |w: &World, fan: u32| w.reading(&chassis, &format!("/{chassis}/fan{fan}"), "duty") == Some(Value::Int(100));
+        world.run_until(COOLED_MAX, &format!("the fans of {chassis} that are left run at full speed"), |w| (4..=5).all(|fan| is_full(w, fan)))?;
     }
     Ok(())
 }

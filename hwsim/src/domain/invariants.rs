@@ -73,23 +73,14 @@ impl Judge {
 
     pub(super) fn observe(&mut self, now: Truth, node: NodeId, observation: &Observation) {
         let outcome = match observation {
-            Observation::Role {
-                group,
-                epoch,
-                is_active,
-            } => self.epochs.role(node, group, *epoch, *is_active),
+            Observation::Role { group, epoch, is_active } => self.epochs.role(node, group, *epoch, *is_active),
             Observation::Lost { group, epoch } => {
                 self.writes.declared_lost(group, *epoch);
                 Ok(())
             }
-            Observation::Acted {
-                cause,
-                epoch,
-                object,
-            } => self
-                .causes
-                .acted(object, *epoch, *cause)
-                .and_then(|()| self.sinks.acted(node, object, *epoch)),
+            Observation::Acted { cause, epoch, object } => {
+                self.causes.acted(object, *epoch, *cause).and_then(|()| self.sinks.acted(node, object, *epoch))
+            }
             Observation::Event { id, cause } => self.causes.event(*id, *cause),
         };
         self.keep(now, outcome);
@@ -97,11 +88,7 @@ impl Judge {
 
     fn keep(&mut self, now: Truth, outcome: Result<(), String>) {
         if let (Err(breach), None) = (outcome, &self.broken) {
-            self.broken = Some(format!(
-                "at {}.{:06} ms: {breach}",
-                now / super::MS,
-                now % super::MS
-            ));
+            self.broken = Some(format!("at {}.{:06} ms: {breach}", now / super::MS, now % super::MS));
         }
     }
 }

@@ -31,22 +31,10 @@ impl Shelves {
     pub(super) fn new(names: &[ChassisName], check_epochs: bool) -> Self {
         let shelf = |name: &ChassisName| {
             let chassis = Chassis::new(Plan::mxp().named(name.clone()), Instant::ZERO);
-            let chassis = if check_epochs {
-                chassis
-            } else {
-                chassis.without_epoch_check()
-            };
-            (
-                name.clone(),
-                Shelf {
-                    chassis,
-                    drivers: BTreeMap::new(),
-                },
-            )
+            let chassis = if check_epochs { chassis } else { chassis.without_epoch_check() };
+            (name.clone(), Shelf { chassis, drivers: BTreeMap::new() })
         };
-        Self {
-            shelves: names.iter().map(shelf).collect(),
-        }
+        Self { shelves: names.iter().map(shelf).collect() }
     }
 
     pub(super) fn names(&self) -> Vec<ChassisName> {
@@ -54,13 +42,7 @@ impl Shelves {
     }
 
     pub(super) fn drive(&mut self, node: NodeId, group: &GroupName, drives: bool) {
-        let Some(shelf) = group
-            .as_str()
-            .strip_prefix("chassis:")
-            .and_then(|name| self.shelves.get_mut(&ChassisName::new(name)))
-        else {
-            return;
-        };
+        let Some(shelf) = group.as_str().strip_prefix("chassis:").and_then(|name| self.shelves.get_mut(&ChassisName::new(name))) else { return };
         if drives {
             shelf.drivers.insert(node, 0); // it reads every sensor anew
         } else {
@@ -81,41 +63,21 @@ impl Shelves {
             shelf.chassis.step(Instant::from_nanos(now));
             let revision = shelf.chassis.revision();
             for (node, told) in shelf.drivers.iter().filter(|(_, told)| **told < revision) {
-                let changed = shelf
-                    .chassis
-                    .readings()
-                    .filter(|r| *told == 0 || r.revision > *told);
-                news.push((
-                    *node,
-                    Readings {
-                        chassis: name.clone(),
-                        revision,
-                        list: changed.map(Named::update).collect(),
-                    },
-                ));
+                let changed = shelf.chassis.readings().filter(|r| *told == 0 || r.revision > *told);
+                news.push((*node, Readings { chassis: name.clone(), revision, list: changed.map(Named::update).collect() }));
             }
         }
         news
     }
 
     pub(super) fn told(&mut self, node: NodeId, readings: &Readings) {
-        if let Some(told) = self
-            .shelves
-            .get_mut(&readings.chassis)
-            .and_then(|s| s.drivers.get_mut(&node))
-        {
+        if let Some(told) = self.shelves.get_mut(&readings.chassis).and_then(|s| s.drivers.get_mut(&node)) {
             *told = readings.revision;
         }
     }
 
     pub(super) fn request(&mut self, now: Truth, request: &Request) -> Outcome {
-        let name = request
-            .object
-            .as_str()
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default();
+        let name = request.object.as_str().trim_start_matches('/').split('/').next().unwrap_or_default();
         match self.shelves.get_mut(&ChassisName::new(name)) {
             Some(shelf) => shelf.chassis.request(Instant::from_nanos(now), request),
             None => Outcome::Refused(format!("{} is in no shelf", request.object)),
@@ -123,16 +85,9 @@ impl Shelves {
     }
 
     pub(super) fn break_fan(&mut self, now: Truth, chassis: &ChassisName, fan: u32) {
-        let Some(shelf) = self.shelves.get_mut(chassis) else {
-            return;
-        };
+        let Some(shelf) = self.shelves.get_mut(chassis) else { return };
         let parameters = BTreeMap::from([("fan".to_owned(), fan.to_string())]);
-        let injection = Injection {
-            fault: "fan-failed".to_owned(),
-            parameters,
-            expires_after: None,
-            by: "chaos".to_owned(),
-        };
+        let injection = Injection { fault: "fan-failed".to_owned(), parameters, expires_after: None, by: "chaos".to_owned() };
         // A fan that is broken already stays broken.
         drop(shelf.chassis.inject(Instant::from_nanos(now), injection));
     }
@@ -143,17 +98,7 @@ impl Shelves {
         }
     }
 
-    pub(super) fn reading(
-        &self,
-        chassis: &ChassisName,
-        object: &str,
-        attribute: &str,
-    ) -> Option<Value> {
-        self.shelves
-            .get(chassis)?
-            .chassis
-            .reading(object, attribute)?
-            .value
-            .clone()
+    pub(super) fn reading(&self, chassis: &ChassisName, object: &str, attribute: &str) -> Option<Value> {
+        self.shelves.get(chassis)?.chassis.reading(object, attribute)?.value.clone()
     }
 }

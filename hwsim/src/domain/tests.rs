@@ -26,14 +26,7 @@ impl SimNode for Ticker {
         }
         self.next = now + Duration::from_millis(1);
         let peers = (1..=2).map(NodeId).filter(|n| *n != self.me);
-        peers
-            .map(|to| SimOutput::Send {
-                to,
-                link: None,
-                door: Door::Liveness,
-                bytes: vec![1],
-            })
-            .collect()
+        peers.map(|to| SimOutput::Send { to, link: None, door: Door::Liveness, bytes: vec![1] }).collect()
     }
 
     fn next_wake(&self, _now: Instant) -> Instant {
@@ -47,22 +40,8 @@ type Got = Rc<RefCell<Vec<(NodeId, NodeId)>>>;
 fn world(seed: u64) -> (World, Got) {
     let got = Rc::new(RefCell::new(Vec::new()));
     let shared = Rc::clone(&got);
-    let maker: Maker = Box::new(move |me, _, _, now| {
-        Box::new(Ticker {
-            me,
-            next: now,
-            got: Rc::clone(&shared),
-        })
-    });
-    let setup = Setup {
-        seed,
-        nodes: vec![NodeId(1), NodeId(2)],
-        links: 2,
-        services: vec![GroupName::new("calls")],
-        chassis: Vec::new(),
-        chassis_check_epochs: true,
-        maker,
-    };
+    let maker: Maker = Box::new(move |me, _, _, now| Box::new(Ticker { me, next: now, got: Rc::clone(&shared) }));
+    let setup = Setup { seed, nodes: vec![NodeId(1), NodeId(2)], links: 2, services: vec![GroupName::new("calls")], chassis: Vec::new(), chassis_check_epochs: true, maker };
     (World::new(setup), got)
 }
 
@@ -78,12 +57,7 @@ fn frames_arrive_on_both_links_until_they_are_cut() {
     world.run(MS).expect("what is under way may arrive");
     let cut = got.borrow().len();
     world.run(100 * MS).expect("nothing to break");
-    assert!(
-        got.borrow()[cut..]
-            .iter()
-            .all(|(from, _)| *from == NodeId(2)),
-        "one way only"
-    );
+    assert!(got.borrow()[cut..].iter().all(|(from, _)| *from == NodeId(2)), "one way only");
 }
 
 #[test]
@@ -91,41 +65,15 @@ fn a_paused_node_gets_its_frames_when_it_goes_on_and_a_crashed_one_never() {
     let (mut world, got) = world(2);
     world.run(10 * MS).expect("nothing to break");
     world.pause(NodeId(2), 20 * MS);
-    let before = got
-        .borrow()
-        .iter()
-        .filter(|(_, to)| *to == NodeId(2))
-        .count();
+    let before = got.borrow().iter().filter(|(_, to)| *to == NodeId(2)).count();
     world.run(19 * MS).expect("nothing to break");
-    assert_eq!(
-        got.borrow()
-            .iter()
-            .filter(|(_, to)| *to == NodeId(2))
-            .count(),
-        before
-    );
+    assert_eq!(got.borrow().iter().filter(|(_, to)| *to == NodeId(2)).count(), before);
     world.run(2 * MS).expect("nothing to break");
-    assert!(
-        got.borrow()
-            .iter()
-            .filter(|(_, to)| *to == NodeId(2))
-            .count()
-            > before + 30
-    );
+    assert!(got.borrow().iter().filter(|(_, to)| *to == NodeId(2)).count() > before + 30);
     world.crash(NodeId(2));
-    let crashed = got
-        .borrow()
-        .iter()
-        .filter(|(_, to)| *to == NodeId(2))
-        .count();
+    let crashed = got.borrow().iter().filter(|(_, to)| *to == NodeId(2)).count();
     world.run(20 * MS).expect("nothing to break");
-    assert_eq!(
-        got.borrow()
-            .iter()
-            .filter(|(_, to)| *to == NodeId(2))
-            .count(),
-        crashed
-    );
+    assert_eq!(got.borrow().iter().filter(|(_, to)| *to == NodeId(2)).count(), crashed);
 }
 
 #[test]

@@ -22,20 +22,13 @@ pub(crate) fn ask(ask: &Ask, call: Call) -> Result<Answers, Failure> {
     let no_answer = |e: std::io::Error| Failure {
         code: "no-answer".into(),
         message: format!("no answer from the node at {}: {e}", socket.display()),
-        help: Some(
-            "is the daemon running?  nines run --config …/nines.yaml; another node: --node PATH"
-                .into(),
-        ),
+        help: Some("is the daemon running?  nines run --config …/nines.yaml; another node: --node PATH".into()),
         exit: 3,
     };
     let mut stream = UnixStream::connect(&socket).map_err(no_answer)?;
     let timeout = (!is_followed).then(|| Duration::from_secs(ask.timeout.max(1)));
     stream.set_read_timeout(timeout).map_err(no_answer)?;
-    let mut line = serde_json::to_vec(&Request {
-        version: VERSION,
-        call,
-    })
-    .expect("a request has a text");
+    let mut line = serde_json::to_vec(&Request { version: VERSION, call }).expect("a request has a text");
     line.push(b'\n');
     stream.write_all(&line).map_err(no_answer)?;
     Ok(Answers(BufReader::new(stream)))
@@ -43,19 +36,11 @@ pub(crate) fn ask(ask: &Ask, call: Call) -> Result<Answers, Failure> {
 
 /// `--node` names a socket or a node's file.
 fn socket(ask: &Ask) -> Result<PathBuf, Failure> {
-    let is_file = ask
-        .node
-        .extension()
-        .is_some_and(|e| e == "yaml" || e == "yml");
+    let is_file = ask.node.extension().is_some_and(|e| e == "yaml" || e == "yml");
     if !is_file {
         return Ok(ask.node.clone());
     }
-    let file = NodeFile::load(&ask.node).map_err(|e| Failure {
-        code: "bad-file".into(),
-        message: format!("{e:#}"),
-        help: None,
-        exit: 2,
-    })?;
+    let file = NodeFile::load(&ask.node).map_err(|e| Failure { code: "bad-file".into(), message: format!("{e:#}"), help: None, exit: 2 })?;
     Ok(file.run.join(API_SOCKET))
 }
 
@@ -64,23 +49,12 @@ impl Iterator for Answers {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = String::new();
-        let fail = |message: String, exit| Failure {
-            code: "no-answer".into(),
-            message,
-            help: None,
-            exit,
-        };
+        let fail = |message: String, exit| Failure { code: "no-answer".into(), message, help: None, exit };
         match self.0.read_line(&mut line) {
             Ok(0) => None,
-            Ok(_) => Some(
-                serde_json::from_str(&line)
-                    .map_err(|e| fail(format!("the node's answer makes no sense: {e}"), 3)),
-            ),
+            Ok(_) => Some(serde_json::from_str(&line).map_err(|e| fail(format!("the node's answer makes no sense: {e}"), 3))),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Some(Err(fail(
-                    "the node did not answer in time; what was asked may still happen".into(),
-                    5,
-                )))
+                Some(Err(fail("the node did not answer in time; what was asked may still happen".into(), 5)))
             }
             Err(e) => Some(Err(fail(format!("the node went away: {e}"), 3))),
         }

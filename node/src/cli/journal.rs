@@ -37,34 +37,15 @@ pub(crate) fn check(place: &Path, json: bool) -> ExitCode {
     let rows: Vec<Row> = files.iter().map(|file| judge(file)).collect();
     let is_proven = rows.iter().all(|row| row.proven);
     if json {
-        println!(
-            "{}",
-            serde_json::json!({"schema": "nines.journal-check/1", "proven": is_proven, "segments": rows})
-        );
+        println!("{}", serde_json::json!({"schema": "nines.journal-check/1", "proven": is_proven, "segments": rows}));
     } else {
         let lines = rows.iter().map(|row| {
             let verdict = if row.proven { "proven" } else { "NOT proven" };
-            vec![
-                row.file.clone(),
-                row.inputs.to_string(),
-                row.events.to_string(),
-                verdict.to_owned(),
-                row.remark.clone().unwrap_or_default(),
-            ]
+            vec![row.file.clone(), row.inputs.to_string(), row.events.to_string(), verdict.to_owned(), row.remark.clone().unwrap_or_default()]
         });
-        print!(
-            "{}",
-            render::table(
-                &["SEGMENT", "INPUTS", "EVENTS", "REPLAY", ""],
-                lines.collect()
-            )
-        );
+        print!("{}", render::table(&["SEGMENT", "INPUTS", "EVENTS", "REPLAY", ""], lines.collect()));
     }
-    if is_proven {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    }
+    if is_proven { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Prints the newest events of a journal.
@@ -82,11 +63,7 @@ pub(crate) fn show(place: &Path, pattern: &str, last: usize, json: bool) -> Exit
         Err(failure) => return render::refuse(&failure, json),
     };
     let pattern = Pattern::new(pattern);
-    let rows: Vec<_> = events
-        .iter()
-        .filter(|e| pattern.matches(e.object.as_str()))
-        .map(|e| EventRow::of(e))
-        .collect();
+    let rows: Vec<_> = events.iter().filter(|e| pattern.matches(e.object.as_str())).map(|e| EventRow::of(e)).collect();
     let rows = rows[rows.len().saturating_sub(last)..].to_vec();
     let reply = Reply::Events(rows);
     if json {
@@ -98,36 +75,16 @@ pub(crate) fn show(place: &Path, pattern: &str, last: usize, json: bool) -> Exit
 }
 
 fn judge(file: &Path) -> Row {
-    let name = file
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     match read(file) {
-        Err(why) => Row {
-            file: name,
-            inputs: 0,
-            events: 0,
-            proven: false,
-            remark: Some(why),
-        },
+        Err(why) => Row { file: name, inputs: 0, events: 0, proven: false, remark: Some(why) },
         Ok(report) => {
             let torn = match report.tail {
                 Tail::Torn { excess } => Some(format!("ends with {excess} torn bytes")),
                 Tail::Clean | Tail::Damaged { .. } => None,
             };
-            let diverged = report.diverged.map(|d| {
-                format!(
-                    "input {} came to something else: {:08x}, the node had {:08x}",
-                    d.input, d.found, d.expected
-                )
-            });
-            Row {
-                file: name,
-                inputs: report.inputs,
-                events: report.events.len(),
-                proven: diverged.is_none(),
-                remark: diverged.or(torn),
-            }
+            let diverged = report.diverged.map(|d| format!("input {} came to something else: {:08x}, the node had {:08x}", d.input, d.found, d.expected));
+            Row { file: name, inputs: report.inputs, events: report.events.len(), proven: diverged.is_none(), remark: diverged.or(torn) }
         }
     }
 }
@@ -142,8 +99,7 @@ fn files(place: &Path) -> Result<Vec<PathBuf>, Failure> {
     if place.is_file() {
         return Ok(vec![place.to_owned()]);
     }
-    let found =
-        segments(place).map_err(|e| bad(format!("cannot read {}: {e}", place.display())))?;
+    let found = segments(place).map_err(|e| bad(format!("cannot read {}: {e}", place.display())))?;
     if found.is_empty() {
         return Err(bad(format!("{} has no *.{SEGMENT} in it", place.display())));
     }
@@ -151,10 +107,5 @@ fn files(place: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn bad(message: String) -> Failure {
-    Failure {
-        code: "no-journal".into(),
-        message,
-        help: Some("nines journal check STATE/journal".into()),
-        exit: 2,
-    }
+    Failure { code: "no-journal".into(), message, help: Some("nines journal check STATE/journal".into()), exit: 2 }
 }

@@ -13,9 +13,7 @@ use crate::config::load_bundle;
 /// The files of a directory, by name.
 pub(crate) fn read(dir: &Path) -> Result<BTreeMap<String, String>, Failure> {
     match load_bundle(dir) {
-        Ok(bundle) if bundle.files.is_empty() => {
-            Err(bad(format!("there are no policies in {}", dir.display())))
-        }
+        Ok(bundle) if bundle.files.is_empty() => Err(bad(format!("there are no policies in {}", dir.display()))),
         Ok(bundle) => Ok(bundle.files),
         Err(error) => Err(bad(format!("{error:#}"))),
     }
@@ -33,41 +31,16 @@ pub(crate) fn check(dir: &Path, json: bool) -> ExitCode {
         Err(diagnostics) => (diagnostics, false),
     };
     if json {
-        println!(
-            "{}",
-            serde_json::json!({"schema": "nines.policy-check/1", "good": is_good, "files": count, "diagnostics": diagnostics})
-        );
+        println!("{}", serde_json::json!({"schema": "nines.policy-check/1", "good": is_good, "files": count, "diagnostics": diagnostics}));
     } else {
         for diagnostic in &diagnostics {
             println!("{diagnostic}");
         }
-        println!(
-            "{count} files, {} {}: {}",
-            diagnostics.len(),
-            if diagnostics.len() == 1 {
-                "remark"
-            } else {
-                "remarks"
-            },
-            if is_good {
-                "good"
-            } else {
-                "nothing would be loaded"
-            }
-        );
+        println!("{count} files, {} {}: {}", diagnostics.len(), if diagnostics.len() == 1 { "remark" } else { "remarks" }, if is_good { "good" } else { "nothing would be loaded" });
     }
-    if is_good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn bad(message: String) -> Failure {
-    Failure {
-        code: "no-policies".into(),
-        message,
-        help: Some("nines policy check DIR".into()),
-        exit: 2,
-    }
+    Failure { code: "no-policies".into(), message, help: Some("nines policy check DIR".into()), exit: 2 }
 }

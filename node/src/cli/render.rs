@@ -15,14 +15,8 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Alarms(rows) => alarms(rows),
         Reply::Faults(value) => faults(value),
         Reply::Policies { generation, files } => {
-            let rows = files
-                .iter()
-                .map(|f| vec![f.file.clone(), f.bytes.to_string()])
-                .collect();
-            format!(
-                "generation {generation} is in force\n{}",
-                table(&["FILE", "BYTES"], rows)
-            )
+            let rows = files.iter().map(|f| vec![f.file.clone(), f.bytes.to_string()]).collect();
+            format!("generation {generation} is in force\n{}", table(&["FILE", "BYTES"], rows))
         }
         Reply::Done { text } => format!("{text}\n"),
         Reply::Failed(failure) => self::failure(failure),
@@ -44,10 +38,7 @@ pub(crate) fn failure(failure: &Failure) -> String {
 /// Says why nothing was done, on standard error or as JSON; the failure's exit code.
 pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
     if json {
-        println!(
-            "{}",
-            serde_json::json!({"error": failure, "changed": false})
-        );
+        println!("{}", serde_json::json!({"error": failure, "changed": false}));
     } else {
         eprint!("{}", self::failure(failure));
     }
@@ -55,99 +46,41 @@ pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
 }
 
 fn status(status: &Status) -> String {
-    let serving = if status.is_serving {
-        "serving"
-    } else {
-        "NOT serving"
-    };
-    let redundant = if status.is_redundant {
-        "redundant"
-    } else {
-        "NOT redundant"
-    };
-    let mut out = format!(
-        "{}: {serving}, {redundant}    {} by {}, profile {}\n",
-        status.domain, status.at, status.node, status.profile
-    );
-    for row in status
-        .services
-        .iter()
-        .chain(&status.chassis)
-        .filter(|r| !r.is_serving || r.wants_standby && r.standby.is_empty())
-    {
-        let what = if row.is_serving {
-            "has no standby in sync"
-        } else {
-            "has no active that can speak"
-        };
-        out.push_str(&format!(
-            "  why   {} {what}.  To follow: nines why {}\n",
-            row.name, row.name
-        ));
+    let serving = if status.is_serving { "serving" } else { "NOT serving" };
+    let redundant = if status.is_redundant { "redundant" } else { "NOT redundant" };
+    let mut out = format!("{}: {serving}, {redundant}    {} by {}, profile {}\n", status.domain, status.at, status.node, status.profile);
+    for row in status.services.iter().chain(&status.chassis).filter(|r| !r.is_serving || r.wants_standby && r.standby.is_empty()) {
+        let what = if row.is_serving { "has no standby in sync" } else { "has no active that can speak" };
+        out.push_str(&format!("  why   {} {what}.  To follow: nines why {}\n", row.name, row.name));
     }
     let rows = status.services.iter().chain(&status.chassis).map(|row| {
         let standby: Vec<String> = row.standby.iter().map(ToString::to_string).collect();
         vec![
             row.name.to_string(),
             row.active.map_or_else(|| "none".into(), |n| n.to_string()),
-            if standby.is_empty() {
-                "none".into()
-            } else {
-                standby.join(" ")
-            },
+            if standby.is_empty() { "none".into() } else { standby.join(" ") },
             row.epoch.to_string(),
             row.if_active_dies.clone(),
         ]
     });
-    out.push_str(&table(
-        &[
-            "SERVICE",
-            "ACTIVE",
-            "STANDBY",
-            "EPOCH",
-            "IF THE ACTIVE DIES NOW",
-        ],
-        rows.collect(),
-    ));
+    out.push_str(&table(&["SERVICE", "ACTIVE", "STANDBY", "EPOCH", "IF THE ACTIVE DIES NOW"], rows.collect()));
     let rows = status.nodes.iter().map(|node| {
-        let links: Vec<&str> = node
-            .links
-            .iter()
-            .map(|up| if *up { "up" } else { "DOWN" })
-            .collect();
+        let links: Vec<&str> = node.links.iter().map(|up| if *up { "up" } else { "DOWN" }).collect();
         vec![
             node.id.to_string(),
             node.chassis.clone(),
             node.state.clone(),
-            if links.is_empty() {
-                "this node".into()
-            } else {
-                links.join(" ")
-            },
-            if node.is_leader {
-                "leads".into()
-            } else {
-                String::new()
-            },
+            if links.is_empty() { "this node".into() } else { links.join(" ") },
+            if node.is_leader { "leads".into() } else { String::new() },
         ]
     });
-    out.push_str(&table(
-        &["NODE", "CHASSIS", "STATE", "LINKS", "LOG"],
-        rows.collect(),
-    ));
-    let alarms: Vec<String> = status
-        .alarms
-        .iter()
-        .map(|(severity, count)| format!("{count} {severity}"))
-        .collect();
+    out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG"], rows.collect()));
+    let alarms: Vec<String> = status.alarms.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
     if !alarms.is_empty() {
         out.push_str(&format!("alarms  {}    nines alarms\n", alarms.join(", ")));
     }
     for right in status.rights.iter().filter(|r| !r.got) {
-        out.push_str(&format!(
-            "right   {} was asked for and refused: {}\n",
-            right.name, right.means
-        ));
+        out.push_str(&format!("right   {} was asked for and refused: {}\n", right.name, right.means));
     }
     out
 }
@@ -157,11 +90,7 @@ fn objects(rows: &[ObjectRow]) -> String {
         return object(row);
     }
     let lines = rows.iter().map(|row| {
-        let values: Vec<String> = row
-            .attributes
-            .iter()
-            .map(|(name, a)| format!("{name}={}", value(a)))
-            .collect();
+        let values: Vec<String> = row.attributes.iter().map(|(name, a)| format!("{name}={}", value(a))).collect();
         vec![row.name.clone(), row.class.clone(), values.join(" ")]
     });
     table(&["OBJECT", "CLASS", "ATTRIBUTES"], lines.collect())
@@ -169,94 +98,42 @@ fn objects(rows: &[ObjectRow]) -> String {
 
 fn object(row: &ObjectRow) -> String {
     let lines = row.attributes.iter().map(|(name, a)| {
-        let age = if a.age_ms < 10_000 {
-            format!("{} ms", a.age_ms)
-        } else {
-            format!("{} s", a.age_ms / 1000)
-        };
-        vec![
-            name.clone(),
-            value(a),
-            a.unit.clone(),
-            quality(a),
-            age,
-            a.claimed_by.clone().unwrap_or_default(),
-        ]
+        let age = if a.age_ms < 10_000 { format!("{} ms", a.age_ms) } else { format!("{} s", a.age_ms / 1000) };
+        vec![name.clone(), value(a), a.unit.clone(), quality(a), age, a.claimed_by.clone().unwrap_or_default()]
     });
-    format!(
-        "{}  {}\n{}",
-        row.name,
-        row.class,
-        table(
-            &["ATTRIBUTE", "VALUE", "UNIT", "QUALITY", "AGE", "CLAIMED BY"],
-            lines.collect()
-        )
-    )
+    format!("{}  {}\n{}", row.name, row.class, table(&["ATTRIBUTE", "VALUE", "UNIT", "QUALITY", "AGE", "CLAIMED BY"], lines.collect()))
 }
 
 fn value(row: &crate::api::AttributeRow) -> String {
-    row.value
-        .as_ref()
-        .map_or_else(|| "unknown".into(), ToString::to_string)
+    row.value.as_ref().map_or_else(|| "unknown".into(), ToString::to_string)
 }
 
 fn quality(row: &crate::api::AttributeRow) -> String {
-    serde_json::to_value(row.quality)
-        .ok()
-        .and_then(|v| v.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    serde_json::to_value(row.quality).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn event(row: &EventRow) -> String {
-    let policy = row
-        .policy
-        .as_ref()
-        .map(|p| format!("  policy {p}"))
-        .unwrap_or_default();
-    let why = if row.why.is_empty() {
-        String::new()
-    } else {
-        format!("  {}", row.why)
-    };
-    format!(
-        "{}  {:<10}  {} {}: {}{policy}{why}\n",
-        row.at, row.id, row.object, row.attribute, row.text
-    )
+    let policy = row.policy.as_ref().map(|p| format!("  policy {p}")).unwrap_or_default();
+    let why = if row.why.is_empty() { String::new() } else { format!("  {}", row.why) };
+    format!("{}  {:<10}  {} {}: {}{policy}{why}\n", row.at, row.id, row.object, row.attribute, row.text)
 }
 
 fn why(story: &WhyStory) -> String {
     let mut out = format!("{}\n", story.headline);
     let root = story.chain.first().map_or(0, |e| e.at_ns);
     for (index, row) in story.chain.iter().enumerate() {
-        let at = if index == 0 {
-            row.at.clone()
-        } else {
-            format!("{:>+9.1} ms", (row.at_ns as f64 - root as f64) / 1e6)
-        };
-        let policy = row
-            .policy
-            .as_ref()
-            .map(|p| format!("policy {p}, "))
-            .unwrap_or_default();
-        out.push_str(&format!(
-            "{at:>12}  {:<10}  {policy}{} {}: {}\n",
-            row.id, row.object, row.attribute, row.text
-        ));
+        let at = if index == 0 { row.at.clone() } else { format!("{:>+9.1} ms", (row.at_ns as f64 - root as f64) / 1e6) };
+        let policy = row.policy.as_ref().map(|p| format!("policy {p}, ")).unwrap_or_default();
+        out.push_str(&format!("{at:>12}  {:<10}  {policy}{} {}: {}\n", row.id, row.object, row.attribute, row.text));
         if !row.why.is_empty() {
             out.push_str(&format!("{:26}{}\n", "", row.why));
         }
     }
     match story.missing.as_slice() {
-        [] => out.push_str(&format!(
-            "missing       nothing, all {} causes are known\n",
-            story.chain.len()
-        )),
+        [] => out.push_str(&format!("missing       nothing, all {} causes are known\n", story.chain.len())),
         missing => {
             let ids: Vec<String> = missing.iter().map(ToString::to_string).collect();
-            out.push_str(&format!(
-                "missing       {}: not known to this node\n",
-                ids.join(", ")
-            ));
+            out.push_str(&format!("missing       {}: not known to this node\n", ids.join(", ")));
         }
     }
     out
@@ -267,38 +144,16 @@ fn alarms(rows: &[AlarmRow]) -> String {
         return "no alarms\n".into();
     }
     let lines = rows.iter().map(|a| {
-        vec![
-            a.severity.to_uppercase(),
-            a.since.clone(),
-            a.object.clone(),
-            a.kind.clone(),
-            [a.text.as_str(), a.note.as_str()]
-                .join(" ")
-                .trim()
-                .to_owned(),
-        ]
+        vec![a.severity.to_uppercase(), a.since.clone(), a.object.clone(), a.kind.clone(), [a.text.as_str(), a.note.as_str()].join(" ").trim().to_owned()]
     });
-    table(
-        &["SEVERITY", "SINCE", "OBJECT", "ALARM", ""],
-        lines.collect(),
-    )
+    table(&["SEVERITY", "SINCE", "OBJECT", "ALARM", ""], lines.collect())
 }
 
 fn faults(value: &serde_json::Value) -> String {
-    let rows = value
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-        .iter()
-        .map(|row| {
-            let text = |key: &str| {
-                row.get(key)
-                    .and_then(|v| v.as_str())
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            vec![text("name"), text("target"), text("help")]
-        });
+    let rows = value.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(|row| {
+        let text = |key: &str| row.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+        vec![text("name"), text("target"), text("help")]
+    });
     table(&["FAULT", "TARGET", ""], rows.collect())
 }
 
@@ -313,11 +168,7 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut out = String::new();
     let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
     for row in std::iter::once(&head).chain(&rows) {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
@@ -330,24 +181,13 @@ mod tests {
 
     #[test]
     fn a_table_is_as_wide_as_it_must_be_and_no_wider() {
-        let rows = vec![
-            vec!["n1".to_owned(), "up".to_owned()],
-            vec!["n22".to_owned(), String::new()],
-        ];
+        let rows = vec![vec!["n1".to_owned(), "up".to_owned()], vec!["n22".to_owned(), String::new()]];
         assert_eq!(table(&["NODE", "S"], rows), "NODE  S\nn1    up\nn22\n");
     }
 
     #[test]
     fn a_refusal_says_that_nothing_was_changed() {
-        let failure = Failure {
-            code: "not-in-sync".into(),
-            message: "calls cannot move".into(),
-            help: Some("wait".into()),
-            exit: 4,
-        };
-        assert_eq!(
-            self::failure(&failure),
-            "error[not-in-sync]: calls cannot move\n  help  wait\n  Nothing was changed.\n"
-        );
+        let failure = Failure { code: "not-in-sync".into(), message: "calls cannot move".into(), help: Some("wait".into()), exit: 4 };
+        assert_eq!(self::failure(&failure), "error[not-in-sync]: calls cannot move\n  help  wait\n  Nothing was changed.\n");
     }
 }

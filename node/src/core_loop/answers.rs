@@ -9,9 +9,7 @@ use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::{Kind, Pattern};
 use sixnines_core::domain::config::Bundle;
 use sixnines_core::domain::{Change, Entry, Proposal, Void};
-use sixnines_core::engine::{
-    self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine,
-};
+use sixnines_core::engine::{self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine};
 use sixnines_core::event::Event;
 use sixnines_core::history::{Chain, Link};
 use sixnines_core::ids::{Epoch, EventId, GroupName};
@@ -23,10 +21,7 @@ use sixnines_discs::liveness::Verdict;
 
 use super::ways::Ways;
 use super::{CoreLoop, node_object};
-use crate::api::{
-    AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply,
-    ServiceRow, Status, WhyStory, clock_text,
-};
+use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
 
 /// A question on its way to the core loop.
 pub(crate) struct Ask {
@@ -62,19 +57,9 @@ pub(crate) struct WaitingWish {
 }
 
 enum WaitsFor {
-    Role {
-        group: GroupName,
-        epoch: Epoch,
-        cause: EventId,
-    },
-    Entry {
-        ticket: u64,
-        done: String,
-    },
-    Command {
-        id: CommandId,
-        done: String,
-    },
+    Role { group: GroupName, epoch: Epoch, cause: EventId },
+    Entry { ticket: u64, done: String },
+    Command { id: CommandId, done: String },
 }
 
 /// Tickets of operators' proposals from here on.
@@ -84,11 +69,7 @@ const WISH_MAX: Duration = Duration::from_secs(4);
 
 impl<W: Ways> CoreLoop<W> {
     pub(crate) fn answer(&mut self, now: Instant, ask: Ask) {
-        let Ask {
-            call,
-            principal,
-            reply,
-        } = ask;
+        let Ask { call, principal, reply } = ask;
         if let Err(refused) = authority::decide(&principal, call.wanted()) {
             return say(&reply, fail("refused", refused.to_string(), 4));
         }
@@ -104,90 +85,24 @@ impl<W: Ways> CoreLoop<W> {
             Call::Why { what } => say(&reply, self.why(&what)),
             Call::Alarms => say(&reply, Reply::Alarms(self.alarms())),
             Call::PolicyList => say(&reply, self.policies()),
-            Call::Switchover { service, to } => self.move_role(
-                now,
-                Wish::Switchover {
-                    group: GroupName::new(&service),
-                    to,
-                },
-                &service,
-                &principal,
-                reply,
-            ),
-            Call::StartService { service } => self.move_role(
-                now,
-                Wish::Start {
-                    group: GroupName::new(&service),
-                },
-                &service,
-                &principal,
-                reply,
-            ),
-            Call::PolicyApply { files, message } => {
-                self.apply_bundle(now, files, &message, &principal, reply)
-            }
-            Call::Set {
-                name,
-                attribute,
-                value,
-                lease_s,
-                reason,
-            } => self.set(
-                now, &name, &attribute, &value, lease_s, reason, principal, reply,
-            ),
+            Call::Switchover { service, to } => self.move_role(now, Wish::Switchover { group: GroupName::new(&service), to }, &service, &principal, reply),
+            Call::StartService { service } => self.move_role(now, Wish::Start { group: GroupName::new(&service) }, &service, &principal, reply),
+            Call::PolicyApply { files, message } => self.apply_bundle(now, files, &message, &principal, reply),
+            Call::Set { name, attribute, value, lease_s, reason } => self.set(now, &name, &attribute, &value, lease_s, reason, principal, reply),
             Call::Unset { name, attribute } => {
-                let body = CommandBody::Release {
-                    object: name.as_str().into(),
-                    control: attribute.as_str().into(),
-                };
-                self.command(
-                    now,
-                    principal,
-                    body,
-                    format!("{name} {attribute}: the hold is given up"),
-                    reply,
-                );
+                let body = CommandBody::Release { object: name.as_str().into(), control: attribute.as_str().into() };
+                self.command(now, principal, body, format!("{name} {attribute}: the hold is given up"), reply);
             }
             Call::AlarmAck { object, kind } => {
-                let body = CommandBody::Acknowledge {
-                    alarm: alarm_ref(&object, &kind),
-                    text: String::new(),
-                };
-                self.command(
-                    now,
-                    principal,
-                    body,
-                    format!("{kind} of {object} is acknowledged"),
-                    reply,
-                );
+                let body = CommandBody::Acknowledge { alarm: alarm_ref(&object, &kind), text: String::new() };
+                self.command(now, principal, body, format!("{kind} of {object} is acknowledged"), reply);
             }
-            Call::AlarmShelve {
-                object,
-                kind,
-                for_s,
-            } => {
-                let body = CommandBody::Shelve {
-                    alarm: alarm_ref(&object, &kind),
-                    expires: Duration::from_secs(for_s),
-                    text: String::new(),
-                };
-                self.command(
-                    now,
-                    principal,
-                    body,
-                    format!("{kind} of {object} is put aside for {for_s} s"),
-                    reply,
-                );
+            Call::AlarmShelve { object, kind, for_s } => {
+                let body = CommandBody::Shelve { alarm: alarm_ref(&object, &kind), expires: Duration::from_secs(for_s), text: String::new() };
+                self.command(now, principal, body, format!("{kind} of {object} is put aside for {for_s} s"), reply);
             }
             Call::Inject { .. } | Call::InjectClear { .. } | Call::InjectList { .. } => {
-                say(
-                    &reply,
-                    fail(
-                        "not-here",
-                        "faults are injected into the chassis, not into the core loop".into(),
-                        2,
-                    ),
-                );
+                say(&reply, fail("not-here", "faults are injected into the chassis, not into the core loop".into(), 2));
             }
         }
     }
@@ -197,69 +112,26 @@ impl<W: Ways> CoreLoop<W> {
         let domain = &self.domain;
         let is_alive = |node| node == self.me || self.verdicts.get(&node) == Some(&Verdict::Alive);
         let rows = |is_service: bool| -> Vec<ServiceRow> {
-            domain
-                .groups
-                .iter()
-                .filter(|(name, _)| domain.config.service(name).is_some() == is_service)
-                .map(|(name, row)| {
-                    let active = row.active.filter(|m| domain.is_current(*m));
-                    let is_serving = active.is_some_and(|m| {
-                        is_alive(m.node) && !(m.node == self.me && self.is_suspended)
-                    });
-                    let standby: Vec<_> = row
-                        .in_sync
-                        .iter()
-                        .filter(|m| {
-                            Some(**m) != active && domain.is_current(**m) && is_alive(m.node)
-                        })
-                        .map(|m| m.node)
-                        .collect();
-                    let if_active_dies = if standby.is_empty() {
-                        "stops".to_owned()
-                    } else {
-                        format!("{} takes over, 0 acknowledged writes lost", standby[0])
-                    };
-                    let wants_standby = domain.config.candidates(name).len() > 1;
-                    ServiceRow {
-                        name: name.clone(),
-                        wants_standby,
-                        active: active.map(|m| m.node),
-                        standby,
-                        epoch: row.epoch,
-                        is_serving,
-                        if_active_dies,
-                    }
-                })
-                .collect()
+            domain.groups.iter().filter(|(name, _)| domain.config.service(name).is_some() == is_service).map(|(name, row)| {
+                let active = row.active.filter(|m| domain.is_current(*m));
+                let is_serving = active.is_some_and(|m| is_alive(m.node) && !(m.node == self.me && self.is_suspended));
+                let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && is_alive(m.node)).map(|m| m.node).collect();
+                let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over, 0 acknowledged writes lost", standby[0]) };
+                let wants_standby = domain.config.candidates(name).len() > 1;
+                ServiceRow { name: name.clone(), wants_standby, active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies }
+            }).collect()
         };
         let (services, chassis) = (rows(true), rows(false));
-        let is_redundant = services
-            .iter()
-            .chain(&chassis)
-            .filter(|r| r.wants_standby)
-            .all(|r| r.is_serving && !r.standby.is_empty());
+        let is_redundant = services.iter().chain(&chassis).filter(|r| r.wants_standby).all(|r| r.is_serving && !r.standby.is_empty());
         let nodes = domain.config.nodes.iter().map(|node| NodeRow {
             id: node.id,
             chassis: node.chassis.to_string(),
-            state: if is_alive(node.id) {
-                "up".into()
-            } else {
-                self.verdicts
-                    .get(&node.id)
-                    .map_or("unknown", |v| v.as_str())
-                    .to_owned()
-            },
+            state: if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
             is_leader: self.leader == Some(node.id),
         });
         let mut alarms = BTreeMap::new();
-        for alarm in self
-            .engine
-            .iter()
-            .flat_map(Engine::alarms)
-            .map(|(_, a)| a)
-            .filter(|a| a.is_active())
-        {
+        for alarm in self.engine.iter().flat_map(Engine::alarms).map(|(_, a)| a).filter(|a| a.is_active()) {
             *alarms.entry(alarm.severity.to_string()).or_default() += 1;
         }
         Status {
@@ -273,10 +145,7 @@ impl<W: Ways> CoreLoop<W> {
             chassis,
             nodes: nodes.collect(),
             alarms,
-            log: LogRow {
-                leader: self.leader,
-                applied: domain.applied.0,
-            },
+            log: LogRow { leader: self.leader, applied: domain.applied.0 },
             policies: domain.bundle_version.0,
             rights,
             suspensions,
@@ -288,67 +157,32 @@ impl<W: Ways> CoreLoop<W> {
             Ok(pattern) => pattern,
             Err(failure) => return say(reply, *failure),
         };
-        let rows = self
-            .engine
-            .iter()
-            .flat_map(|e| e.world().iter())
-            .filter(|(_, o)| pattern.matches(o.name.as_str()))
-            .map(|(_, o)| self.object_row(now, o));
+        let rows = self.engine.iter().flat_map(|e| e.world().iter()).filter(|(_, o)| pattern.matches(o.name.as_str())).map(|(_, o)| self.object_row(now, o));
         say(reply, Reply::Objects(rows.collect()));
     }
 
     fn get(&self, now: Instant, name: &str, reply: &Sender<Reply>) {
-        let found = self.engine.as_ref().and_then(|e| {
-            e.world()
-                .find(name)
-                .map(|ix| self.object_row(now, e.world().object(ix)))
-        });
+        let found = self.engine.as_ref().and_then(|e| e.world().find(name).map(|ix| self.object_row(now, e.world().object(ix))));
         match found {
             Some(row) => say(reply, Reply::Objects(vec![row])),
-            None => say(
-                reply,
-                fail_help(
-                    "unknown-object",
-                    format!("there is no object {name}"),
-                    "nines ls shows them all",
-                    2,
-                ),
-            ),
+            None => say(reply, fail_help("unknown-object", format!("there is no object {name}"), "nines ls shows them all", 2)),
         }
     }
 
     fn object_row(&self, now: Instant, object: &Object) -> ObjectRow {
-        let attributes =
-            object
-                .class
-                .attributes
-                .iter()
-                .zip(&object.cells)
-                .map(|(attribute, cell)| {
-                    let control = self
-                        .engine
-                        .as_ref()
-                        .and_then(|e| e.control(object.name.as_str(), attribute.name.as_str()));
-                    let claim = control.and_then(|c| c.strongest(attribute));
-                    let row = AttributeRow {
-                        value: cell.value.clone(),
-                        unit: attribute
-                            .unit
-                            .as_ref()
-                            .map(ToString::to_string)
-                            .unwrap_or_default(),
-                        quality: cell.quality,
-                        age_ms: u64::try_from(now.since(cell.read_at).as_millis())
-                            .unwrap_or(u64::MAX),
-                        claimed_by: claim.map(|c| format!("{} at {}: {}", c.by, c.value, c.reason)),
-                    };
-                    (attribute.name.to_string(), row)
-                });
-        ObjectRow {
-            name: object.name.to_string(),
-            class: object.class.name.to_string(),
-            attributes: attributes.collect(),
-        }
+        let attributes = object.class.attributes.iter().zip(&object.cells).map(|(attribute, cell)| {
+            let control = self.engine.as_ref().and_then(|e| e.control(object.name.as_str(), attribute.name.as_str()));
+            let claim = control.and_then(|c| c.strongest(attribute));
+            let row = AttributeRow {
+                value: cell.value.clone(),
+                unit: attribute.unit.as_ref().map(ToString::to_string).unwrap_or_default(),
+                quality: cell.quality,
+                age_ms: u64::try_from(now.since(cell.read_at).as_millis()).unwrap_or(u64::MAX),
+                claimed_by: claim.map(|c| format!("{} at {}: {}", c.by, c.value, c.reason)),
+            };
+            (attribute.name.to_string(), row)
+        });
+        ObjectRow { name: object.name.to_string(), class: object.class.name.to_string(), attributes: attributes.collect() }
     }
 
     fn events(&self, last: usize, pattern: &str, reply: &Sender<Reply>) {
@@ -356,11 +190,7 @@ impl<W: Ways> CoreLoop<W> {
             Ok(pattern) => pattern,
             Err(failure) => return say(reply, *failure),
         };
-        let events = self
-            .engine
-            .iter()
-            .flat_map(|e| e.history().iter().rev())
-            .filter(|e| pattern.matches(e.object.as_str()));
+        let events = self.engine.iter().flat_map(|e| e.history().iter().rev()).filter(|e| pattern.matches(e.object.as_str()));
         let mut rows: Vec<EventRow> = events.take(last).map(|e| EventRow::of(e)).collect();
         rows.reverse();
         say(reply, Reply::Events(rows));
@@ -368,247 +198,106 @@ impl<W: Ways> CoreLoop<W> {
 
     /// By id, by object, by service: the newest change that matters, and all that led to it.
     fn why(&self, what: &str) -> Reply {
-        let Some(engine) = &self.engine else {
-            return fail("not-joined", "this node has not joined yet".into(), 3);
-        };
+        let Some(engine) = &self.engine else { return fail("not-joined", "this node has not joined yet".into(), 3) };
         let history = engine.history();
         let service = format!("/services/{what}");
         let chain = if let Ok(id) = what.parse() {
             history.get(id).map(|_| history.why(id))
         } else if engine.world().find(&service).is_some() {
-            history
-                .last_where(|e| e.object.as_str() == service && e.attribute.as_str() == "active")
-                .map(|e| history.why(e.id))
-        } else if what.starts_with('n') && engine.world().find(&format!("/nodes/{what}")).is_some()
-        {
+            history.last_where(|e| e.object.as_str() == service && e.attribute.as_str() == "active").map(|e| history.why(e.id))
+        } else if what.starts_with('n') && engine.world().find(&format!("/nodes/{what}")).is_some() {
             history.why_object(&format!("/nodes/{what}"))
         } else {
             history.why_object(what)
         };
         match chain {
             Some(chain) => Reply::Why(story(what, &chain)),
-            None => fail_help(
-                "unknown",
-                format!("nothing is known here of {what}"),
-                "an event's id (n3.1.990), an object's name (/mxp1/fan4) or a service; nines events shows what there is",
-                2,
-            ),
+            None => fail_help("unknown", format!("nothing is known here of {what}"), "an event's id (n3.1.990), an object's name (/mxp1/fan4) or a service; nines events shows what there is", 2),
         }
     }
 
     fn alarms(&self) -> Vec<AlarmRow> {
-        let active = self
-            .engine
-            .iter()
-            .flat_map(Engine::alarms)
-            .filter(|(_, a)| a.is_active());
-        let mut rows: Vec<(std::cmp::Reverse<sixnines_core::alarms::Severity>, AlarmRow)> = active
-            .map(|(key, alarm)| {
-                let mut note = Vec::new();
-                if let Some((by, _)) = &alarm.acknowledged {
-                    note.push(format!("acknowledged by {by}"));
-                }
-                if alarm.shelved.is_some() {
-                    note.push("put aside".to_owned());
-                }
-                if alarm.suppressed {
-                    note.push("explained by a failed parent".to_owned());
-                }
-                if alarm.stale {
-                    note.push("not confirmed by the present owner".to_owned());
-                }
-                let object = self
-                    .engine
-                    .as_ref()
-                    .map(|e| e.world().object(key.object).name.to_string())
-                    .unwrap_or_default();
-                let row = AlarmRow {
-                    id: alarm.id.unwrap_or_default(),
-                    severity: alarm.severity.to_string(),
-                    since: clock_text(alarm.since),
-                    object,
-                    kind: key.kind.to_string(),
-                    text: alarm.text.to_string(),
-                    note: note.join(", "),
-                };
-                (std::cmp::Reverse(alarm.severity), row)
-            })
-            .collect();
+        let active = self.engine.iter().flat_map(Engine::alarms).filter(|(_, a)| a.is_active());
+        let mut rows: Vec<(std::cmp::Reverse<sixnines_core::alarms::Severity>, AlarmRow)> = active.map(|(key, alarm)| {
+            let mut note = Vec::new();
+            if let Some((by, _)) = &alarm.acknowledged {
+                note.push(format!("acknowledged by {by}"));
+            }
+            if alarm.shelved.is_some() {
+                note.push("put aside".to_owned());
+            }
+            if alarm.suppressed {
+                note.push("explained by a failed parent".to_owned());
+            }
+            if alarm.stale {
+                note.push("not confirmed by the present owner".to_owned());
+            }
+            let object = self.engine.as_ref().map(|e| e.world().object(key.object).name.to_string()).unwrap_or_default();
+            let row = AlarmRow {
+                id: alarm.id.unwrap_or_default(),
+                severity: alarm.severity.to_string(),
+                since: clock_text(alarm.since),
+                object,
+                kind: key.kind.to_string(),
+                text: alarm.text.to_string(),
+                note: note.join(", "),
+            };
+            (std::cmp::Reverse(alarm.severity), row)
+        }).collect();
         rows.sort_by(|a, b| (a.0, &a.1.object).cmp(&(b.0, &b.1.object)));
         rows.into_iter().map(|(_, row)| row).collect()
     }
 
     fn policies(&self) -> Reply {
-        let files = self
-            .domain
-            .bundle
-            .files
-            .iter()
-            .map(|(file, text)| PolicyRow {
-                file: file.clone(),
-                bytes: text.len(),
-            });
-        Reply::Policies {
-            generation: self.domain.bundle_version.0,
-            files: files.collect(),
-        }
+        let files = self.domain.bundle.files.iter().map(|(file, text)| PolicyRow { file: file.clone(), bytes: text.len() });
+        Reply::Policies { generation: self.domain.bundle_version.0, files: files.collect() }
     }
 
     // ---- what changes something ---------------------------------------------------------------------------------
 
-    fn move_role(
-        &mut self,
-        now: Instant,
-        wish: Wish,
-        service: &str,
-        principal: &Principal,
-        reply: Sender<Reply>,
-    ) {
+    fn move_role(&mut self, now: Instant, wish: Wish, service: &str, principal: &Principal, reply: Sender<Reply>) {
         let group = GroupName::new(service);
         let Some(row) = self.domain.groups.get(&group) else {
-            let names: Vec<String> = self
-                .domain
-                .config
-                .services
-                .iter()
-                .map(|s| s.name.to_string())
-                .collect();
-            return say(
-                &reply,
-                fail_help(
-                    "unknown-service",
-                    format!("there is no service {service}"),
-                    &format!("there are: {}", names.join(", ")),
-                    2,
-                ),
-            );
+            let names: Vec<String> = self.domain.config.services.iter().map(|s| s.name.to_string()).collect();
+            return say(&reply, fail_help("unknown-service", format!("there is no service {service}"), &format!("there are: {}", names.join(", ")), 2));
         };
         let epoch = row.epoch;
         let text = format!("{} asks to move {service}", principal.name);
-        let cause = self.observe(
-            now,
-            &node_object(self.me),
-            "request",
-            Some(Value::Text(text.as_str().into())),
-            Quality::Good,
-            None,
-            "",
-            false,
-        );
-        let waits_for = WaitsFor::Role {
-            group,
-            epoch,
-            cause,
-        };
-        self.wishes.push(WaitingWish {
-            until: now + WISH_MAX,
-            reply,
-            waits_for,
-        });
+        let cause = self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
+        let waits_for = WaitsFor::Role { group, epoch, cause };
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for });
         self.feed_roles(now, roles::Input::Move { wish, cause });
     }
 
-    fn apply_bundle(
-        &mut self,
-        now: Instant,
-        files: BTreeMap<String, String>,
-        message: &str,
-        principal: &Principal,
-        reply: Sender<Reply>,
-    ) {
+    fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
         let bundle = Bundle { files };
         if let Err(errors) = compile_bundle(&bundle) {
             let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            return say(
-                &reply,
-                fail(
-                    "bad-policies",
-                    format!(
-                        "{}\nNothing was loaded, generation {} goes on.",
-                        text.join("\n"),
-                        self.domain.bundle_version
-                    ),
-                    2,
-                ),
-            );
+            return say(&reply, fail("bad-policies", format!("{}\nNothing was loaded, generation {} goes on.", text.join("\n"), self.domain.bundle_version), 2));
         }
         if bundle == self.domain.bundle {
-            return say(
-                &reply,
-                Reply::Done {
-                    text: format!(
-                        "generation {} is the same: nothing to do",
-                        self.domain.bundle_version
-                    ),
-                },
-            );
+            return say(&reply, Reply::Done { text: format!("generation {} is the same: nothing to do", self.domain.bundle_version) });
         }
         let text = format!("{} applies policies: {message}", principal.name);
-        let cause = self.observe(
-            now,
-            &node_object(self.me),
-            "request",
-            Some(Value::Text(text.as_str().into())),
-            Quality::Good,
-            None,
-            "",
-            false,
-        );
+        let cause = self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
         let expected = self.domain.bundle_version;
         let ticket = ASK_TICKETS + now.as_nanos();
-        let done = format!(
-            "generation {} -> {}. Back: nines policy apply with the former files",
-            expected,
-            expected.0 + 1
-        );
-        self.wishes.push(WaitingWish {
-            until: now + WISH_MAX,
-            reply,
-            waits_for: WaitsFor::Entry { ticket, done },
-        });
-        self.ways.propose(Proposal {
-            by: self.me,
-            ticket,
-            cause: Some(cause),
-            entry: Entry::Bundle { expected, bundle },
-        });
+        let done = format!("generation {} -> {}. Back: nines policy apply with the former files", expected, expected.0 + 1);
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { ticket, done } });
+        self.ways.propose(Proposal { by: self.me, ticket, cause: Some(cause), entry: Entry::Bundle { expected, bundle } });
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one call")]
-    fn set(
-        &mut self,
-        now: Instant,
-        name: &str,
-        attribute: &str,
-        value: &str,
-        lease_s: u64,
-        reason: String,
-        principal: Principal,
-        reply: Sender<Reply>,
-    ) {
+    fn set(&mut self, now: Instant, name: &str, attribute: &str, value: &str, lease_s: u64, reason: String, principal: Principal, reply: Sender<Reply>) {
         let Some(value) = self.parse_value(name, attribute, value) else {
-            return say(
-                &reply,
-                fail_help(
-                    "unknown-control",
-                    format!("{name} has no control {attribute} that takes {value}"),
-                    &format!("nines get {name}"),
-                    2,
-                ),
-            );
+            return say(&reply, fail_help("unknown-control", format!("{name} has no control {attribute} that takes {value}"), &format!("nines get {name}"), 2));
         };
-        let done = format!(
-            "{name} {attribute} is held at {value} for {lease_s} s. Back: nines set {name} {attribute}="
-        );
+        let done = format!("{name} {attribute} is held at {value} for {lease_s} s. Back: nines set {name} {attribute}=");
         let body = CommandBody::Claim {
             object: name.into(),
             control: attribute.into(),
             value,
-            reason: if reason.is_empty() {
-                "set by hand".into()
-            } else {
-                reason
-            },
+            reason: if reason.is_empty() { "set by hand".into() } else { reason },
             priority: None,
             lease: Some(Duration::from_secs(lease_s)),
         };
@@ -618,10 +307,7 @@ impl<W: Ways> CoreLoop<W> {
     fn parse_value(&self, name: &str, attribute: &str, text: &str) -> Option<Value> {
         let world = self.engine.as_ref()?.world();
         let class = &world.object(world.find(name)?).class;
-        let attribute = class
-            .attributes
-            .iter()
-            .find(|a| a.name.as_str() == attribute)?;
+        let attribute = class.attributes.iter().find(|a| a.name.as_str() == attribute)?;
         match &attribute.kind {
             Kind::Bool => text.parse().ok().map(Value::Bool),
             Kind::Int => text.parse().ok().map(Value::Int),
@@ -632,31 +318,11 @@ impl<W: Ways> CoreLoop<W> {
     }
 
     /// A command for the objects: here, or where they are owned.
-    fn command(
-        &mut self,
-        now: Instant,
-        principal: Principal,
-        body: CommandBody,
-        done: String,
-        reply: Sender<Reply>,
-    ) {
+    fn command(&mut self, now: Instant, principal: Principal, body: CommandBody, done: String, reply: Sender<Reply>) {
         let id = CommandId(u128::from(now.as_nanos()) << 16 | u128::from(self.me.0));
-        let command = Command {
-            id,
-            principal,
-            cause: None,
-            expected_version: None,
-            body,
-        };
-        let owner = self
-            .engine
-            .as_ref()
-            .and_then(|e| e.owner_of(command.body.object().as_str()));
-        self.wishes.push(WaitingWish {
-            until: now + WISH_MAX,
-            reply,
-            waits_for: WaitsFor::Command { id, done },
-        });
+        let command = Command { id, principal, cause: None, expected_version: None, body };
+        let owner = self.engine.as_ref().and_then(|e| e.owner_of(command.body.object().as_str()));
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Command { id, done } });
         match owner.filter(|owner| *owner != self.me) {
             Some(owner) => self.ways.forward(owner, &command),
             None => self.feed_engine(now, engine::Input::Command(command)),
@@ -665,9 +331,7 @@ impl<W: Ways> CoreLoop<W> {
 
     pub(crate) fn settle_command(&mut self, id: CommandId, result: &Result<EventId, CommandError>) {
         let answer = |done: &str| match result {
-            Ok(event) => Reply::Done {
-                text: format!("{done}  ({event})"),
-            },
+            Ok(event) => Reply::Done { text: format!("{done}  ({event})") },
             Err(CommandError::Refused(why)) => fail("refused", why.to_string(), 4),
             Err(error) => fail("bad-command", error.to_string(), 2),
         };
@@ -698,12 +362,7 @@ impl<W: Ways> CoreLoop<W> {
             WaitsFor::Role { group, epoch, .. } => {
                 let row = domain.groups.get(group)?;
                 let active = row.active?.node;
-                (row.epoch > *epoch).then(|| Reply::Done {
-                    text: format!(
-                        "{group} is active on {active}, epoch {}. Why: nines why {group}",
-                        row.epoch
-                    ),
-                })
+                (row.epoch > *epoch).then(|| Reply::Done { text: format!("{group} is active on {active}, epoch {}. Why: nines why {group}", row.epoch) })
             }
             _ => None,
         });
@@ -711,15 +370,7 @@ impl<W: Ways> CoreLoop<W> {
             if now < wish.until {
                 return true;
             }
-            say(
-                &wish.reply,
-                fail_help(
-                    "unknown-outcome",
-                    "it was asked for and has not happened yet; it still may".into(),
-                    "nines status",
-                    5,
-                ),
-            );
+            say(&wish.reply, fail_help("unknown-outcome", "it was asked for and has not happened yet; it still may".into(), "nines status", 5));
             false
         });
     }
@@ -727,22 +378,14 @@ impl<W: Ways> CoreLoop<W> {
     pub(crate) fn refused(&mut self, _now: Instant, cause: EventId, reason: &str) {
         tracing::info!(%cause, reason, "refused");
         self.settle(|w| match w {
-            WaitsFor::Role { cause: waiting, .. } if *waiting == cause => Some(fail_help(
-                "not-possible",
-                reason.to_owned(),
-                "nines status",
-                4,
-            )),
+            WaitsFor::Role { cause: waiting, .. } if *waiting == cause => Some(fail_help("not-possible", reason.to_owned(), "nines status", 4)),
             _ => None,
         });
     }
 
     pub(crate) fn settle_applied(&mut self, ticket: u64, outcome: &Result<Vec<Change>, Void>) {
         self.settle(|w| match w {
-            WaitsFor::Entry {
-                ticket: waiting,
-                done,
-            } if *waiting == ticket => Some(match outcome {
+            WaitsFor::Entry { ticket: waiting, done } if *waiting == ticket => Some(match outcome {
                 Ok(_) => Reply::Done { text: done.clone() },
                 Err(void) => fail_help("moved-on", void.to_string(), "look again, then repeat", 4),
             }),
@@ -752,9 +395,7 @@ impl<W: Ways> CoreLoop<W> {
 
     pub(crate) fn settle_proposal(&mut self, ticket: u64, why: &str) {
         self.settle(|w| match w {
-            WaitsFor::Entry {
-                ticket: waiting, ..
-            } if *waiting == ticket => Some(fail("no-quorum", why.to_owned(), 4)),
+            WaitsFor::Entry { ticket: waiting, .. } if *waiting == ticket => Some(fail("no-quorum", why.to_owned(), 4)),
             _ => None,
         });
     }
@@ -767,21 +408,11 @@ fn say(reply: &Sender<Reply>, what: Reply) {
 }
 
 pub(crate) fn fail(code: &str, message: String, exit: u8) -> Reply {
-    Reply::Failed(Failure {
-        code: code.into(),
-        message,
-        help: None,
-        exit,
-    })
+    Reply::Failed(Failure { code: code.into(), message, help: None, exit })
 }
 
 fn fail_help(code: &str, message: String, help: &str, exit: u8) -> Reply {
-    Reply::Failed(Failure {
-        code: code.into(),
-        message,
-        help: Some(help.to_owned()),
-        exit,
-    })
+    Reply::Failed(Failure { code: code.into(), message, help: Some(help.to_owned()), exit })
 }
 
 fn parse(pattern: &str) -> Result<Pattern, Box<Reply>> {
@@ -789,20 +420,11 @@ fn parse(pattern: &str) -> Result<Pattern, Box<Reply>> {
         return Ok(Pattern::new(pattern));
     }
     let message = format!("{pattern:?} is no pattern of names: they begin with /");
-    Err(Box::new(fail_help(
-        "bad-pattern",
-        message,
-        "such as /mxp1/fan*, /nodes/** or /services/calls",
-        2,
-    )))
+    Err(Box::new(fail_help("bad-pattern", message, "such as /mxp1/fan*, /nodes/** or /services/calls", 2)))
 }
 
 fn alarm_ref(object: &str, kind: &str) -> AlarmRef {
-    AlarmRef {
-        object: object.into(),
-        kind: kind.into(),
-        qualifier: "".into(),
-    }
+    AlarmRef { object: object.into(), kind: kind.into(), qualifier: "".into() }
 }
 
 fn story(what: &str, chain: &Chain) -> WhyStory {
@@ -815,15 +437,8 @@ fn story(what: &str, chain: &Chain) -> WhyStory {
         }
     }
     let headline = match rows.last() {
-        Some(last) => format!(
-            "{what}: {} {} {}, at {}",
-            last.object, last.attribute, last.text, last.at
-        ),
+        Some(last) => format!("{what}: {} {} {}, at {}", last.object, last.attribute, last.text, last.at),
         None => format!("{what}: its event is no longer known here"),
     };
-    WhyStory {
-        headline,
-        chain: rows,
-        missing,
-    }
+    WhyStory { headline, chain: rows, missing }
 }

@@ -15,9 +15,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::api::{Call, Reply, Request, VERSION};
-use crate::core_loop::In;
 use crate::core_loop::answers::{Ask, fail};
+use crate::core_loop::In;
+use crate::api::{Call, Reply, Request, VERSION};
 
 /// A longer request is refused: it holds a bundle of policies at most.
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
@@ -70,128 +70,61 @@ impl Api {
         }
         let (answers, from_core) = crossbeam::channel::bounded(ANSWERS_MAX);
         match serde_json::from_slice::<Request>(&line) {
-            Ok(Request {
-                version: VERSION,
-                call,
-            }) => {
+            Ok(Request { version: VERSION, call }) => {
                 let is_followed = matches!(call, Call::Watch { .. });
                 match self.about_chassis(&call, &principal).await {
                     Some(reply) => drop(put(&mut write, &reply).await),
                     None => {
-                        let ask = Ask {
-                            call,
-                            principal,
-                            reply: answers,
-                        };
+                        let ask = Ask { call, principal, reply: answers };
                         if self.inbox.send(In::Ask(ask)).is_ok() {
                             relay(from_core, write, is_followed).await;
                         }
                     }
                 }
             }
-            Ok(other) => drop(
-                put(
-                    &mut write,
-                    &fail(
-                        "version",
-                        format!(
-                            "the daemon speaks version {VERSION}, the request has {}",
-                            other.version
-                        ),
-                        2,
-                    ),
-                )
-                .await,
-            ),
-            Err(error) => drop(
-                put(
-                    &mut write,
-                    &fail("bad-request", format!("no request: {error}"), 2),
-                )
-                .await,
-            ),
+            Ok(other) => drop(put(&mut write, &fail("version", format!("the daemon speaks version {VERSION}, the request has {}", other.version), 2)).await),
+            Err(error) => drop(put(&mut write, &fail("bad-request", format!("no request: {error}"), 2)).await),
         }
     }
 
     /// Faults go to the chassis' own process; the core loop has no part in them.
     async fn about_chassis(&self, call: &Call, principal: &Principal) -> Option<Reply> {
-        let (Call::Inject { chassis, .. }
-        | Call::InjectClear { chassis }
-        | Call::InjectList { chassis }) = call
-        else {
-            return None;
-        };
+        let (Call::Inject { chassis, .. } | Call::InjectClear { chassis } | Call::InjectList { chassis }) = call else { return None };
         if let Err(refused) = authority::decide(principal, call.wanted()) {
             return Some(fail("refused", refused.to_string(), 4));
         }
         let config = Arc::clone(&self.configuration.borrow());
         let Some(found) = config.chassis.iter().find(|c| c.name.as_str() == chassis) else {
             let names: Vec<String> = config.chassis.iter().map(|c| c.name.to_string()).collect();
-            return Some(fail(
-                "unknown-chassis",
-                format!(
-                    "there is no chassis {chassis}; there are: {}",
-                    names.join(", ")
-                ),
-                2,
-            ));
+            return Some(fail("unknown-chassis", format!("there is no chassis {chassis}; there are: {}", names.join(", ")), 2));
         };
         let Some(manager) = found.manager else {
-            return Some(fail(
-                "no-simulator",
-                format!("{chassis} is no simulated chassis: nothing can be injected"),
-                2,
-            ));
+            return Some(fail("no-simulator", format!("{chassis} is no simulated chassis: nothing can be injected"), 2));
         };
-        Some(
-            inject(&manager.to_string(), call, principal)
-                .await
-                .unwrap_or_else(|error| match error {
-                    ClientError::Refused { code, message } => fail(&code, message, 2),
-                    other => fail("no-chassis", other.to_string(), 3),
-                }),
-        )
+        Some(inject(&manager.to_string(), call, principal).await.unwrap_or_else(|error| match error {
+            ClientError::Refused { code, message } => fail(&code, message, 2),
+            other => fail("no-chassis", other.to_string(), 3),
+        }))
     }
 }
 
 async fn inject(manager: &str, call: &Call, principal: &Principal) -> Result<Reply, ClientError> {
     let mut client = Client::connect(manager, "injector").await?;
     match call {
-        Call::Inject {
-            chassis,
-            fault,
-            target,
-            for_s,
-            ..
-        } => {
+        Call::Inject { chassis, fault, target, for_s, .. } => {
             let mut parameters = std::collections::BTreeMap::new();
             if let Some(target) = target {
-                let (name, value) = target.split_once('=').unwrap_or((
-                    target.trim_end_matches(|c: char| c.is_ascii_digit()),
-                    target.trim_start_matches(|c: char| !c.is_ascii_digit()),
-                ));
+                let (name, value) = target.split_once('=').unwrap_or((target.trim_end_matches(|c: char| c.is_ascii_digit()), target.trim_start_matches(|c: char| !c.is_ascii_digit())));
                 parameters.insert(name.to_owned(), value.to_owned());
             }
-            let injection = Injection {
-                fault: fault.clone(),
-                parameters,
-                expires_after: Some(Duration::from_secs(*for_s)),
-                by: principal.name.to_string(),
-            };
+            let injection = Injection { fault: fault.clone(), parameters, expires_after: Some(Duration::from_secs(*for_s)), by: principal.name.to_string() };
             let id = client.inject(injection).await?;
             let target = target.clone().unwrap_or_default();
-            Ok(Reply::Done {
-                text: format!(
-                    "{fault} {target} is in force in {chassis} (fault {}), for {for_s} s. Back: nines inject {chassis} --clear",
-                    id.0
-                ),
-            })
+            Ok(Reply::Done { text: format!("{fault} {target} is in force in {chassis} (fault {}), for {for_s} s. Back: nines inject {chassis} --clear", id.0) })
         }
         Call::InjectClear { chassis } => {
             let count = client.clear(None).await?;
-            Ok(Reply::Done {
-                text: format!("{count} faults of {chassis} are ended"),
-            })
+            Ok(Reply::Done { text: format!("{count} faults of {chassis} are ended") })
         }
         _ => {
             let active = client.faults().await?;
@@ -202,21 +135,13 @@ async fn inject(manager: &str, call: &Call, principal: &Principal) -> Result<Rep
                     serde_json::json!({"name": f.injection.fault, "target": target.join(" "), "help": format!("in force, by {}", f.injection.by)})
                 })
                 .collect();
-            rows.extend(
-                CATALOGUE
-                    .iter()
-                    .map(|e| serde_json::json!({"name": e.name, "target": "", "help": e.help})),
-            );
+            rows.extend(CATALOGUE.iter().map(|e| serde_json::json!({"name": e.name, "target": "", "help": e.help})));
             Ok(Reply::Faults(serde_json::Value::Array(rows)))
         }
     }
 }
 
-async fn relay(
-    from_core: crossbeam::channel::Receiver<Reply>,
-    mut write: tokio::net::unix::OwnedWriteHalf,
-    is_followed: bool,
-) {
+async fn relay(from_core: crossbeam::channel::Receiver<Reply>, mut write: tokio::net::unix::OwnedWriteHalf, is_followed: bool) {
     // The core loop's channel is not async: a thread of the blocking pool waits for it.
     let (forward, mut replies) = tokio::sync::mpsc::channel(64);
     tokio::task::spawn_blocking(move || {
@@ -243,23 +168,7 @@ async fn put(write: &mut tokio::net::unix::OwnedWriteHalf, reply: &Reply) -> io:
 fn principal(stream: &UnixStream) -> Principal {
     let uid = stream.peer_cred().map(|c| c.uid()).ok();
     let own = nix::unistd::geteuid().as_raw();
-    let role = if uid == Some(0) || uid == Some(own) {
-        AccessRole::Admin
-    } else {
-        AccessRole::Viewer
-    };
-    let name = uid.map_or_else(
-        || "unknown".to_owned(),
-        |uid| {
-            if uid == 0 {
-                "root".to_owned()
-            } else {
-                format!("uid {uid}")
-            }
-        },
-    );
-    Principal {
-        name: name.as_str().into(),
-        role,
-    }
+    let role = if uid == Some(0) || uid == Some(own) { AccessRole::Admin } else { AccessRole::Viewer };
+    let name = uid.map_or_else(|| "unknown".to_owned(), |uid| if uid == 0 { "root".to_owned() } else { format!("uid {uid}") });
+    Principal { name: name.as_str().into(), role }
 }

@@ -14,8 +14,8 @@ use sixnines_discs::mesh::{Fault, MeshHandle, PeerState, Receiver};
 use sixnines_discs::wire::{Class, Kind};
 
 use super::checkpoints::GroupFrame;
-use super::keeper::sink;
 use crate::core_loop::In;
+use super::keeper::sink;
 use crate::standing::standing;
 
 /// The mesh's receiver. Parts that start after the mesh are filled in when they are there; what comes before is dropped and, where it
@@ -43,10 +43,7 @@ impl Receiver for Bus {
                     log.frame(from, payload.to_vec());
                 }
             }
-            Kind::CHECKPOINT => match (
-                postcard::from_bytes::<GroupFrame<'_>>(&payload),
-                self.service.get(),
-            ) {
+            Kind::CHECKPOINT => match (postcard::from_bytes::<GroupFrame<'_>>(&payload), self.service.get()) {
                 (Ok(frame), Some(service)) => service.frame(&frame.group, from, frame.bytes),
                 (Ok(_), None) => {}
                 (Err(_), _) => tracing::warn!(%from, "a checkpoint's frame cannot be read"),
@@ -77,10 +74,7 @@ impl Receiver for Bus {
 
     fn peer(&self, peer: NodeId, state: PeerState) {
         tracing::debug!(%peer, ?state, "mesh");
-        self.core(In::Peer {
-            node: peer,
-            life: state.life,
-        });
+        self.core(In::Peer { node: peer, life: state.life });
     }
 
     fn liveness_key(&self, peer: NodeId, _link: LinkId, key_id: u32, key: [u8; 32]) {
@@ -115,16 +109,12 @@ impl LogPort {
     fn close_what_is_lost(&self, me: Option<Member>, domain: &Domain) {
         let mut speaks = self.speaks.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, number) in &self.numbers {
-            let row = domain
-                .groups
-                .get(name)
-                .filter(|r| r.active.is_some() && r.active == me);
+            let row = domain.groups.get(name).filter(|r| r.active.is_some() && r.active == me);
             let now = row.map(|r| r.epoch);
             let before = speaks.get(name).copied();
             if let Some(epoch) = before.filter(|e| Some(*e) != now) {
                 let (done, _) = crossbeam::channel::bounded(1);
-                self.liveness
-                    .order(Order::Close(sink(*number, epoch), done));
+                self.liveness.order(Order::Close(sink(*number, epoch), done));
             }
             match now {
                 Some(epoch) => speaks.insert(name.clone(), epoch),
@@ -151,29 +141,13 @@ impl Port for LogPort {
         }
     }
 
-    fn applied(
-        &self,
-        index: LogIndex,
-        proposal: Option<&Proposal>,
-        outcome: &Result<Vec<Change>, Void>,
-        domain: &Domain,
-    ) {
+    fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
         let rows = standing(domain, self.me, self.life);
-        let mine = domain.member(self.me).filter(|_| {
-            domain
-                .nodes
-                .get(&self.me)
-                .is_some_and(|r| r.nonce == self.life)
-        });
+        let mine = domain.member(self.me).filter(|_| domain.nodes.get(&self.me).is_some_and(|r| r.nonce == self.life));
         self.close_what_is_lost(mine, domain);
         self.liveness.order(Order::Applied(index, rows));
         let domain = Arc::new(domain.clone());
-        self.core(In::Applied {
-            index,
-            proposal: proposal.cloned(),
-            outcome: outcome.clone(),
-            domain: Arc::clone(&domain),
-        });
+        self.core(In::Applied { index, proposal: proposal.cloned(), outcome: outcome.clone(), domain: Arc::clone(&domain) });
         if let Some(me) = mine {
             self.service.begin_life(me);
             for (name, row) in &domain.groups {
@@ -184,10 +158,7 @@ impl Port for LogPort {
 
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
         if let Err(error) = outcome {
-            self.core(In::Failed {
-                ticket,
-                why: error.to_string(),
-            });
+            self.core(In::Failed { ticket, why: error.to_string() });
         }
     }
 

@@ -15,8 +15,8 @@ use sixnines_discs::mesh::MeshHandle;
 use sixnines_discs::wire::{Class, Kind};
 use tokio::sync::mpsc;
 
-use super::keeper;
 use crate::core_loop::In;
+use super::keeper;
 
 /// A checkpoint's frame on the mesh.
 #[derive(Serialize, Deserialize)]
@@ -47,12 +47,7 @@ struct Mirror {
 
 impl Checkpoints {
     /// Makes the node's groups known to the service.
-    pub(super) fn new(
-        service: Service,
-        me: NodeId,
-        config: &DomainConfig,
-        inbox: &Sender<In>,
-    ) -> Self {
+    pub(super) fn new(service: Service, me: NodeId, config: &DomainConfig, inbox: &Sender<In>) -> Self {
         let mut owners = BTreeMap::new();
         for group in config.groups().filter(|g| g.candidates.contains(&me)) {
             service.open(&group.name, CopyConfig::from(&group));
@@ -93,14 +88,9 @@ impl Checkpoints {
 
     /// Keeps something for the successor.
     pub(super) fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>) {
-        let Some(owner) = self.owners.get_mut(group) else {
-            return;
-        };
+        let Some(owner) = self.owners.get_mut(group) else { return };
         let op = match &bytes {
-            Some(bytes) => Op::Put {
-                key: key.into(),
-                bytes: bytes.clone().into(),
-            },
+            Some(bytes) => Op::Put { key: key.into(), bytes: bytes.clone().into() },
             None => Op::Delete { key: key.into() },
         };
         let epoch = {
@@ -125,21 +115,11 @@ fn own(service: &Service, group: &GroupName, inbox: &Sender<In>) -> Owner {
                 mirror.epoch = epoch;
                 mirror.sections.clone().into_iter().collect()
             };
-            send(
-                &inbox,
-                In::Saved {
-                    group: name.clone(),
-                    epoch,
-                    saved,
-                },
-            );
+            send(&inbox, In::Saved { group: name.clone(), epoch, saved });
         }
         LocalEvent::Follow(follow) => take_in(&mut lock(&seen).sections, follow),
         // The core loop stops an owner before it asks for the handover, so there is nothing to finish.
-        LocalEvent::Quiescing { .. }
-        | LocalEvent::Role(Role::Standby { .. })
-        | LocalEvent::Outcome { .. }
-        | LocalEvent::Answer { .. } => {}
+        LocalEvent::Quiescing { .. } | LocalEvent::Role(Role::Standby { .. }) | LocalEvent::Outcome { .. } | LocalEvent::Answer { .. } => {}
     });
     Owner { app, mirror }
 }
@@ -148,22 +128,15 @@ fn take_in(sections: &mut BTreeMap<String, Vec<u8>>, follow: Follow) {
     let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
     match follow {
         Follow::Image { sections: all, .. } => {
-            *sections = all
-                .into_iter()
-                .map(|(key, section)| (text(key.as_slice()), section.bytes.as_slice().to_vec()))
-                .collect();
+            *sections = all.into_iter().map(|(key, section)| (text(key.as_slice()), section.bytes.as_slice().to_vec())).collect();
         }
         Follow::Record(record) => {
             for change in &record.changes {
                 match change {
-                    Change::Put { key, bytes } => {
-                        drop(sections.insert(text(key.as_slice()), bytes.as_slice().to_vec()))
-                    }
+                    Change::Put { key, bytes } => drop(sections.insert(text(key.as_slice()), bytes.as_slice().to_vec())),
                     Change::Delete { key } => drop(sections.remove(&text(key.as_slice()))),
                     // An owner writes whole sections only.
-                    Change::Patch { .. } => {
-                        tracing::warn!("a chassis' checkpoint bears a patch that no owner writes")
-                    }
+                    Change::Patch { .. } => tracing::warn!("a chassis' checkpoint bears a patch that no owner writes"),
                 }
             }
         }
@@ -185,37 +158,16 @@ impl fmt::Debug for ServiceHost {
 
 impl Host for ServiceHost {
     fn send(&self, group: &GroupName, to: Member, bytes: Vec<u8>) {
-        let Ok(frame) = postcard::to_allocvec(&GroupFrame {
-            group: group.clone(),
-            bytes: &bytes,
-        }) else {
-            return;
-        };
+        let Ok(frame) = postcard::to_allocvec(&GroupFrame { group: group.clone(), bytes: &bytes }) else { return };
         // What is long goes the way of bulk; what an acknowledgement waits for does not queue behind it.
-        let class = if frame.len() > BULK {
-            Class::Bulk
-        } else {
-            Class::State
-        };
+        let class = if frame.len() > BULK { Class::Bulk } else { Class::State };
         if let Err(error) = self.mesh.send(to.node, class, Kind::CHECKPOINT, frame) {
             tracing::debug!(%group, %to, %error, "a checkpoint's frame was not taken; it is sent again");
         }
     }
 
-    fn propose_sync(
-        &self,
-        group: &GroupName,
-        version: Version,
-        in_sync: std::collections::BTreeSet<Member>,
-    ) {
-        send(
-            &self.inbox,
-            In::Sync {
-                group: group.clone(),
-                version,
-                in_sync,
-            },
-        );
+    fn propose_sync(&self, group: &GroupName, version: Version, in_sync: std::collections::BTreeSet<Member>) {
+        send(&self.inbox, In::Sync { group: group.clone(), version, in_sync });
     }
 
     fn app(&self, group: &GroupName, state: AppState) {
@@ -227,13 +179,7 @@ impl Host for ServiceHost {
     }
 
     fn quiesced(&self, group: &GroupName, epoch: Epoch, _target: Member) {
-        send(
-            &self.inbox,
-            In::Quiesced {
-                group: group.clone(),
-                epoch,
-            },
-        );
+        send(&self.inbox, In::Quiesced { group: group.clone(), epoch });
     }
 
     fn quiesce_failed(&self, group: &GroupName, epoch: Epoch, target: Member) {
@@ -241,23 +187,11 @@ impl Host for ServiceHost {
     }
 
     fn silenced(&self, group: &GroupName, epoch: Epoch) {
-        send(
-            &self.inbox,
-            In::Silenced {
-                group: group.clone(),
-                epoch,
-            },
-        );
+        send(&self.inbox, In::Silenced { group: group.clone(), epoch });
     }
 
     fn offered(&self, group: &GroupName, offer: Offer) {
-        send(
-            &self.inbox,
-            In::Offered {
-                group: group.clone(),
-                offer,
-            },
-        );
+        send(&self.inbox, In::Offered { group: group.clone(), offer });
     }
 
     fn loss_window(&self, group: &GroupName, records: u64) {

@@ -18,9 +18,7 @@ const TURN: Duration = Duration::from_millis(50);
 pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receiver<In>) {
     loop {
         turns.turn(Part::CoreLoop);
-        let wait = core
-            .poll_timeout()
-            .map_or(TURN, |at| at.since(clock::boot_now()).min(TURN));
+        let wait = core.poll_timeout().map_or(TURN, |at| at.since(clock::boot_now()).min(TURN));
         let input = match inbox.recv_timeout(wait) {
             Ok(In::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(input) => Some(input),

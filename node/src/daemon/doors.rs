@@ -99,10 +99,7 @@ impl Ways for Doors {
     /// Only under a lease (protocol 4.4): what is refused is asked for again when it runs again, if it is still wanted.
     fn act(&mut self, request: Request) {
         if self.liveness.lease() <= clock::boot_now() {
-            return self.outcome(
-                request.id,
-                Outcome::Refused("this node is suspended: its lease is over".into()),
-            );
+            return self.outcome(request.id, Outcome::Refused("this node is suspended: its lease is over".into()));
         }
         if let Some(service) = request.object.as_str().strip_prefix("/services/")
             && let Some(keeper) = self.keepers.get(&GroupName::new(service))
@@ -143,27 +140,21 @@ impl Ways for Doors {
     }
 
     fn tell(&mut self, to: NodeId, told: &Told) {
-        let Ok(bytes) = postcard::to_allocvec(told) else {
-            return;
-        };
+        let Ok(bytes) = postcard::to_allocvec(told) else { return };
         if let Err(error) = self.mesh.send(to, Class::Control, Kind::LEASE, bytes) {
             tracing::debug!(%to, %error, "a word about roles was not taken; it is repeated");
         }
     }
 
     fn forward(&mut self, to: NodeId, command: &Command) {
-        let Ok(bytes) = postcard::to_allocvec(command) else {
-            return;
-        };
+        let Ok(bytes) = postcard::to_allocvec(command) else { return };
         if let Err(error) = self.mesh.send(to, Class::Control, Kind::COMMAND, bytes) {
             tracing::warn!(%to, %error, "a command was not taken");
         }
     }
 
     fn answer(&mut self, to: NodeId, id: CommandId, result: &Result<EventId, CommandError>) {
-        let Ok(bytes) = postcard::to_allocvec(&(id, result)) else {
-            return;
-        };
+        let Ok(bytes) = postcard::to_allocvec(&(id, result)) else { return };
         if let Err(error) = self.mesh.send(to, Class::Control, Kind::ANSWER, bytes) {
             tracing::warn!(%to, %error, "an answer was not taken");
         }
@@ -174,14 +165,8 @@ impl Ways for Doors {
         if event.id.node != me {
             return; // what came from elsewhere went to everybody from there
         }
-        let is_wanted = |peer: &&NodeId| {
-            self.wanted
-                .get(peer)
-                .is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())))
-        };
-        let Ok(bytes) = postcard::to_allocvec(&**event) else {
-            return;
-        };
+        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
+        let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
         for peer in self.peers.iter().filter(is_wanted) {
             self.send_event(*peer, event, bytes.clone());
         }
@@ -190,9 +175,7 @@ impl Ways for Doors {
     /// Until its own wishes come, the peer gets everything.
     fn subscribe(&mut self, peer: NodeId) {
         self.wanted.remove(&peer);
-        let Ok(bytes) = postcard::to_allocvec(&self.subscription) else {
-            return;
-        };
+        let Ok(bytes) = postcard::to_allocvec(&self.subscription) else { return };
         if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, bytes) {
             tracing::warn!(%peer, %error, "a subscription was not taken");
         }
@@ -208,11 +191,7 @@ impl Ways for Doors {
     }
 
     fn link(&mut self, node: NodeId, link: LinkId, is_up: bool) {
-        if is_up {
-            self.mesh.link_up(node, link)
-        } else {
-            self.mesh.link_down(node, link)
-        }
+        if is_up { self.mesh.link_up(node, link) } else { self.mesh.link_down(node, link) }
     }
 
     fn configured(&mut self, config: &DomainConfig) {
@@ -237,10 +216,7 @@ impl Ways for Doors {
     }
 
     fn standing(&self) -> (Vec<RightRow>, u64) {
-        (
-            self.rights.clone(),
-            self.liveness.counters().suspensions.load(Ordering::Relaxed),
-        )
+        (self.rights.clone(), self.liveness.counters().suspensions.load(Ordering::Relaxed))
     }
 }
 

@@ -42,40 +42,20 @@ impl Drop for Running {
 impl Drivers {
     pub(super) fn new(me: NodeId, runtime: &Handle, inbox: &Sender<In>) -> Self {
         let host = start(runtime, inbox, HostDriver::new(me));
-        Self {
-            runtime: runtime.clone(),
-            inbox: inbox.clone(),
-            chassis: BTreeMap::new(),
-            running: BTreeMap::new(),
-            _host: host,
-        }
+        Self { runtime: runtime.clone(), inbox: inbox.clone(), chassis: BTreeMap::new(), running: BTreeMap::new(), _host: host }
     }
 
     pub(super) fn configured(&mut self, config: &DomainConfig) {
-        self.chassis = config
-            .chassis
-            .iter()
-            .filter_map(|c| Some((c.name.clone(), c.manager?.to_string())))
-            .collect();
+        self.chassis = config.chassis.iter().filter_map(|c| Some((c.name.clone(), c.manager?.to_string()))).collect();
     }
 
     /// This node owns the chassis of `group`, or does not.
     pub(super) fn own(&mut self, group: &GroupName, epoch: Option<Epoch>) {
-        let Some(name) = group
-            .as_str()
-            .strip_prefix("chassis:")
-            .map(ChassisName::new)
-        else {
-            return;
-        };
+        let Some(name) = group.as_str().strip_prefix("chassis:").map(ChassisName::new) else { return };
         match (epoch, self.chassis.get(&name)) {
             (Some(epoch), Some(manager)) if !self.running.contains_key(group) => {
                 tracing::info!(chassis = %name, %epoch, manager, "drives the chassis");
-                let running = start(
-                    &self.runtime,
-                    &self.inbox,
-                    ChassisDriver::new(name, manager.as_str()),
-                );
+                let running = start(&self.runtime, &self.inbox, ChassisDriver::new(name, manager.as_str()));
                 self.running.insert(group.clone(), running);
             }
             (None, _) => drop(self.running.remove(group)),
@@ -85,35 +65,17 @@ impl Drivers {
 
     /// Hands a request to the driver of its chassis.
     pub(super) fn act(&self, request: Request) {
-        let chassis = request
-            .object
-            .as_str()
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default();
+        let chassis = request.object.as_str().trim_start_matches('/').split('/').next().unwrap_or_default();
         let group = GroupName::new(format!("chassis:{chassis}"));
         let id = request.id;
         let (answer, outcome) = oneshot::channel();
         let inbox = self.inbox.clone();
         let Some(running) = self.running.get(&group) else {
-            return tell(
-                &inbox,
-                id,
-                Outcome::Refused(format!("no driver here reaches {}", request.object)),
-            );
+            return tell(&inbox, id, Outcome::Refused(format!("no driver here reaches {}", request.object)));
         };
         match running.jobs.try_send(Job { request, answer }) {
-            Ok(()) => {
-                drop(self.runtime.spawn(async move {
-                    tell(&inbox, id, outcome.await.unwrap_or(Outcome::Unknown))
-                }))
-            }
-            Err(_) => tell(
-                &inbox,
-                id,
-                Outcome::Refused("its driver is busy or has ended".into()),
-            ),
+            Ok(()) => drop(self.runtime.spawn(async move { tell(&inbox, id, outcome.await.unwrap_or(Outcome::Unknown)) })),
+            Err(_) => tell(&inbox, id, Outcome::Refused("its driver is busy or has ended".into())),
         }
     }
 }
@@ -132,11 +94,7 @@ fn start(runtime: &Handle, inbox: &Sender<In>, driver: impl Driver + Clone + Syn
     let name = driver.name().to_owned();
     runtime.spawn(async move {
         let (updates, mut readings) = mpsc::channel(UPDATES_MAX);
-        let running = tokio::spawn(driver.run(Port {
-            updates,
-            jobs: jobs_in,
-            stop: stopped,
-        }));
+        let running = tokio::spawn(driver.run(Port { updates, jobs: jobs_in, stop: stopped }));
         while let Some(update) = readings.recv().await {
             if inbox.send(In::Update(update)).is_err() {
                 break;

@@ -60,23 +60,9 @@ impl Writer {
         fs::create_dir_all(directory)?;
         let next = mend(directory)?;
         let (lines, handed) = crossbeam::channel::bounded(LINES_MAX);
-        let thread = Thread {
-            directory: directory.to_owned(),
-            next,
-            file: None,
-            bytes: 0,
-            is_dirty: false,
-            failing_since: None,
-            inbox,
-        };
-        std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || thread.run(&handed))?;
-        Ok(Self {
-            lines,
-            bytes: 0,
-            is_broken: true,
-        })
+        let thread = Thread { directory: directory.to_owned(), next, file: None, bytes: 0, is_dirty: false, failing_since: None, inbox };
+        std::thread::Builder::new().name("journal".into()).spawn(move || thread.run(&handed))?;
+        Ok(Self { lines, bytes: 0, is_broken: true })
     }
 
     /// Hands a record over. One that finds no room ends the segment: a journal with a hole proves nothing.
@@ -135,10 +121,7 @@ impl Thread {
                 Err(RecvTimeoutError::Timeout) => self.sync(),
                 Err(RecvTimeoutError::Disconnected) => return self.sync(),
             }
-            if self
-                .failing_since
-                .is_some_and(|at| at.elapsed() >= TRY_AGAIN)
-            {
+            if self.failing_since.is_some_and(|at| at.elapsed() >= TRY_AGAIN) {
                 self.failing_since = Some(Instant::now());
                 self.tell(In::JournalTriesAgain);
             }
@@ -214,9 +197,7 @@ impl Thread {
     }
 
     fn append(&mut self, batch: &[u8]) {
-        let Some(file) = self.file.as_mut().filter(|_| !batch.is_empty()) else {
-            return;
-        };
+        let Some(file) = self.file.as_mut().filter(|_| !batch.is_empty()) else { return };
         match file.write_all(batch) {
             Ok(()) => {
                 self.bytes += batch.len() as u64;
@@ -233,9 +214,7 @@ impl Thread {
     }
 
     fn sync(&mut self) {
-        let Some(file) = self.file.as_ref().filter(|_| self.is_dirty) else {
-            return;
-        };
+        let Some(file) = self.file.as_ref().filter(|_| self.is_dirty) else { return };
         self.is_dirty = false;
         if let Err(error) = file.sync_data() {
             self.fail(&error); // what is on disk is unknown: nothing more goes into this segment
@@ -273,17 +252,10 @@ pub(crate) fn segments(directory: &Path) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let number = path
-            .file_stem()
-            .and_then(|s| s.to_str())
-            .and_then(|s| s.parse().ok());
+        let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
         if let Some(number) = number.filter(|_| path.extension().is_some_and(|e| e == SEGMENT)) {
             let bytes = fs::metadata(&path)?.len();
-            found.push(Segment {
-                number,
-                path,
-                bytes,
-            });
+            found.push(Segment { number, path, bytes });
         }
     }
     found.sort_by_key(|s| s.number);
@@ -296,18 +268,13 @@ fn file_name(number: u64) -> String {
 
 /// Mends the newest segment of an earlier life (only that one can be torn), and gives the number of the next.
 fn mend(directory: &Path) -> io::Result<u64> {
-    let Some(last) = segments(directory)?.pop() else {
-        return Ok(1);
-    };
+    let Some(last) = segments(directory)?.pop() else { return Ok(1) };
     let bytes = fs::read(&last.path)?;
     match Records::new(&bytes).tail() {
         Tail::Clean => {}
         Tail::Torn { excess } => {
             let good = last.bytes - excess as u64;
-            OpenOptions::new()
-                .write(true)
-                .open(&last.path)?
-                .set_len(good)?;
+            OpenOptions::new().write(true).open(&last.path)?.set_len(good)?;
             tracing::info!(file = %last.path.display(), good, cut = excess, "the journal of an earlier life was cut at its last good record");
         }
         Tail::Damaged { at, .. } => {
@@ -346,11 +313,7 @@ mod tests {
         for cut in first + 1..bytes.len() {
             let path = segment(home.path(), 7, &bytes[..cut]);
             assert_eq!(mend(home.path()).expect("mended"), 8);
-            assert_eq!(
-                fs::metadata(&path).expect("it stays").len(),
-                first as u64,
-                "cut at {cut}"
-            );
+            assert_eq!(fs::metadata(&path).expect("it stays").len(), first as u64, "cut at {cut}");
         }
     }
 
@@ -367,10 +330,7 @@ mod tests {
     /// What the core loop is told next.
     fn news(inbox: &Receiver<In>) -> Result<(), String> {
         loop {
-            match inbox
-                .recv_timeout(Duration::from_secs(20))
-                .expect("the thread says something")
-            {
+            match inbox.recv_timeout(Duration::from_secs(20)).expect("the thread says something") {
                 In::Journal(news) => return news,
                 In::JournalTriesAgain => {}
                 _ => unreachable!("the journal says nothing else"),
@@ -410,10 +370,7 @@ mod tests {
         writer.begin(two_records().0);
         assert!(news(&told).is_err());
         fs::create_dir(home.path()).expect("there is room again");
-        while !matches!(
-            told.recv_timeout(Duration::from_secs(20)),
-            Ok(In::JournalTriesAgain)
-        ) {}
+        while !matches!(told.recv_timeout(Duration::from_secs(20)), Ok(In::JournalTriesAgain)) {}
         writer.try_again();
         assert!(writer.wants_segment());
         writer.begin(two_records().0);

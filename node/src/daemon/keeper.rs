@@ -115,9 +115,7 @@ impl Keeper {
                 self.liveness.close(self.sink(epoch)); // also when it was never opened
                 self.service.relinquish(&self.config.name, epoch); // answered by the service when the application's guard is closed
             }
-            Order::App(AppState::Ready) => {
-                self.tell(UnitState::Ready, "the application is connected")
-            }
+            Order::App(AppState::Ready) => self.tell(UnitState::Ready, "the application is connected"),
             Order::App(AppState::Hanging) => self.kill("hangs"),
             Order::App(AppState::Gone) => self.kill("closed its connection"),
             Order::Restart => self.kill("is to be started anew"),
@@ -136,10 +134,7 @@ impl Keeper {
             }
         }
         if let Some(word) = &self.word {
-            self.liveness.order(LivenessOrder::Open(
-                self.sink(epoch),
-                Box::new(GateWord(word.clone())),
-            ));
+            self.liveness.order(LivenessOrder::Open(self.sink(epoch), Box::new(GateWord(word.clone()))));
         }
         self.open = Some(epoch);
         self.announce = (!self.addresses.is_empty()).then(|| (Instant::now(), 0));
@@ -147,9 +142,7 @@ impl Keeper {
     }
 
     fn fall_silent(&mut self) {
-        let Some(epoch) = self.open.take() else {
-            return;
-        };
+        let Some(epoch) = self.open.take() else { return };
         self.liveness.close(self.sink(epoch));
         self.announce = None;
         for address in &mut self.addresses {
@@ -161,9 +154,7 @@ impl Keeper {
 
     /// As soon as the gate lets frames pass, and a few times more: a frame may get lost.
     fn announce_now(&mut self) {
-        let Some((_, done)) = self.announce else {
-            return;
-        };
+        let Some((_, done)) = self.announce else { return };
         if self.word.as_ref().is_some_and(|w| w.load() <= boot_now()) {
             self.announce = Some((Instant::now() + Duration::from_micros(200), done));
             return;
@@ -173,16 +164,12 @@ impl Keeper {
                 tracing::warn!(service = %self.config.name, %error, "an announcement did not leave");
             }
         }
-        self.announce = ANNOUNCE_AGAIN_AFTER
-            .get(done)
-            .map(|wait| (Instant::now() + *wait, done + 1));
+        self.announce = ANNOUNCE_AGAIN_AFTER.get(done).map(|wait| (Instant::now() + *wait, done + 1));
     }
 
     async fn start_unit(&mut self) {
         self.start_at = None;
-        let Some((command, arguments)) = self.config.command.split_first() else {
-            return;
-        };
+        let Some((command, arguments)) = self.config.command.split_first() else { return };
         let environment = [
             ("NINES_SOCKET", self.socket.clone()),
             ("NINES_SERVICE", self.config.name.as_str().into()),
@@ -192,10 +179,7 @@ impl Keeper {
             name: self.config.name.to_string(),
             command: command.clone(),
             arguments: arguments.to_vec(),
-            environment: environment
-                .into_iter()
-                .map(|(k, v)| (k.to_owned(), v))
-                .collect(),
+            environment: environment.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
             directory: None,
         };
         match Unit::start(spec).await {
@@ -209,11 +193,7 @@ impl Keeper {
     }
 
     fn on_exit(&mut self, exit: &ExitInfo) {
-        let tail = self
-            .unit
-            .take()
-            .map(|u| u.output_tail().lines())
-            .unwrap_or_default();
+        let tail = self.unit.take().map(|u| u.output_tail().lines()).unwrap_or_default();
         let wait = self.backoff.after_exit(exit.ran_for);
         tracing::warn!(service = %self.config.name, %exit, last_words = ?tail.last(), ?wait, "the unit has ended");
         self.tell(UnitState::Gone, &exit.to_string());
@@ -239,11 +219,7 @@ impl Keeper {
     }
 
     fn tell(&self, unit: UnitState, why: &str) {
-        let input = In::Unit {
-            group: self.config.name.clone(),
-            unit,
-            why: why.to_owned(),
-        };
+        let input = In::Unit { group: self.config.name.clone(), unit, why: why.to_owned() };
         if self.inbox.send(input).is_err() {
             tracing::debug!("the core loop has ended");
         }

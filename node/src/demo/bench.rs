@@ -24,11 +24,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) runs: u32,
     /// Which faults, named as the demo's steps.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "process-killed,node-killed,node-hung,links-cut,switchover"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "process-killed,node-killed,node-hung,links-cut,switchover")]
     pub(crate) faults: Vec<Step>,
 }
 
@@ -116,12 +112,7 @@ impl Runs {
 }
 
 /// The smallest value that a share of `q` of all values does not exceed (nearest rank); 0 of nothing.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a few thousand runs at most"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few thousand runs at most")]
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(0.0)
@@ -132,35 +123,19 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 /// # Errors
 /// If the domain does not come back after a fault.
 pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchReport> {
-    let mut all: Vec<(Step, Runs)> = options
-        .faults
-        .iter()
-        .map(|step| (*step, Runs::default()))
-        .collect();
+    let mut all: Vec<(Step, Runs)> = options.faults.iter().map(|step| (*step, Runs::default())).collect();
     for turn in 1..=options.runs {
         for (step, runs) in &mut all {
-            stage
-                .progress
-                .now(&format!("run {turn} of {}: {}", options.runs, step.name()));
+            stage.progress.now(&format!("run {turn} of {}: {}", options.runs, step.name()));
             let (outcome, window) = play(stage, *step)?;
             for broken in &outcome.broken {
-                stage
-                    .progress
-                    .tell(&format!("run {turn}, {}: {broken}", step.name()));
+                stage.progress.tell(&format!("run {turn}, {}: {broken}", step.name()));
             }
             runs.add(&outcome, floor(stage, window)?);
         }
     }
-    let rows = all
-        .into_iter()
-        .map(|(step, runs)| runs.row(step.name()))
-        .collect();
-    Ok(BenchReport {
-        bench: "failover".to_owned(),
-        profile: stage.profile.word().to_owned(),
-        machine: machine(),
-        rows,
-    })
+    let rows = all.into_iter().map(|(step, runs)| runs.row(step.name())).collect();
+    Ok(BenchReport { bench: "failover".to_owned(), profile: stage.profile.word().to_owned(), machine: machine(), rows })
 }
 
 /// The longest gap in a window of that length in which nothing is done.
@@ -173,20 +148,10 @@ fn floor(stage: &mut Stage, window: Duration) -> anyhow::Result<f64> {
 
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = nix::sys::utsname::uname()
-        .map(|u| u.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let cpu = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
-        .and_then(|text| {
-            text.lines().find_map(|l| {
-                Some(
-                    l.strip_prefix("model name")?
-                        .trim_start_matches([' ', '\t', ':'])
-                        .to_owned(),
-                )
-            })
-        })
+        .and_then(|text| text.lines().find_map(|l| Some(l.strip_prefix("model name")?.trim_start_matches([' ', '\t', ':']).to_owned())))
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     format!("{cores} cores, {cpu}, Linux {kernel}")
 }
@@ -198,10 +163,7 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_measured() {
         let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!(
-            [0.5, 0.95, 0.99, 1.0].map(|q| quantile(&values, q)),
-            [50.0, 95.0, 99.0, 100.0]
-        );
+        assert_eq!([0.5, 0.95, 0.99, 1.0].map(|q| quantile(&values, q)), [50.0, 95.0, 99.0, 100.0]);
         assert_eq!(quantile(&[7.0], 0.5), 7.0);
         assert_eq!(quantile(&[], 0.99), 0.0);
     }
@@ -228,16 +190,6 @@ mod tests {
         runs.add(&outcome(28.0, 0), 1.5);
         runs.add(&outcome(90.0, 3), 2.5);
         let row = runs.row("node-killed");
-        assert_eq!(
-            (
-                row.n,
-                row.max,
-                row.median,
-                row.floor_p99,
-                row.prober_late,
-                row.broken
-            ),
-            (2, 90.0, 28.0, 2.5, 1, 0)
-        );
+        assert_eq!((row.n, row.max, row.median, row.floor_p99, row.prober_late, row.broken), (2, 90.0, 28.0, 2.5, 1, 0));
     }
 }

@@ -45,11 +45,7 @@ impl Seen {
         let now = crate::realtime::now();
         let mut record = record::Record::new(now);
         record.mark(now, mark);
-        Self {
-            client: record.report(now),
-            frames: None,
-            calls_up: 0,
-        }
+        Self { client: record.report(now), frames: None, calls_up: 0 }
     }
 }
 
@@ -68,15 +64,8 @@ impl Client {
         if room.netns().is_ok() {
             command.args(["--sniff", "eth0"]);
         }
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(room.log())
-            .context("opening the client's log")?;
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
+        let log = std::fs::File::options().create(true).append(true).open(room.log()).context("opening the client's log")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = room.spawn(command)?;
         let lines = child.stdin.take().context("the client has no input")?;
         let out = child.stdout.take().context("the client has no output")?;
@@ -85,22 +74,14 @@ impl Client {
             .name("client-lines".into())
             .spawn(move || {
                 for line in BufReader::new(out).lines() {
-                    let reply = line
-                        .map_err(anyhow::Error::from)
-                        .and_then(|line| Ok(serde_json::from_str(&line)?));
+                    let reply = line.map_err(anyhow::Error::from).and_then(|line| Ok(serde_json::from_str(&line)?));
                     if to_us.send(reply).is_err() {
                         return;
                     }
                 }
             })
             .context("starting the thread that reads the client")?;
-        let mut client = Self {
-            child,
-            lines,
-            replies,
-            realtime: false,
-            sniffer: Ok(()),
-        };
+        let mut client = Self { child, lines, replies, realtime: false, sniffer: Ok(()) };
         match client.reply()? {
             Reply::Ready { realtime, sniffer } => {
                 client.realtime = realtime;
@@ -113,9 +94,7 @@ impl Client {
 
     /// Begins a window.
     pub(crate) fn mark(&mut self, name: &str) -> anyhow::Result<()> {
-        match self.ask(&Command::Mark {
-            name: name.to_owned(),
-        })? {
+        match self.ask(&Command::Mark { name: name.to_owned() })? {
             Reply::Marked { .. } => Ok(()),
             other => anyhow::bail!("the client answered a mark with {other:?}"),
         }
@@ -124,15 +103,7 @@ impl Client {
     /// What was seen since the mark.
     pub(crate) fn report(&mut self) -> anyhow::Result<Seen> {
         match self.ask(&Command::Report)? {
-            Reply::Report {
-                client,
-                frames,
-                calls_up,
-            } => Ok(Seen {
-                client: *client,
-                frames,
-                calls_up,
-            }),
+            Reply::Report { client, frames, calls_up } => Ok(Seen { client: *client, frames, calls_up }),
             other => anyhow::bail!("the client reported {other:?}"),
         }
     }
@@ -158,21 +129,15 @@ impl Client {
     pub(crate) fn ask(&mut self, command: &Command) -> anyhow::Result<Reply> {
         let mut line = serde_json::to_string(command).context("writing a command")?;
         line.push('\n');
-        self.lines
-            .write_all(line.as_bytes())
-            .context("speaking to the client")?;
+        self.lines.write_all(line.as_bytes()).context("speaking to the client")?;
         self.reply()
     }
 
     fn reply(&mut self) -> anyhow::Result<Reply> {
         match self.replies.recv_timeout(REPLY_WITHIN) {
             Ok(reply) => reply.context("reading the client's line"),
-            Err(RecvTimeoutError::Timeout) => {
-                anyhow::bail!("the client has not answered for {REPLY_WITHIN:?}")
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                anyhow::bail!("the client is gone; see client.log")
-            }
+            Err(RecvTimeoutError::Timeout) => anyhow::bail!("the client has not answered for {REPLY_WITHIN:?}"),
+            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the client is gone; see client.log"),
         }
     }
 }

@@ -58,9 +58,7 @@ impl Status {
                 return Some(format!("{} has no standby in sync", service.name));
             }
         }
-        self.services
-            .is_empty()
-            .then(|| "no service is known".to_owned())
+        self.services.is_empty().then(|| "no service is known".to_owned())
     }
 }
 
@@ -112,17 +110,7 @@ mod tests {
         assert_eq!(down.lacks(3, candidates).unwrap(), "2 of 3 nodes are up");
         let mut bare = healthy();
         bare.services[0].standbys.clear();
-        assert_eq!(
-            bare.lacks(3, candidates).unwrap(),
-            "calls has no standby in sync"
-        );
-        assert!(
-            Status {
-                nodes_up: healthy().nodes_up,
-                services: vec![]
-            }
-            .lacks(3, candidates)
-            .is_some()
-        );
+        assert_eq!(bare.lacks(3, candidates).unwrap(), "calls has no standby in sync");
+        assert!(Status { nodes_up: healthy().nodes_up, services: vec![] }.lacks(3, candidates).is_some());
     }
 }

@@ -55,21 +55,9 @@ pub(crate) struct Seat {
 
 /// Who sits where.
 pub(crate) const SEATS: [Seat; 3] = [
-    Seat {
-        node: "n1",
-        chassis: "mxp1",
-        number: 1,
-    },
-    Seat {
-        node: "n2",
-        chassis: "mxp1",
-        number: 2,
-    },
-    Seat {
-        node: "n3",
-        chassis: "mxp2",
-        number: 3,
-    },
+    Seat { node: "n1", chassis: "mxp1", number: 1 },
+    Seat { node: "n2", chassis: "mxp1", number: 2 },
+    Seat { node: "n3", chassis: "mxp2", number: 3 },
 ];
 
 /// The shelves.
@@ -117,39 +105,26 @@ impl Lab {
     /// If the directory cannot be made, or the kernel lacks bridges or veth although namespaces are allowed.
     pub(crate) fn build(mode: Mode, directory: Option<&Path>) -> anyhow::Result<Self> {
         let keeper = Keeper::new(directory)?;
-        let mut lab = Self {
-            mode,
-            keeper,
-            fabric: None,
-            rooms: Vec::new(),
-            loopback: None,
-        };
+        let mut lab = Self { mode, keeper, fabric: None, rooms: Vec::new(), loopback: None };
         if mode == Mode::Loopback {
             lab.loopback = Some(free_loopback_network()?);
             for name in Self::room_names() {
                 lab.rooms.push(Room::new(name, None, &lab.keeper)?);
             }
         } else {
-            lab.build_networks()
-                .context("building the demo's networks")?;
+            lab.build_networks().context("building the demo's networks")?;
         }
         Ok(lab)
     }
 
     fn room_names() -> impl Iterator<Item = &'static str> {
-        SEATS
-            .iter()
-            .map(|s| s.node)
-            .chain(CHASSIS)
-            .chain(["client"])
+        SEATS.iter().map(|s| s.node).chain(CHASSIS).chain(["client"])
     }
 
     fn build_networks(&mut self) -> anyhow::Result<()> {
         let fabric = Netns::new().context("a network namespace")?;
         for bridge in ["br-a", "br-b", "br-f"] {
-            fabric
-                .add_bridge(bridge)
-                .with_context(|| format!("the bridge {bridge}"))?;
+            fabric.add_bridge(bridge).with_context(|| format!("the bridge {bridge}"))?;
         }
         for name in Self::room_names() {
             let netns = Netns::new().with_context(|| format!("the namespace of {name}"))?;
@@ -165,33 +140,15 @@ impl Lab {
             let node = self.room(seat.node).netns()?;
             let n = seat.number;
             let plug = |bridge: &str, port: String, device: &str, network: u8| {
-                node.plug_into(
-                    &fabric,
-                    bridge,
-                    &port,
-                    device,
-                    &[cidr(self.ip(network, n), 24)],
-                )
+                node.plug_into(&fabric, bridge, &port, device, &[cidr(self.ip(network, n), 24)])
             };
             plug("br-a", format!("a-n{n}"), "fab0", 1)?;
             plug("br-b", format!("b-n{n}"), "fab1", 2)?;
             plug("br-f", format!("f-n{n}"), FRONT_DEVICE, 0)?;
             let own = cidr(self.ip(management(seat.chassis), n), 24);
-            node.plug_into(
-                self.room(seat.chassis).netns()?,
-                "mgmt",
-                &format!("m-n{n}"),
-                "mgmt0",
-                &[own],
-            )?;
+            node.plug_into(self.room(seat.chassis).netns()?, "mgmt", &format!("m-n{n}"), "mgmt0", &[own])?;
         }
-        self.room("client").netns()?.plug_into(
-            &fabric,
-            "br-f",
-            "f-client",
-            "eth0",
-            &[cidr(self.ip(0, CLIENT), 24)],
-        )?;
+        self.room("client").netns()?.plug_into(&fabric, "br-f", "f-client", "eth0", &[cidr(self.ip(0, CLIENT), 24)])?;
         self.fabric = Some(fabric);
         Ok(())
     }
@@ -216,8 +173,7 @@ impl Lab {
     /// # Panics
     /// If there is no such room: names are this program's own.
     pub(crate) fn room(&self, name: &str) -> &Room {
-        self.find_room(name)
-            .unwrap_or_else(|| panic!("the lab has no room called {name}"))
+        self.find_room(name).unwrap_or_else(|| panic!("the lab has no room called {name}"))
     }
 
     /// The same, where the name comes from outside.
@@ -235,9 +191,7 @@ impl Lab {
 
     /// A node's address on each link.
     pub(crate) fn links(&self, seat: Seat) -> Vec<SocketAddr> {
-        [1, 2]
-            .map(|link| SocketAddr::from((self.ip(link, seat.number), LINK_PORT)))
-            .to_vec()
+        [1, 2].map(|link| SocketAddr::from((self.ip(link, seat.number), LINK_PORT))).to_vec()
     }
 
     /// Where the shelf manager of a chassis answers.
@@ -247,11 +201,7 @@ impl Lab {
 
     /// Where the call server on a node listens. On loopback no address can move: each node has its own.
     pub(crate) fn listen(&self, seat: Seat) -> SocketAddr {
-        let ip = if self.loopback.is_some() {
-            self.ip(0, seat.number)
-        } else {
-            Ipv4Addr::UNSPECIFIED
-        };
+        let ip = if self.loopback.is_some() { self.ip(0, seat.number) } else { Ipv4Addr::UNSPECIFIED };
         SocketAddr::from((ip, SERVICE_PORT))
     }
 
@@ -267,20 +217,10 @@ impl Lab {
     ///
     /// # Errors
     /// On loopback, where there are no cables.
-    pub(crate) fn set_cable(
-        &self,
-        node: &str,
-        fabric: Fabric,
-        plugged: bool,
-    ) -> anyhow::Result<()> {
-        let world = self
-            .fabric
-            .as_ref()
-            .context("on loopback there are no cables to pull")?;
+    pub(crate) fn set_cable(&self, node: &str, fabric: Fabric, plugged: bool) -> anyhow::Result<()> {
+        let world = self.fabric.as_ref().context("on loopback there are no cables to pull")?;
         let port = format!("{}-{node}", fabric.letter());
-        world
-            .configure(|r| r.set_up(&port, plugged))
-            .with_context(|| format!("switching the port {port}"))
+        world.configure(|r| r.set_up(&port, plugged)).with_context(|| format!("switching the port {port}"))
     }
 
     /// A file of the lab: `name` below its directory.
@@ -302,18 +242,10 @@ fn management(chassis: &str) -> u8 {
 /// A 127.x.0.0/16 that no other lab uses, and what keeps it so.
 fn free_loopback_network() -> anyhow::Result<(u8, UdpSocket)> {
     (9..=250)
-        .find_map(|second| {
-            Some((
-                second,
-                UdpSocket::bind((Ipv4Addr::new(127, second, 0, CLIENT), LINK_PORT)).ok()?,
-            ))
-        })
+        .find_map(|second| Some((second, UdpSocket::bind((Ipv4Addr::new(127, second, 0, CLIENT), LINK_PORT)).ok()?)))
         .context("every loopback network is in use: end another demo")
 }
 
 fn cidr(ip: Ipv4Addr, prefix: u8) -> Cidr {
-    Cidr {
-        address: ip.into(),
-        prefix,
-    }
+    Cidr { address: ip.into(), prefix }
 }

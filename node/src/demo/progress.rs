@@ -15,12 +15,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// `story_on_stderr`: standard output belongs to `--json -`.
     pub(crate) fn new(story_on_stderr: bool) -> Self {
-        Self {
-            story_on_stderr,
-            live: std::io::stderr().is_terminal(),
-            began: Instant::now(),
-            open: false,
-        }
+        Self { story_on_stderr, live: std::io::stderr().is_terminal(), began: Instant::now(), open: false }
     }
 
     /// Since the start.

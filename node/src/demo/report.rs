@@ -93,32 +93,13 @@ pub(crate) struct Outcome {
 
 /// Judges a step. Times are told, never judged, except that the service came back.
 pub(crate) fn judge(facts: Facts) -> Outcome {
-    let Facts {
-        name,
-        meant,
-        active,
-        fault,
-        healed,
-        read_back,
-        chassis_two_actives_ms,
-        suspensions,
-        why,
-        mut broken,
-        told,
-    } = facts;
+    let Facts { name, meant, active, fault, healed, read_back, chassis_two_actives_ms, suspensions, why, mut broken, told } = facts;
     let frames = healed.frames.as_ref().map_or(0.0, |f| f.two_speakers_ms);
-    let two_actives_ms = healed
-        .client
-        .two_actives_ms
-        .max(frames)
-        .max(chassis_two_actives_ms);
+    let two_actives_ms = healed.client.two_actives_ms.max(frames).max(chassis_two_actives_ms);
     let moved = active.0 != active.1;
     match (meant, moved) {
         (Meant::Moves, false) => broken.push(format!("the service stayed on {}", active.0)),
-        (Meant::Stays, true) => broken.push(format!(
-            "the service moved from {} to {}",
-            active.0, active.1
-        )),
+        (Meant::Stays, true) => broken.push(format!("the service moved from {} to {}", active.0, active.1)),
         _ => {}
     }
     let sums = healed.client.sums;
@@ -155,13 +136,7 @@ pub(crate) fn judge(facts: Facts) -> Outcome {
         moved,
         why,
     };
-    Outcome {
-        report,
-        movement,
-        broken,
-        told,
-        prober_late: sums.late,
-    }
+    Outcome { report, movement, broken, told, prober_late: sums.late }
 }
 
 /// Microseconds are enough for people.
@@ -178,20 +153,13 @@ impl DemoReport {
     /// The file's content.
     pub(crate) fn new(mode: Mode, outcomes: &[Outcome]) -> Self {
         let ok = !outcomes.is_empty() && outcomes.iter().all(|o| o.broken.is_empty());
-        Self {
-            ok,
-            mode,
-            steps: outcomes.iter().map(|o| o.report.clone()).collect(),
-        }
+        Self { ok, mode, steps: outcomes.iter().map(|o| o.report.clone()).collect() }
     }
 }
 
 /// The table at the end.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
-    let mut text = format!(
-        "{:<15} {:<19} {:>9} {:>13} {:>5} {:>12}\n",
-        "STEP", "MOVED", "GAP", "ACKNOWLEDGED", "LOST", "TWO ACTIVES"
-    );
+    let mut text = format!("{:<15} {:<19} {:>9} {:>13} {:>5} {:>12}\n", "STEP", "MOVED", "GAP", "ACKNOWLEDGED", "LOST", "TWO ACTIVES");
     for outcome in outcomes {
         let report = &outcome.report;
         let gap = format!("{:.0} ms", report.outage_ms);

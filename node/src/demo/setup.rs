@@ -26,12 +26,7 @@ pub(crate) const WITHOUT: &str = "SIXNINES_DEMO_WITHOUT";
 ///
 /// # Errors
 /// If something does not start; the lab's logs tell more.
-pub(super) fn start(
-    lab: Lab,
-    calls: u32,
-    without: &[Protection],
-    mut progress: Progress,
-) -> anyhow::Result<Stage> {
+pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], mut progress: Progress) -> anyhow::Result<Stage> {
     let profile = profile();
     if profile == Profile::Lan {
         progress.tell("no real-time scheduling is allowed here: profile lan (dead after 125 ms) instead of fabric (25 ms)");
@@ -45,56 +40,29 @@ pub(super) fn start(
     for seat in SEATS {
         start_node(&lab, seat, without)?;
     }
-    let shelves = CHASSIS
-        .into_iter()
-        .map(|chassis| watch(&lab, chassis))
-        .collect::<anyhow::Result<_>>()?;
-    let domain = Box::new(Local::new(
-        SEATS
-            .map(|seat| (seat.node.to_owned(), socket(&lab, seat)))
-            .to_vec(),
-    ));
+    let shelves = CHASSIS.into_iter().map(|chassis| watch(&lab, chassis)).collect::<anyhow::Result<_>>()?;
+    let domain = Box::new(Local::new(SEATS.map(|seat| (seat.node.to_owned(), socket(&lab, seat))).to_vec()));
     let client = Client::start(&lab, calls)?;
-    let mut stage = Stage {
-        lab,
-        client,
-        domain,
-        shelves,
-        profile,
-        without: without.to_vec(),
-        progress,
-    };
+    let mut stage = Stage { lab, client, domain, shelves, profile, without: without.to_vec(), progress };
     stage.wait_redundant()?;
     stage.progress.now("setting up calls");
-    stage.wait("all calls are up", |stage| {
-        Ok((stage.client.report()?.calls_up == u64::from(calls)).then_some(()))
-    })?;
+    stage.wait("all calls are up", |stage| Ok((stage.client.report()?.calls_up == u64::from(calls)).then_some(())))?;
     Ok(stage)
 }
 
 /// Where a node's daemon listens for its command line.
 pub(super) fn socket(lab: &Lab, seat: Seat) -> PathBuf {
-    lab.path(format!(
-        "domain/{}/run/{}",
-        seat.node,
-        crate::config::API_SOCKET
-    ))
+    lab.path(format!("domain/{}/run/{}", seat.node, crate::config::API_SOCKET))
 }
 
 fn program() -> anyhow::Result<OsString> {
-    std::env::current_exe()
-        .context("finding this program")
-        .map(Into::into)
+    std::env::current_exe().context("finding this program").map(Into::into)
 }
 
 /// Without real-time scheduling a busy machine is late by more than a lease of `fabric` lasts: nodes would be suspended all the time.
 fn profile() -> Profile {
     let probe = std::thread::spawn(|| realtime::schedule_fifo(realtime::LIVENESS_PRIORITY).got);
-    if probe.join().unwrap_or(false) {
-        Profile::Fabric
-    } else {
-        Profile::Lan
-    }
+    if probe.join().unwrap_or(false) { Profile::Fabric } else { Profile::Lan }
 }
 
 fn init(lab: &Lab, profile: Profile) -> anyhow::Result<()> {
@@ -108,11 +76,7 @@ fn init(lab: &Lab, profile: Profile) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .output()
         .context("running nines init")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "nines init: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    anyhow::ensure!(output.status.success(), "nines init: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 
@@ -123,25 +87,14 @@ fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
     for seat in SEATS {
         let links: Vec<String> = lab.links(seat).iter().map(|l| format!("\"{l}\"")).collect();
         let number = seat.node.trim_start_matches('n');
-        text += &format!(
-            "  - {{ id: {number}, chassis: {}, links: [{}] }}\n",
-            seat.chassis,
-            links.join(", ")
-        );
+        text += &format!("  - {{ id: {number}, chassis: {}, links: [{}] }}\n", seat.chassis, links.join(", "));
     }
     text += "chassis:\n";
     for chassis in CHASSIS {
-        text += &format!(
-            "  - {{ name: {chassis}, manager: \"{}\" }}\n",
-            lab.manager(chassis)
-        );
+        text += &format!("  - {{ name: {chassis}, manager: \"{}\" }}\n", lab.manager(chassis));
     }
     let program = program()?;
-    let program = quoted(
-        program
-            .to_str()
-            .context("this program's path is not text")?,
-    )?;
+    let program = quoted(program.to_str().context("this program's path is not text")?)?;
     text += &format!("services:\n  - name: {SERVICE}\n    command: [{program}, {APPLICATION}");
     if lab.mode() == Mode::Loopback {
         for seat in SEATS {
@@ -156,13 +109,7 @@ fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
 }
 
 fn start_chassis(lab: &Lab, chassis: &str, without: &[Protection]) -> anyhow::Result<()> {
-    let mut arguments: Vec<OsString> = vec![
-        program()?,
-        "chassis".into(),
-        "--name".into(),
-        chassis.into(),
-        "--listen".into(),
-    ];
+    let mut arguments: Vec<OsString> = vec![program()?, "chassis".into(), "--name".into(), chassis.into(), "--listen".into()];
     arguments.push(lab.manager(chassis).to_string().into());
     if without.contains(&Protection::EpochCheck) {
         arguments.push("--without-epoch-check".into());
@@ -174,12 +121,8 @@ fn start_chassis(lab: &Lab, chassis: &str, without: &[Protection]) -> anyhow::Re
 pub(super) fn start_node(lab: &Lab, seat: Seat, without: &[Protection]) -> anyhow::Result<()> {
     let config = lab.path(format!("domain/{}/nines.yaml", seat.node));
     let arguments: Vec<OsString> = vec![program()?, "run".into(), "--config".into(), config.into()];
-    let variable = without
-        .contains(&Protection::Gate)
-        .then_some((WITHOUT, "gate"));
-    lab.room(seat.node)
-        .start_with(&arguments, variable)
-        .map(drop)
+    let variable = without.contains(&Protection::Gate).then_some((WITHOUT, "gate"));
+    lab.room(seat.node).start_with(&arguments, variable).map(drop)
 }
 
 /// The chassis has just been started: it may take a moment until it listens.
@@ -188,9 +131,7 @@ fn watch(lab: &Lab, chassis: &'static str) -> anyhow::Result<Shelf> {
     loop {
         match Shelf::watch(lab, chassis) {
             Ok(shelf) => return Ok(shelf),
-            Err(error) if std::time::Instant::now() > deadline => {
-                return Err(error).context(format!("{chassis} does not answer"));
-            }
+            Err(error) if std::time::Instant::now() > deadline => return Err(error).context(format!("{chassis} does not answer")),
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
         }
     }

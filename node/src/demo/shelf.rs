@@ -51,14 +51,8 @@ impl Shelf {
     /// If its manager does not answer.
     pub(crate) fn watch(lab: &Lab, chassis: &'static str) -> anyhow::Result<Self> {
         let netns = lab.room(chassis).netns().ok().cloned();
-        let shelf = Self {
-            chassis,
-            manager: lab.manager(chassis),
-            netns,
-            seen: Arc::default(),
-        };
-        shelf
-            .inside(|| block_on(Client::connect(&shelf.manager.to_string(), "demo")).map(drop))??;
+        let shelf = Self { chassis, manager: lab.manager(chassis), netns, seen: Arc::default() };
+        shelf.inside(|| block_on(Client::connect(&shelf.manager.to_string(), "demo")).map(drop))??;
         let (manager, netns, seen) = (shelf.manager, shelf.netns.clone(), Arc::clone(&shelf.seen));
         std::thread::Builder::new()
             .name(format!("watch-{chassis}"))
@@ -69,8 +63,7 @@ impl Shelf {
                 }
                 // As long as the demo lives: a connection that breaks is made anew, and what is wrong is told to whoever looks.
                 while Arc::strong_count(&seen) > 1 {
-                    let ended = block_on(follow(manager, &seen))
-                        .and_then(|followed| followed.map_err(Into::into));
+                    let ended = block_on(follow(manager, &seen)).and_then(|followed| followed.map_err(Into::into));
                     lock(&seen).lost = ended.err().map(|error| format!("{error:#}"));
                     std::thread::sleep(RECONNECT_AFTER);
                 }
@@ -86,12 +79,7 @@ impl Shelf {
 
     /// For how long, in the chassis' whole life, an older epoch's actions were carried out after a newer one's first.
     pub(crate) fn two_actives_ms(&self) -> anyhow::Result<f64> {
-        Ok(self
-            .report()?
-            .groups
-            .iter()
-            .map(|g| g.two_actives().as_secs_f64() * 1000.0)
-            .fold(0.0, f64::max))
+        Ok(self.report()?.groups.iter().map(|g| g.two_actives().as_secs_f64() * 1000.0).fold(0.0, f64::max))
     }
 
     /// The highest epoch under which the chassis has been given an order.
@@ -103,33 +91,20 @@ impl Shelf {
     /// Delivers an order that an owner of that epoch might have sent long ago: one fan to its resting speed.
     pub(crate) fn late_order(&self, epoch: u64) -> anyhow::Result<Outcome> {
         let request = Request {
-            id: EventId {
-                sequence: u64::MAX,
-                ..EventId::default()
-            },
+            id: EventId { sequence: u64::MAX, ..EventId::default() },
             object: ObjectName::new(format!("/{}/fan5", self.chassis)),
             control: AttributeName::new("duty"),
             value: Some(Value::Int(RESTING_DUTY)),
             epoch: Epoch(epoch),
         };
         let address = self.manager.to_string();
-        self.inside(|| {
-            block_on(async {
-                Client::connect(&address, "demo")
-                    .await?
-                    .request(request)
-                    .await
-            })
-        })??
-        .context("giving a chassis an order")
+        self.inside(|| block_on(async { Client::connect(&address, "demo").await?.request(request).await }))??
+            .context("giving a chassis an order")
     }
 
     fn report(&self) -> anyhow::Result<Report> {
         let address = self.manager.to_string();
-        self.inside(|| {
-            block_on(async { Client::connect(&address, "demo").await?.report().await })
-        })??
-        .context("asking a chassis for its report")
+        self.inside(|| block_on(async { Client::connect(&address, "demo").await?.report().await }))??.context("asking a chassis for its report")
     }
 
     /// Forgets what was seen, but not how things are.
@@ -142,22 +117,8 @@ impl Shelf {
     /// What the demo sees of the fans now, for who waits in vain.
     pub(crate) fn sight(&self) -> String {
         let seen = lock(&self.seen);
-        let fans: Vec<String> = FANS
-            .map(|fan| {
-                format!(
-                    "fan{fan} {:.0} %",
-                    seen.duty.get(&fan).copied().unwrap_or(f64::NAN)
-                )
-            })
-            .collect();
-        format!(
-            "{}{}",
-            fans.join(", "),
-            seen.lost
-                .as_ref()
-                .map(|why| format!("; not connected: {why}"))
-                .unwrap_or_default()
-        )
+        let fans: Vec<String> = FANS.map(|fan| format!("fan{fan} {:.0} %", seen.duty.get(&fan).copied().unwrap_or(f64::NAN))).collect();
+        format!("{}{}", fans.join(", "), seen.lost.as_ref().map(|why| format!("; not connected: {why}")).unwrap_or_default())
     }
 
     /// The lowest duty of these fans now; below 0 if one has not been seen.
@@ -173,8 +134,7 @@ impl Shelf {
     /// How many fans stand.
     pub(crate) fn failed_fans(&self) -> usize {
         let seen = lock(&self.seen);
-        FANS.filter(|fan| seen.speed.get(fan).is_none_or(|speed| *speed < TURNING_RPM))
-            .count()
+        FANS.filter(|fan| seen.speed.get(fan).is_none_or(|speed| *speed < TURNING_RPM)).count()
     }
 
     /// The temperature of the air that leaves the chassis.
@@ -197,10 +157,7 @@ impl Shelf {
 }
 
 fn lowest(duty: &BTreeMap<usize, f64>, mut fans: RangeInclusive<usize>) -> f64 {
-    fans.try_fold(f64::INFINITY, |lowest: f64, fan| {
-        duty.get(&fan).map(|duty| lowest.min(*duty))
-    })
-    .unwrap_or(-1.0)
+    fans.try_fold(f64::INFINITY, |lowest: f64, fan| duty.get(&fan).map(|duty| lowest.min(*duty))).unwrap_or(-1.0)
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
@@ -209,10 +166,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("building a runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("building a runtime")?;
     Ok(runtime.block_on(work))
 }
 
@@ -223,9 +177,7 @@ async fn follow(manager: SocketAddr, seen: &Mutex<Seen>) -> Result<(), ClientErr
     lock(seen).lost = None;
     client
         .wait_for(|client| {
-            let number = |object: &str, attribute: &str| match client
-                .value(&format!("{root}{object}"), attribute)
-            {
+            let number = |object: &str, attribute: &str| match client.value(&format!("{root}{object}"), attribute) {
                 Some(Value::Int(n)) => f64::from(i32::try_from(*n).unwrap_or(i32::MAX)).into(),
                 Some(Value::Float(x)) => Some(*x),
                 _ => None,

@@ -84,25 +84,12 @@ impl Stage {
     /// Waits until nothing is missing, then opens the step's window.
     pub(crate) fn begin(&mut self, name: &'static str) -> anyhow::Result<Before> {
         let status = self.wait_redundant()?;
-        let calls = status
-            .service(SERVICE)
-            .with_context(|| format!("the domain does not know {SERVICE}"))?
-            .clone();
-        let active = calls
-            .active
-            .clone()
-            .context("a redundant service has an active")?;
+        let calls = status.service(SERVICE).with_context(|| format!("the domain does not know {SERVICE}"))?.clone();
+        let active = calls.active.clone().context("a redundant service has an active")?;
         let suspensions = self.domain.suspensions()?;
         let chassis_ms = self.chassis_two_actives_ms()?;
         self.client.mark(name)?;
-        Ok(Before {
-            name,
-            calls,
-            active,
-            status,
-            suspensions,
-            chassis_ms,
-        })
+        Ok(Before { name, calls, active, status, suspensions, chassis_ms })
     }
 
     /// Watches a little longer, then asks who is active and why.
@@ -110,32 +97,19 @@ impl Stage {
         std::thread::sleep(SETTLE);
         let seen = self.client.report()?;
         let status = self.domain.status()?;
-        let active = status
-            .service(SERVICE)
-            .and_then(|s| s.active.clone())
-            .unwrap_or_else(|| "nobody".to_owned());
+        let active = status.service(SERVICE).and_then(|s| s.active.clone()).unwrap_or_else(|| "nobody".to_owned());
         let why = self.domain.why(why)?;
         Ok(After { seen, active, why })
     }
 
     /// Waits until nothing is missing, reads all calls back, and closes the step's window.
-    pub(crate) fn end(
-        &mut self,
-        before: Before,
-        meant: Meant,
-        after: After,
-        notes: Notes,
-    ) -> anyhow::Result<Facts> {
+    pub(crate) fn end(&mut self, before: Before, meant: Meant, after: After, notes: Notes) -> anyhow::Result<Facts> {
         self.wait_redundant()?;
-        self.progress
-            .live(&format!("{}: reading every call back", before.name));
+        self.progress.live(&format!("{}: reading every call back", before.name));
         let read_back = self.client.read_back()?;
         let healed = self.client.report()?;
         // A node that restarted counts from zero: what it had counted before its death died with it.
-        let suspensions = self
-            .domain
-            .suspensions()?
-            .saturating_sub(before.suspensions);
+        let suspensions = self.domain.suspensions()?.saturating_sub(before.suspensions);
         let chassis_two_actives_ms = (self.chassis_two_actives_ms()? - before.chassis_ms).max(0.0);
         Ok(Facts {
             name: before.name,
@@ -153,11 +127,7 @@ impl Stage {
     }
 
     fn chassis_two_actives_ms(&mut self) -> anyhow::Result<f64> {
-        self.shelves
-            .iter_mut()
-            .try_fold(0.0, |longest: f64, shelf| {
-                Ok(longest.max(shelf.two_actives_ms()?))
-            })
+        self.shelves.iter_mut().try_fold(0.0, |longest: f64, shelf| Ok(longest.max(shelf.two_actives_ms()?)))
     }
 
     /// Waits until every node is up and every group has what it can have.
@@ -188,31 +158,18 @@ impl Stage {
         let epoch = before.calls.epoch;
         self.wait("the client hears a new active", |stage| {
             let seen = stage.client.report()?;
-            Ok(seen
-                .client
-                .voices
-                .iter()
-                .any(|(heard, _)| *heard > epoch)
-                .then_some(()))
+            Ok(seen.client.voices.iter().any(|(heard, _)| *heard > epoch).then_some(()))
         })
     }
 
     /// Waits until `look` finds something; an error ends the waiting.
-    pub(crate) fn wait<T>(
-        &mut self,
-        what: &str,
-        mut look: impl FnMut(&mut Self) -> anyhow::Result<Option<T>>,
-    ) -> anyhow::Result<T> {
+    pub(crate) fn wait<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
         let deadline = Instant::now() + SOON;
         loop {
             if let Some(found) = look(self)? {
                 return Ok(found);
             }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "waited {} s, and still not: {what}",
-                SOON.as_secs()
-            );
+            anyhow::ensure!(Instant::now() < deadline, "waited {} s, and still not: {what}", SOON.as_secs());
             self.lab.keeper().reap();
             std::thread::sleep(LOOK_EVERY);
         }
@@ -223,16 +180,9 @@ impl Stage {
         for origin in SEATS {
             let made = self.domain.events(origin.node, origin.node)?;
             for other in SEATS.into_iter().filter(|s| *s != origin) {
-                let known: BTreeSet<_> = self
-                    .domain
-                    .events(other.node, origin.node)?
-                    .into_iter()
-                    .collect();
+                let known: BTreeSet<_> = self.domain.events(other.node, origin.node)?.into_iter().collect();
                 if let Some(missing) = made.iter().find(|id| !known.contains(*id)) {
-                    return Ok(Some(format!(
-                        "{} does not know event {missing} of {}",
-                        other.node, origin.node
-                    )));
+                    return Ok(Some(format!("{} does not know event {missing} of {}", other.node, origin.node)));
                 }
             }
         }
@@ -241,10 +191,7 @@ impl Stage {
 
     /// The shelf of that name.
     pub(crate) fn shelf(&mut self, chassis: &str) -> anyhow::Result<&mut Shelf> {
-        self.shelves
-            .iter_mut()
-            .find(|s| s.chassis() == chassis)
-            .with_context(|| format!("there is no chassis {chassis}"))
+        self.shelves.iter_mut().find(|s| s.chassis() == chassis).with_context(|| format!("there is no chassis {chassis}"))
     }
 
     /// Starts a node's daemon again.
@@ -255,10 +202,7 @@ impl Stage {
 
 /// Where a node sits.
 pub(crate) fn seat(node: &str) -> anyhow::Result<Seat> {
-    SEATS
-        .into_iter()
-        .find(|s| s.node == node)
-        .with_context(|| format!("{node} is no node of the demo"))
+    SEATS.into_iter().find(|s| s.node == node).with_context(|| format!("{node} is no node of the demo"))
 }
 
 /// How many nodes could be active for a group: all for a service, those in it for a chassis.

@@ -86,37 +86,24 @@ impl FromStr for Step {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let names = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL
-            .into_iter()
-            .find(|s| s.name() == text)
-            .ok_or_else(|| format!("there is no step {text:?}; the steps are {}", names()))
+        Self::ALL.into_iter().find(|s| s.name() == text).ok_or_else(|| format!("there is no step {text:?}; the steps are {}", names()))
     }
 }
 
 /// The quorum moves the service in its own time: nobody has died.
 fn switchover(stage: &mut Stage, name: &'static str) -> anyhow::Result<Facts> {
     let before = stage.begin(name)?;
-    stage.progress.now(&format!(
-        "{name}: asking for a move away from {}",
-        before.active
-    ));
+    stage.progress.now(&format!("{name}: asking for a move away from {}", before.active));
     stage.domain.switchover(SERVICE, None)?;
     stage.wait_moved(&before)?;
     let after = stage.settle(SERVICE)?;
-    let notes = Notes {
-        told: vec![moved(&before, &after.active, "asked for by the operator")],
-        ..Notes::default()
-    };
+    let notes = Notes { told: vec![moved(&before, &after.active, "asked for by the operator")], ..Notes::default() };
     stage.end(before, Meant::Moves, after, notes)
 }
 
 /// "what was done; who took over".
 fn moved(before: &Before, now: &str, what: &str) -> String {
-    if before.active == now {
-        format!("{what}; calls stayed on {now}")
-    } else {
-        format!("{what}; {now} took over from {}", before.active)
-    }
+    if before.active == now { format!("{what}; calls stayed on {now}") } else { format!("{what}; {now} took over from {}", before.active) }
 }
 
 #[cfg(test)]
@@ -128,11 +115,6 @@ mod tests {
         for step in Step::ALL {
             assert_eq!(step.name().parse(), Ok(step));
         }
-        assert!(
-            "node-kill"
-                .parse::<Step>()
-                .unwrap_err()
-                .contains("node-killed")
-        );
+        assert!("node-kill".parse::<Step>().unwrap_err().contains("node-killed"));
     }
 }

@@ -144,22 +144,10 @@ impl Machine {
 
     /// Begins to read every call back; the result comes as [`Output::ReadBack`]. A reading under way starts anew.
     pub(crate) fn read_back(&mut self, now: Instant) {
-        let calls: VecDeque<_> = (0u32..)
-            .zip(&self.calls)
-            .filter(|(_, c)| c.ever_up)
-            .map(|(n, _)| n)
-            .collect();
+        let calls: VecDeque<_> = (0u32..).zip(&self.calls).filter(|(_, c)| c.ever_up).map(|(n, _)| n).collect();
         self.pending.retain(|_, p| p.request.op != Op::Query);
-        let result = ReadBack {
-            calls: calls.len() as u64,
-            ..ReadBack::default()
-        };
-        self.reading = Some(Reading {
-            calls,
-            open: 0,
-            began: now,
-            result,
-        });
+        let result = ReadBack { calls: calls.len() as u64, ..ReadBack::default() };
+        self.reading = Some(Reading { calls, open: 0, began: now, result });
         self.finish_reading(now);
     }
 
@@ -217,24 +205,9 @@ impl Machine {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let call = u32::try_from(index).expect("there are fewer than 2^32 calls, see new()");
-        let request = Request {
-            client: self.client,
-            sequence,
-            attempt: 0,
-            op,
-            call,
-        };
+        let request = Request { client: self.client, sequence, attempt: 0, op, call };
         let repeat_at = now + spread(REPEAT_FIRST, sequence, 0);
-        self.pending.insert(
-            sequence,
-            Pending {
-                request,
-                scheduled,
-                applied: seen.applied,
-                digest: seen.digest,
-                repeat_at,
-            },
-        );
+        self.pending.insert(sequence, Pending { request, scheduled, applied: seen.applied, digest: seen.digest, repeat_at });
         self.repeats.insert((repeat_at, sequence));
         self.record.sums().sent += 1;
         self.outputs.push_back(Output::Send(request));
@@ -243,28 +216,18 @@ impl Machine {
     fn repeat_due(&mut self, now: Instant) {
         let mut sent = 0;
         while sent < REPEATS_PER_TURN {
-            let Some(&(due, sequence)) = self.repeats.first() else {
-                return;
-            };
+            let Some(&(due, sequence)) = self.repeats.first() else { return };
             if due > now {
                 return;
             }
             self.repeats.pop_first();
-            let Some(pending) = self
-                .pending
-                .get_mut(&sequence)
-                .filter(|p| p.repeat_at == due)
-            else {
-                continue;
-            };
+            let Some(pending) = self.pending.get_mut(&sequence).filter(|p| p.repeat_at == due) else { continue };
             if now.since(pending.scheduled) > GIVE_UP {
                 self.give_up(sequence);
                 continue;
             }
             pending.request.attempt += 1;
-            let wait = REPEAT_FIRST
-                .saturating_mul(1 << pending.request.attempt.min(8))
-                .min(REPEAT_MAX);
+            let wait = REPEAT_FIRST.saturating_mul(1 << pending.request.attempt.min(8)).min(REPEAT_MAX);
             pending.repeat_at = now + spread(wait, sequence, pending.request.attempt);
             self.repeats.insert((pending.repeat_at, sequence));
             self.outputs.push_back(Output::Send(pending.request));
@@ -274,9 +237,7 @@ impl Machine {
     }
 
     fn give_up(&mut self, sequence: u64) {
-        let Some(pending) = self.pending.remove(&sequence) else {
-            return;
-        };
+        let Some(pending) = self.pending.remove(&sequence) else { return };
         if pending.request.op != Op::Query {
             let call = &mut self.calls[pending.request.call as usize];
             call.busy = false;
@@ -291,8 +252,7 @@ impl Machine {
             return;
         }
         let pending = self.pending.remove(&answer.sequence);
-        self.record
-            .answered(now, answer.node, answer.epoch, pending.map(|p| p.scheduled));
+        self.record.answered(now, answer.node, answer.epoch, pending.map(|p| p.scheduled));
         match pending {
             None => {} // The answer to another sending of the same request came first.
             Some(pending) if pending.request.op == Op::Query => self.on_read(now, &pending, answer),
@@ -303,10 +263,7 @@ impl Machine {
     fn on_changed(&mut self, pending: &Pending, answer: Answer) {
         let call = &mut self.calls[pending.request.call as usize];
         call.busy = false;
-        let expected = (
-            call.applied + 1,
-            fold(call.digest, pending.request.sequence),
-        );
+        let expected = (call.applied + 1, fold(call.digest, pending.request.sequence));
         let unclear = std::mem::take(&mut call.unclear);
         let (mut lost, mut doubled) = (0, 0);
         match answer.verdict {
@@ -324,10 +281,7 @@ impl Machine {
             }
             Verdict::Unknown | Verdict::Refused => {
                 if !unclear {
-                    lost = call
-                        .applied
-                        .saturating_sub(answer.applied)
-                        .max(u64::from(call.up));
+                    lost = call.applied.saturating_sub(answer.applied).max(u64::from(call.up));
                 }
                 call.up = false;
             }
@@ -341,11 +295,7 @@ impl Machine {
         let call = &mut self.calls[pending.request.call as usize];
         if !call.unclear {
             // Others may have been applied since this was asked; less than was acknowledged then is a loss.
-            let shown = if answer.verdict == Verdict::Unknown {
-                0
-            } else {
-                answer.applied
-            };
+            let shown = if answer.verdict == Verdict::Unknown { 0 } else { answer.applied };
             let mut lost = pending.applied.saturating_sub(shown);
             let mut doubled = 0;
             let still = !call.busy && call.applied == pending.applied;
@@ -373,15 +323,11 @@ impl Machine {
 
     fn read_next(&mut self, scheduled: Instant, now: Instant) {
         for _ in 0..READS_PER_TURN {
-            let Some(reading) = &mut self.reading else {
-                return;
-            };
+            let Some(reading) = &mut self.reading else { return };
             if reading.open >= READS_OPEN_MAX as u64 {
                 return;
             }
-            let Some(call) = reading.calls.pop_front() else {
-                return;
-            };
+            let Some(call) = reading.calls.pop_front() else { return };
             reading.open += 1;
             let index = call as usize;
             self.ask(Op::Query, index, self.calls[index], scheduled, now);
@@ -389,19 +335,12 @@ impl Machine {
     }
 
     fn finish_reading(&mut self, now: Instant) {
-        let Some(reading) = &mut self.reading else {
-            return;
-        };
+        let Some(reading) = &mut self.reading else { return };
         let unread = reading.calls.len() as u64 + reading.open;
         if unread > 0 && now.since(reading.began) < READ_BACK_MAX {
             return;
         }
-        let result = ReadBack {
-            lost: self.lost,
-            doubled: self.doubled,
-            unread,
-            ..reading.result
-        };
+        let result = ReadBack { lost: self.lost, doubled: self.doubled, unread, ..reading.result };
         self.reading = None;
         self.pending.retain(|_, p| p.request.op != Op::Query);
         self.outputs.push_back(Output::ReadBack(result));

@@ -89,11 +89,7 @@ pub(crate) struct Report {
 impl Record {
     /// Begins at `now`, with a window called `start`.
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            last_answer: now,
-            voices: BTreeMap::new(),
-            window: Window::new("start", now),
-        }
+        Self { last_answer: now, voices: BTreeMap::new(), window: Window::new("start", now) }
     }
 
     /// Begins a new window. The gap that is open at this moment belongs to it.
@@ -116,13 +112,7 @@ impl Record {
     }
 
     /// `node` answered under `epoch`, to a request that belonged at `scheduled`.
-    pub(crate) fn answered(
-        &mut self,
-        now: Instant,
-        node: NodeId,
-        epoch: Epoch,
-        scheduled: Option<Instant>,
-    ) {
+    pub(crate) fn answered(&mut self, now: Instant, node: NodeId, epoch: Epoch, scheduled: Option<Instant>) {
         let window = &mut self.window;
         window.sums.answers += 1;
         window.longest_gap = window.longest_gap.max(now.since(self.last_answer));
@@ -135,25 +125,12 @@ impl Record {
     }
 
     fn hear(&mut self, now: Instant, node: NodeId, epoch: Epoch) {
-        let successor = self
-            .voices
-            .range(Epoch(epoch.0 + 1)..)
-            .flat_map(|(_, voices)| voices)
-            .map(|v| v.first)
-            .min();
+        let successor = self.voices.range(Epoch(epoch.0 + 1)..).flat_map(|(_, voices)| voices).map(|v| v.first).min();
         let voices = self.voices.entry(epoch).or_default();
-        let rival = voices
-            .iter()
-            .filter(|v| v.node != node)
-            .map(|v| v.first)
-            .min();
+        let rival = voices.iter().filter(|v| v.node != node).map(|v| v.first).min();
         match voices.iter_mut().find(|v| v.node == node) {
             Some(voice) => voice.last = now,
-            None => voices.push(Voice {
-                node,
-                first: now,
-                last: now,
-            }),
+            None => voices.push(Voice { node, first: now, last: now }),
         }
         // A rival of the same epoch is worse than an old active, and measured the same way.
         for other in [successor, rival].into_iter().flatten() {
@@ -180,11 +157,7 @@ impl Record {
             longest_wait_ms: millis(window.longest_wait),
             two_actives_ms: millis(window.two_actives),
             late_max_ms: millis(window.late_max),
-            voices: window
-                .epochs
-                .iter()
-                .map(|(epoch, node)| (epoch.0, node.to_string()))
-                .collect(),
+            voices: window.epochs.iter().map(|(epoch, node)| (epoch.0, node.to_string())).collect(),
             sums: window.sums,
         }
     }
@@ -231,11 +204,7 @@ mod tests {
         hear(&mut record, 131, 3, 2);
         assert_eq!(record.report(at(132)).outage_ms, 40.0);
         record.mark(at(140), "next");
-        assert_eq!(
-            record.report(at(141)).outage_ms,
-            10.0,
-            "an open gap is a gap"
-        );
+        assert_eq!(record.report(at(141)).outage_ms, 10.0, "an open gap is a gap");
     }
 
     #[test]

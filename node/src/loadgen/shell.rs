@@ -36,23 +36,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .spawn(move || read_lines(&to_loop))
         .context("starting the thread that reads commands")?;
     let prober = Prober::new(options, commands, to_stdout)?;
-    let handle = std::thread::Builder::new()
-        .name("prober".into())
-        .spawn(move || prober.run())
-        .context("starting the prober")?;
+    let handle = std::thread::Builder::new().name("prober".into()).spawn(move || prober.run()).context("starting the prober")?;
     write_lines(&replies)?;
-    handle
-        .join()
-        .map_err(|_| anyhow::anyhow!("the prober panicked"))?
+    handle.join().map_err(|_| anyhow::anyhow!("the prober panicked"))?
 }
 
 /// A line that is no command ends the client: whoever drives it speaks another version.
 fn read_lines(commands: &Sender<Command>) {
     for line in std::io::stdin().lock().lines() {
-        match line
-            .map_err(anyhow::Error::from)
-            .and_then(|line| Ok(serde_json::from_str(&line)?))
-        {
+        match line.map_err(anyhow::Error::from).and_then(|line| Ok(serde_json::from_str(&line)?)) {
             Ok(command) => {
                 if commands.send(command).is_err() {
                     return;
@@ -72,9 +64,7 @@ fn write_lines(replies: &Receiver<Reply>) -> anyhow::Result<()> {
         match replies.recv_timeout(Duration::from_secs(3600)) {
             Ok(reply) => {
                 serde_json::to_writer(&mut out, &reply).context("writing a reply")?;
-                out.write_all(b"\n")
-                    .and_then(|()| out.flush())
-                    .context("writing a reply")?;
+                out.write_all(b"\n").and_then(|()| out.flush()).context("writing a reply")?;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -103,29 +93,13 @@ struct Prober {
 }
 
 impl Prober {
-    fn new(
-        options: &Options,
-        commands: Receiver<Command>,
-        replies: Sender<Reply>,
-    ) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            options.calls > 0,
-            "a load of no calls proves nothing: --calls 1 or more"
-        );
-        let socket =
-            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("opening the client's socket")?;
-        socket
-            .set_nonblocking(true)
-            .context("opening the client's socket")?;
+    fn new(options: &Options, commands: Receiver<Command>, replies: Sender<Reply>) -> anyhow::Result<Self> {
+        anyhow::ensure!(options.calls > 0, "a load of no calls proves nothing: --calls 1 or more");
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("opening the client's socket")?;
+        socket.set_nonblocking(true).context("opening the client's socket")?;
         // Granted or not: a smaller buffer costs answers only if the prober sleeps long, and then its lateness shows.
-        let granted = nix::sys::socket::setsockopt(
-            &socket,
-            nix::sys::socket::sockopt::RcvBufForce,
-            &SOCKET_BYTES,
-        )
-        .or_else(|_| {
-            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &SOCKET_BYTES)
-        });
+        let granted = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &SOCKET_BYTES)
+            .or_else(|_| nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &SOCKET_BYTES));
         if let Err(error) = granted {
             eprintln!("demo-client: socket buffer stays at its default: {error}");
         }
@@ -139,27 +113,12 @@ impl Prober {
         // Which client this is only has to differ from run to run of one service's life.
         let client = now().as_nanos() ^ (u64::from(std::process::id()) << 48);
         let machine = Machine::new(client, options.calls, now());
-        Ok(Self {
-            machine,
-            socket,
-            to: options.to.clone(),
-            sniffer,
-            sniffer_error,
-            commands,
-            replies,
-            waiting: None,
-            line: String::new(),
-        })
+        Ok(Self { machine, socket, to: options.to.clone(), sniffer, sniffer_error, commands, replies, waiting: None, line: String::new() })
     }
 
     fn run(mut self) -> anyhow::Result<()> {
         let realtime = realtime::fifo(PRIORITY).is_ok();
-        self.replies
-            .send(Reply::Ready {
-                realtime,
-                sniffer: self.sniffer_error.clone(),
-            })
-            .context("the control lines are gone")?;
+        self.replies.send(Reply::Ready { realtime, sniffer: self.sniffer_error.clone() }).context("the control lines are gone")?;
         let mut turn = now() + TURN;
         loop {
             while turn <= now() {
@@ -190,9 +149,7 @@ impl Prober {
                 }
                 Output::ReadBack(result) => {
                     let last = matches!(self.waiting.take(), Some(Waiting::LastReadBack));
-                    self.replies
-                        .send(Reply::ReadBack(result))
-                        .context("the control lines are gone")?;
+                    self.replies.send(Reply::ReadBack(result)).context("the control lines are gone")?;
                     if last {
                         return Ok(false);
                     }
@@ -247,16 +204,11 @@ impl Prober {
                 if let Some(sniffer) = &self.sniffer {
                     sniffer.mark();
                 }
-                Reply::Marked {
-                    at_ns: now.as_nanos(),
-                }
+                Reply::Marked { at_ns: now.as_nanos() }
             }
             Command::Report => Reply::Report {
                 client: Box::new(self.machine.record.report(now())),
-                frames: self
-                    .sniffer
-                    .as_ref()
-                    .map(|s| s.report(self.machine.record.epoch_changes())),
+                frames: self.sniffer.as_ref().map(|s| s.report(self.machine.record.epoch_changes())),
                 calls_up: self.machine.calls_up() as u64,
             },
             Command::ReadBack => {
@@ -270,9 +222,7 @@ impl Prober {
                 return Ok(true);
             }
         };
-        self.replies
-            .send(reply)
-            .context("the control lines are gone")?;
+        self.replies.send(reply).context("the control lines are gone")?;
         Ok(true)
     }
 }

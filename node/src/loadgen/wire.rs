@@ -49,15 +49,7 @@ impl Request {
     /// Writes the datagram into `out`, replacing what is there.
     pub(crate) fn encode(&self, out: &mut String) {
         out.clear();
-        let written = write!(
-            out,
-            "Q {:x} {} {} {} {}",
-            self.client,
-            self.sequence,
-            self.attempt,
-            self.op.word(),
-            self.call
-        );
+        let written = write!(out, "Q {:x} {} {} {} {}", self.client, self.sequence, self.attempt, self.op.word(), self.call);
         debug_assert!(written.is_ok(), "writing into a String does not fail");
     }
 }
@@ -132,14 +124,7 @@ mod tests {
     #[test]
     fn a_request_is_the_line_that_the_server_documents() {
         let mut line = String::from("old");
-        Request {
-            client: 0xab,
-            sequence: 12,
-            attempt: 1,
-            op: Op::Setup,
-            call: 7,
-        }
-        .encode(&mut line);
+        Request { client: 0xab, sequence: 12, attempt: 1, op: Op::Setup, call: 7 }.encode(&mut line);
         assert_eq!(line, "Q ab 12 1 setup 7");
     }
 
@@ -147,19 +132,11 @@ mod tests {
     fn an_answer_is_read_whole_or_not_at_all() {
         let whole = b"A ab 12 1 ok n3 18 4 ff";
         let answer = Answer::decode(whole).unwrap();
-        assert_eq!(
-            (answer.node, answer.epoch, answer.applied, answer.digest),
-            (NodeId(3), Epoch(18), 4, 255)
-        );
+        assert_eq!((answer.node, answer.epoch, answer.applied, answer.digest), (NodeId(3), Epoch(18), 4, 255));
         for cut in 0..whole.len() - 1 {
             assert_eq!(Answer::decode(&whole[..cut]), None, "{cut}");
         }
-        for bad in [
-            &b"A ab 12 1 ok n3 18 4 ff more"[..],
-            b"Q ab 12 1 ok n3 18 4 ff",
-            b"\xff\xfe",
-            b"A ab 12 1 ok 3 18 4 ff",
-        ] {
+        for bad in [&b"A ab 12 1 ok n3 18 4 ff more"[..], b"Q ab 12 1 ok n3 18 4 ff", b"\xff\xfe", b"A ab 12 1 ok 3 18 4 ff"] {
             assert_eq!(Answer::decode(bad), None);
         }
     }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sixnines_checkpoint::{
-    Answer as Read, Bytes, Input, Level, Op, Outcome, RequestId, Ticket, Write,
-};
+use sixnines_checkpoint::{Answer as Read, Bytes, Input, Level, Op, Outcome, RequestId, Ticket, Write};
 use sixnines_core::ids::Epoch;
 use sixnines_core::time::{Duration, Instant};
 use sixnines_hwsim::domain::{Answer, Call};
@@ -25,10 +23,7 @@ impl App {
 
     /// It dies, with all that it had in hand.
     pub(super) fn die(&mut self, now: Instant) {
-        *self = Self {
-            back_at: Some(now + RESTART),
-            ..Self::default()
-        };
+        *self = Self { back_at: Some(now + RESTART), ..Self::default() };
     }
 
     pub(super) fn become_active(&mut self, epoch: Epoch) {
@@ -56,14 +51,8 @@ impl App {
             Some(value) => Input::Write(Write {
                 ticket,
                 epoch,
-                request: Some(RequestId {
-                    client: call.request >> 32,
-                    serial: call.request & 0xffff_ffff,
-                }),
-                ops: vec![Op::Put {
-                    key,
-                    bytes: Bytes::new(value.to_le_bytes()),
-                }],
+                request: Some(RequestId { client: call.request >> 32, serial: call.request & 0xffff_ffff }),
+                ops: vec![Op::Put { key, bytes: Bytes::new(value.to_le_bytes()) }],
                 level: Level::default(),
             }),
             None => Input::Read(sixnines_checkpoint::Read { ticket, epoch, key }),
@@ -73,50 +62,19 @@ impl App {
     }
 
     /// The write is safe, or it is not known to be.
-    pub(super) fn acknowledged(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-    ) -> Option<(Epoch, Answer)> {
+    pub(super) fn acknowledged(&mut self, ticket: Ticket, outcome: Outcome) -> Option<(Epoch, Answer)> {
         let call = self.pending.remove(&ticket)?;
         let epoch = self.epoch?;
-        matches!(outcome, Outcome::Applied { .. }).then(|| {
-            (
-                epoch,
-                Answer {
-                    request: call.request,
-                    is_write: true,
-                    key: call.key,
-                    value: call.value,
-                },
-            )
-        })
+        matches!(outcome, Outcome::Applied { .. }).then(|| (epoch, Answer { request: call.request, is_write: true, key: call.key, value: call.value }))
     }
 
     /// The section as every copy has it.
     pub(super) fn answered(&mut self, ticket: Ticket, read: &Read) -> Option<(Epoch, Answer)> {
         let call = self.pending.remove(&ticket)?;
         let epoch = self.epoch?;
-        let Read::Section {
-            section,
-            fresh: true,
-        } = read
-        else {
-            return None;
-        };
-        let value = section
-            .as_ref()
-            .and_then(|s| s.bytes.as_slice().try_into().ok())
-            .map(u64::from_le_bytes);
-        Some((
-            epoch,
-            Answer {
-                request: call.request,
-                is_write: false,
-                key: call.key,
-                value,
-            },
-        ))
+        let Read::Section { section, fresh: true } = read else { return None };
+        let value = section.as_ref().and_then(|s| s.bytes.as_slice().try_into().ok()).map(u64::from_le_bytes);
+        Some((epoch, Answer { request: call.request, is_write: false, key: call.key, value }))
     }
 }
 

@@ -41,12 +41,7 @@ enum Frame {
 /// What the control log says; it speaks from within a step.
 enum News {
     Send(NodeId, Vec<u8>),
-    Applied(
-        LogIndex,
-        Option<Proposal>,
-        Result<Vec<Change>, Void>,
-        Box<Domain>,
-    ),
+    Applied(LogIndex, Option<Proposal>, Result<Vec<Change>, Void>, Box<Domain>),
     Failed(u64, String),
     Leader(Option<NodeId>),
     Logged(Vec<(NodeId, LogIndex)>),
@@ -58,17 +53,11 @@ struct Mailbox(Mutex<VecDeque<News>>);
 
 impl Mailbox {
     fn put(&self, news: News) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(news);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(news);
     }
 
     fn take(&self) -> Option<News> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
 
@@ -76,19 +65,8 @@ impl Port for Mailbox {
     fn send(&self, to: NodeId, frame: Vec<u8>) {
         self.put(News::Send(to, frame));
     }
-    fn applied(
-        &self,
-        index: LogIndex,
-        proposal: Option<&Proposal>,
-        outcome: &Result<Vec<Change>, Void>,
-        domain: &Domain,
-    ) {
-        self.put(News::Applied(
-            index,
-            proposal.cloned(),
-            outcome.clone(),
-            Box::new(domain.clone()),
-        ));
+    fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
+        self.put(News::Applied(index, proposal.cloned(), outcome.clone(), Box::new(domain.clone())));
     }
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
         if let Err(error) = outcome {
@@ -140,43 +118,17 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(
-        me: NodeId,
-        life: u64,
-        now: Instant,
-        first: &FirstStart,
-        disk: SimDisk,
-        is_first: bool,
-        mutation: Mutation,
-    ) -> Self {
+    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Self {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
-        let options = Options {
-            node: me,
-            domain: 1,
-            nonce: life,
-            timing: Timing::of(config.profile),
-        };
+        let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
-        let log = SimLog::start(options, disk, port, now, life)
-            .expect("a simulated disk that only loses what was not synced can be opened");
+        let log = SimLog::start(options, disk, port, now, life).expect("a simulated disk that only loses what was not synced can be opened");
         if is_first {
             log.handle().initialize(first.clone());
         }
-        let peers: Vec<NodeId> = config
-            .nodes
-            .iter()
-            .map(|n| n.id)
-            .filter(|n| *n != me)
-            .collect();
-        let setup = liveness::Setup {
-            me,
-            life,
-            peers: peers.clone(),
-            links: 2,
-            times: config.profile.times(),
-            seed: life,
-        };
+        let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
+        let setup = liveness::Setup { me, life, peers: peers.clone(), links: 2, times: config.profile.times(), seed: life };
         Self {
             me,
             life,
@@ -208,39 +160,14 @@ impl Node {
 
     fn take(&mut self, now: Instant, input: SimInput<'_>) {
         match input {
-            SimInput::Frame {
-                from,
-                link,
-                door: Door::Liveness,
-                bytes,
-            } => {
-                let Some(heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from)
-                else {
-                    return;
-                };
+            SimInput::Frame { from, link, door: Door::Liveness, bytes } => {
+                let Some(heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) else { return };
                 if self.lives.insert(from, heartbeat.life) != Some(heartbeat.life) {
-                    self.core(
-                        now,
-                        Some(In::Peer {
-                            node: from,
-                            life: heartbeat.life,
-                        }),
-                    );
+                    self.core(now, Some(In::Peer { node: from, life: heartbeat.life }));
                 }
-                self.liveness.handle(
-                    now,
-                    liveness::Input::Heard {
-                        link,
-                        heartbeat: &heartbeat,
-                    },
-                );
+                self.liveness.handle(now, liveness::Input::Heard { link, heartbeat: &heartbeat });
             }
-            SimInput::Frame {
-                from,
-                door: Door::Mesh,
-                bytes,
-                ..
-            } => self.on_mesh(now, from, bytes),
+            SimInput::Frame { from, door: Door::Mesh, bytes, .. } => self.on_mesh(now, from, bytes),
             SimInput::Call { group, call } => self.on_call(now, &group, call),
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
             SimInput::Switchover(group) => self.ask_for_switchover(now, &group),
@@ -249,53 +176,28 @@ impl Node {
                     self.core(now, Some(In::Update(update.clone())));
                 }
             }
-            SimInput::Outcome { request, outcome } => {
-                self.core(now, Some(In::Outcome { request, outcome }))
-            }
+            SimInput::Outcome { request, outcome } => self.core(now, Some(In::Outcome { request, outcome })),
             SimInput::Wake => {}
         }
     }
 
     /// As an operator's command line does it; who asked does not wait for the answer.
     fn ask_for_switchover(&mut self, now: Instant, group: &GroupName) {
-        let call = crate::api::Call::Switchover {
-            service: group.to_string(),
-            to: None,
-        };
-        let principal = sixnines_core::authority::Principal {
-            name: "ann".into(),
-            role: sixnines_core::authority::AccessRole::Operator,
-        };
+        let call = crate::api::Call::Switchover { service: group.to_string(), to: None };
+        let principal = sixnines_core::authority::Principal { name: "ann".into(), role: sixnines_core::authority::AccessRole::Operator };
         let (reply, _) = crossbeam::channel::bounded(1);
-        self.core(
-            now,
-            Some(In::Ask(crate::core_loop::answers::Ask {
-                call,
-                principal,
-                reply,
-            })),
-        );
+        self.core(now, Some(In::Ask(crate::core_loop::answers::Ask { call, principal, reply })));
     }
 
     fn on_mesh(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
-        let Ok(frame) = postcard::from_bytes(bytes) else {
-            return;
-        };
+        let Ok(frame) = postcard::from_bytes(bytes) else { return };
         let input = match frame {
             Frame::Log(frame) => return self.log.handle().frame(from, frame),
             Frame::Copy { group, bytes } => {
                 if let Some(group) = self.groups.get_mut(&group)
-                    && let Err(fault) = group.copy.handle(
-                        now,
-                        sixnines_checkpoint::Input::Frame {
-                            from,
-                            bytes: &bytes,
-                        },
-                    )
+                    && let Err(fault) = group.copy.handle(now, sixnines_checkpoint::Input::Frame { from, bytes: &bytes })
                 {
-                    self.out.push(SimOutput::Note(format!(
-                        "a frame of {from} is refused: {fault}"
-                    )));
+                    self.out.push(SimOutput::Note(format!("a frame of {from} is refused: {fault}")));
                 }
                 return;
             }
@@ -310,24 +212,13 @@ impl Node {
     fn on_call(&mut self, now: Instant, name: &GroupName, call: Call) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let Some(group) = self.groups.get_mut(name) else {
-            return;
-        };
+        let Some(group) = self.groups.get_mut(name) else { return };
         let Some(app) = &mut group.app else { return };
         if self.mutation == Mutation::AcknowledgesAlone
             && let (Some(epoch), Some(value)) = (app.epoch(), call.value)
         {
-            let answer = sixnines_hwsim::domain::Answer {
-                request: call.request,
-                is_write: true,
-                key: call.key,
-                value: Some(value),
-            };
-            self.out.push(SimOutput::Answer {
-                group: name.clone(),
-                epoch,
-                answer,
-            });
+            let answer = sixnines_hwsim::domain::Answer { request: call.request, is_write: true, key: call.key, value: Some(value) };
+            self.out.push(SimOutput::Answer { group: name.clone(), epoch, answer });
         }
         if let Some(input) = app.take(ticket, call) {
             feed(&mut group.copy, now, input);
@@ -335,20 +226,11 @@ impl Node {
     }
 
     fn on_unit_death(&mut self, now: Instant, name: &GroupName) {
-        let Some(group) = self.groups.get_mut(name) else {
-            return;
-        };
+        let Some(group) = self.groups.get_mut(name) else { return };
         let Some(app) = &mut group.app else { return };
         app.die(now);
         feed(&mut group.copy, now, sixnines_checkpoint::Input::Detach);
-        self.core(
-            now,
-            Some(In::Unit {
-                group: name.clone(),
-                unit: Unit::Gone,
-                why: "killed".to_owned(),
-            }),
-        );
+        self.core(now, Some(In::Unit { group: name.clone(), unit: Unit::Gone, why: "killed".to_owned() }));
     }
 
     /// Timers of all machines that are due.
@@ -368,11 +250,7 @@ impl Node {
         for name in self.groups.keys().cloned().collect::<Vec<_>>() {
             let group = self.groups.get_mut(&name).expect("just listed");
             if changed {
-                feed(
-                    &mut group.copy,
-                    now,
-                    sixnines_checkpoint::Input::Lease(has_lease),
-                );
+                feed(&mut group.copy, now, sixnines_checkpoint::Input::Lease(has_lease));
             }
             if group.copy.poll_timeout().is_some_and(|at| now >= at) {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Timeout);
@@ -385,29 +263,14 @@ impl Node {
     /// An application that had died is there again; it is told its role when it connects.
     fn bring_back(&mut self, now: Instant, name: &GroupName) {
         let role = self.core.roles.role(name);
-        let Some(group) = self.groups.get_mut(name) else {
-            return;
-        };
-        let Some(app) = group
-            .app
-            .as_mut()
-            .filter(|app| app.back_at.is_some_and(|at| now >= at))
-        else {
-            return;
-        };
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(app) = group.app.as_mut().filter(|app| app.back_at.is_some_and(|at| now >= at)) else { return };
         app.back_at = None;
         if let Some(Role::Active(epoch)) = role.filter(|_| group.is_open) {
             app.become_active(epoch);
         }
         feed(&mut group.copy, now, sixnines_checkpoint::Input::Attach);
-        self.core(
-            now,
-            Some(In::Unit {
-                group: name.clone(),
-                unit: Unit::Ready,
-                why: "connected".to_owned(),
-            }),
-        );
+        self.core(now, Some(In::Unit { group: name.clone(), unit: Unit::Ready, why: "connected".to_owned() }));
     }
 
     /// Carries everything out until nothing is left; true if anything was.
@@ -426,11 +289,7 @@ impl Node {
             did = true;
         }
         for name in self.groups.keys().cloned().collect::<Vec<_>>() {
-            while let Some(output) = self
-                .groups
-                .get_mut(&name)
-                .and_then(|g| g.copy.poll_output())
-            {
+            while let Some(output) = self.groups.get_mut(&name).and_then(|g| g.copy.poll_output()) {
                 self.on_copy(now, &name, output);
                 did = true;
             }
@@ -441,22 +300,16 @@ impl Node {
     fn on_news(&mut self, now: Instant, news: News) {
         match news {
             News::Send(to, frame) => self.mesh(to, &Frame::Log(frame)),
-            News::Applied(index, proposal, outcome, domain) => {
-                self.on_applied(now, index, proposal, outcome, *domain)
-            }
+            News::Applied(index, proposal, outcome, domain) => self.on_applied(now, index, proposal, outcome, *domain),
             News::Failed(ticket, why) => self.core(now, Some(In::Failed { ticket, why })),
             News::Leader(leader) => {
                 let term = self.log.handle().metrics().term;
-                self.out.push(SimOutput::Note(format!(
-                    "finds {} leading in term {term}",
-                    leader.map_or_else(|| "nobody".to_owned(), |l| l.to_string())
-                )));
+                self.out.push(SimOutput::Note(format!("finds {} leading in term {term}", leader.map_or_else(|| "nobody".to_owned(), |l| l.to_string()))));
                 self.core(now, Some(In::Leader(leader)));
             }
             News::Logged(about) => {
                 for (node, index) in about {
-                    self.liveness
-                        .handle(now, liveness::Input::Logged { node, index });
+                    self.liveness.handle(now, liveness::Input::Logged { node, index });
                 }
             }
             News::Broken(why) => self.out.push(SimOutput::Halt(why)),
@@ -465,135 +318,60 @@ impl Node {
 
     /// Every complete copy of a group was gone, and the domain says so by starting it again.
     fn note_loss(&mut self, domain: &Domain, entry: &Entry) {
-        let Entry::Start { group, .. } = entry else {
-            return;
-        };
-        let Some(epoch) = domain
-            .groups
-            .get(group)
-            .map(|r| r.epoch)
-            .filter(|e| e.0 > 1)
-        else {
-            return;
-        };
-        self.out.push(SimOutput::Observe(Observation::Lost {
-            group: group.clone(),
-            epoch,
-        }));
+        let Entry::Start { group, .. } = entry else { return };
+        let Some(epoch) = domain.groups.get(group).map(|r| r.epoch).filter(|e| e.0 > 1) else { return };
+        self.out.push(SimOutput::Observe(Observation::Lost { group: group.clone(), epoch }));
     }
 
-    fn on_applied(
-        &mut self,
-        now: Instant,
-        index: LogIndex,
-        proposal: Option<Proposal>,
-        outcome: Result<Vec<Change>, Void>,
-        domain: Domain,
-    ) {
+    fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Domain) {
         if let Some(proposal) = proposal.as_ref().filter(|_| outcome.is_ok()) {
             self.note_loss(&domain, &proposal.entry);
         }
         let domain = Arc::new(domain);
         self.domain = Arc::clone(&domain);
         let rows = standing(&domain, self.me, self.life);
-        self.liveness.handle(
-            now,
-            liveness::Input::Applied {
-                index: domain.applied,
-                standing: &rows,
-            },
-        );
-        self.core(
-            now,
-            Some(In::Applied {
-                index,
-                proposal,
-                outcome,
-                domain: Arc::clone(&domain),
-            }),
-        );
-        let Some(me) = self.core.roles.member() else {
-            return;
-        };
+        self.liveness.handle(now, liveness::Input::Applied { index: domain.applied, standing: &rows });
+        self.core(now, Some(In::Applied { index, proposal, outcome, domain: Arc::clone(&domain) }));
+        let Some(me) = self.core.roles.member() else { return };
         let me_node = self.me;
-        for config in domain
-            .config
-            .groups()
-            .filter(|g| g.candidates.contains(&me_node))
-        {
+        for config in domain.config.groups().filter(|g| g.candidates.contains(&me_node)) {
             let is_service = domain.config.service(&config.name).is_some();
             let is_new = !self.groups.contains_key(&config.name);
-            let group = self
-                .groups
-                .entry(config.name.clone())
-                .or_insert_with(|| Group {
-                    copy: GroupCopy::new(me, CopyConfig::from(&config)),
-                    app: is_service.then(App::default),
-                    is_open: false,
-                    epoch: Epoch(0),
-                });
+            let group = self.groups.entry(config.name.clone()).or_insert_with(|| Group {
+                copy: GroupCopy::new(me, CopyConfig::from(&config)),
+                app: is_service.then(App::default),
+                is_open: false,
+                epoch: Epoch(0),
+            });
             if is_new {
-                feed(
-                    &mut group.copy,
-                    now,
-                    sixnines_checkpoint::Input::Lease(self.has_lease),
-                );
+                feed(&mut group.copy, now, sixnines_checkpoint::Input::Lease(self.has_lease));
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Attach);
             }
             if let Some(row) = domain.groups.get(&config.name) {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Row(row));
             }
             if is_new && is_service {
-                self.core(
-                    now,
-                    Some(In::Unit {
-                        group: config.name.clone(),
-                        unit: Unit::Ready,
-                        why: "connected".to_owned(),
-                    }),
-                );
+                self.core(now, Some(In::Unit { group: config.name.clone(), unit: Unit::Ready, why: "connected".to_owned() }));
             }
         }
     }
 
     fn on_liveness(&mut self, now: Instant, output: liveness::Output) {
         match output {
-            liveness::Output::Send {
-                to,
-                link,
-                heartbeat,
-            } => {
+            liveness::Output::Send { to, link, heartbeat } => {
                 let mut bytes = Vec::new();
                 heartbeat.encode(&mut bytes);
-                self.out.push(SimOutput::Send {
-                    to,
-                    link,
-                    door: Door::Liveness,
-                    bytes,
-                });
+                self.out.push(SimOutput::Send { to, link, door: Door::Liveness, bytes });
             }
             liveness::Output::Lease(until) => {
                 self.lease = until;
                 for (name, _) in self.groups.iter().filter(|(_, g)| g.is_open) {
-                    self.out.push(SimOutput::Gate {
-                        group: name.clone(),
-                        until,
-                    });
+                    self.out.push(SimOutput::Gate { group: name.clone(), until });
                 }
             }
             other => {
-                if let liveness::Output::Verdict {
-                    node,
-                    was,
-                    now: verdict,
-                    ..
-                } = &other
-                {
-                    self.out.push(SimOutput::Note(format!(
-                        "holds {node} for {}, no longer {}",
-                        verdict.as_str(),
-                        was.as_str()
-                    )));
+                if let liveness::Output::Verdict { node, was, now: verdict, .. } = &other {
+                    self.out.push(SimOutput::Note(format!("holds {node} for {}, no longer {}", verdict.as_str(), was.as_str())));
                 }
                 self.core(now, Some(In::Liveness(LivenessNews::Output(other))));
             }
@@ -604,8 +382,7 @@ impl Node {
         use sixnines_checkpoint::Input;
         match way {
             Way::Propose(proposal) => {
-                self.out
-                    .push(SimOutput::Note(format!("proposes {:?}", proposal.entry)));
+                self.out.push(SimOutput::Note(format!("proposes {:?}", proposal.entry)));
                 self.log.handle().propose(proposal);
             }
             Way::Role(group, role) => self.on_role(&group, role),
@@ -617,26 +394,12 @@ impl Node {
             // Only under a lease (protocol 4.4), as the daemon's doors do it.
             Way::Act(request) if now >= self.lease => {
                 let outcome = Outcome::Refused("suspended".to_owned());
-                self.core(
-                    now,
-                    Some(In::Outcome {
-                        request: request.id,
-                        outcome,
-                    }),
-                );
+                self.core(now, Some(In::Outcome { request: request.id, outcome }));
             }
             Way::Act(request) => self.out.push(SimOutput::Act(request)),
             Way::Reach(member, is_reachable) => {
                 for group in self.groups.values_mut() {
-                    feed(
-                        &mut group.copy,
-                        now,
-                        if is_reachable {
-                            Input::Reachable(member)
-                        } else {
-                            Input::Unreachable(member)
-                        },
-                    );
+                    feed(&mut group.copy, now, if is_reachable { Input::Reachable(member) } else { Input::Unreachable(member) });
                 }
             }
             Way::Prefer(group, nodes) => self.copy(now, &group, Input::Prefer(nodes)),
@@ -646,9 +409,7 @@ impl Node {
                 self.own_again(now, &group);
             }
             Way::Offer(group) => {
-                let Some(offer) = self.groups.get_mut(&group).and_then(|g| g.copy.offer()) else {
-                    return;
-                };
+                let Some(offer) = self.groups.get_mut(&group).and_then(|g| g.copy.offer()) else { return };
                 self.core(now, Some(In::Offered { group, offer }));
             }
             Way::Save(group, key, bytes) => self.save(now, &group, &key, bytes),
@@ -656,20 +417,14 @@ impl Node {
             Way::Forward(to, command) => self.mesh(to, &Frame::Command(command)),
             Way::Publish(event, to) => {
                 if event.id.node == self.me {
-                    self.out.push(SimOutput::Observe(Observation::Event {
-                        id: event.id,
-                        cause: event.cause,
-                    }));
+                    self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
                 }
-                to.into_iter().for_each(|peer| {
-                    self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event))))
-                });
+                to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
             }
             Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
             Way::TransferLeader(to) => self.log.handle().transfer_leader(to),
             Way::Campaign(against) => {
-                self.out
-                    .push(SimOutput::Note(format!("campaigns against {against}")));
+                self.out.push(SimOutput::Note(format!("campaigns against {against}")));
                 self.log.handle().campaign(against);
             }
         }
@@ -685,55 +440,23 @@ impl Node {
     fn save(&mut self, now: Instant, name: &GroupName, key: &str, bytes: Option<Vec<u8>>) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_none()) else {
-            return;
-        };
+        let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_none()) else { return };
         let op = match bytes {
-            Some(bytes) => Op::Put {
-                key: key.into(),
-                bytes: bytes.into(),
-            },
+            Some(bytes) => Op::Put { key: key.into(), bytes: bytes.into() },
             None => Op::Delete { key: key.into() },
         };
-        let write = Write {
-            ticket,
-            epoch: group.epoch,
-            request: None,
-            ops: vec![op],
-            level: Level::default(),
-        };
-        feed(
-            &mut group.copy,
-            now,
-            sixnines_checkpoint::Input::Write(write),
-        );
+        let write = Write { ticket, epoch: group.epoch, request: None, ops: vec![op], level: Level::default() };
+        feed(&mut group.copy, now, sixnines_checkpoint::Input::Write(write));
     }
 
     /// A chassis' copy is the active's: its owner begins, or goes on, with what it holds.
     fn own_again(&mut self, now: Instant, name: &GroupName) {
-        let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_none()) else {
-            return;
-        };
-        let sixnines_checkpoint::Role::Active { epoch, .. } = group.copy.role() else {
-            return;
-        };
+        let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_none()) else { return };
+        let sixnines_checkpoint::Role::Active { epoch, .. } = group.copy.role() else { return };
         group.epoch = epoch;
-        let text =
-            |key: &sixnines_checkpoint::Bytes| String::from_utf8_lossy(key.as_slice()).into_owned();
-        let saved = group
-            .copy
-            .state()
-            .iter()
-            .map(|(key, section)| (text(key), section.bytes.as_slice().to_vec()))
-            .collect();
-        self.core(
-            now,
-            Some(In::Saved {
-                group: name.clone(),
-                epoch,
-                saved,
-            }),
-        );
+        let text = |key: &sixnines_checkpoint::Bytes| String::from_utf8_lossy(key.as_slice()).into_owned();
+        let saved = group.copy.state().iter().map(|(key, section)| (text(key), section.bytes.as_slice().to_vec())).collect();
+        self.core(now, Some(In::Saved { group: name.clone(), epoch, saved }));
     }
 
     fn on_role(&mut self, name: &GroupName, role: Role) {
@@ -741,23 +464,14 @@ impl Node {
             Role::Active(epoch) => (epoch, true),
             Role::Standby(epoch) => (epoch, false),
         };
-        self.out.push(SimOutput::Observe(Observation::Role {
-            group: name.clone(),
-            epoch,
-            is_active,
-        }));
+        self.out.push(SimOutput::Observe(Observation::Role { group: name.clone(), epoch, is_active }));
         let until = self.lease;
-        let Some(group) = self.groups.get_mut(name) else {
-            return;
-        };
+        let Some(group) = self.groups.get_mut(name) else { return };
         let Some(app) = &mut group.app else { return }; // the owner of a chassis has no address; its sinks see epochs
         if is_active {
             group.is_open = true;
             app.become_active(epoch);
-            self.out.push(SimOutput::Gate {
-                group: name.clone(),
-                until,
-            });
+            self.out.push(SimOutput::Gate { group: name.clone(), until });
         } else {
             if self.mutation != Mutation::OldEpochAnswers {
                 app.stop_serving();
@@ -767,18 +481,12 @@ impl Node {
     }
 
     fn close(&mut self, name: &GroupName) {
-        if matches!(
-            self.mutation,
-            Mutation::GateNeverCloses | Mutation::OldEpochAnswers
-        ) {
+        if matches!(self.mutation, Mutation::GateNeverCloses | Mutation::OldEpochAnswers) {
             return;
         }
         if let Some(group) = self.groups.get_mut(name).filter(|g| g.app.is_some()) {
             group.is_open = false;
-            self.out.push(SimOutput::Gate {
-                group: name.clone(),
-                until: Instant::ZERO,
-            });
+            self.out.push(SimOutput::Gate { group: name.clone(), until: Instant::ZERO });
         }
     }
 
@@ -786,46 +494,22 @@ impl Node {
         use sixnines_checkpoint::Output;
         match output {
             Output::Send { to, bytes } => {
-                self.mesh(
-                    to.node,
-                    &Frame::Copy {
-                        group: name.clone(),
-                        bytes,
-                    },
-                );
+                self.mesh(to.node, &Frame::Copy { group: name.clone(), bytes });
             }
             Output::Acknowledged { ticket, outcome } => {
-                let answer = self
-                    .app(name)
-                    .and_then(|app| app.acknowledged(ticket, outcome));
+                let answer = self.app(name).and_then(|app| app.acknowledged(ticket, outcome));
                 self.answer(name, answer);
             }
             Output::Answered { ticket, answer } => {
                 let answer = self.app(name).and_then(|app| app.answered(ticket, &answer));
                 self.answer(name, answer);
             }
-            Output::Propose { version, in_sync } => self.core(
-                now,
-                Some(In::Sync {
-                    group: name.clone(),
-                    version,
-                    in_sync,
-                }),
-            ),
+            Output::Propose { version, in_sync } => self.core(now, Some(In::Sync { group: name.clone(), version, in_sync })),
             Output::Quiesced { .. } => {
-                let Some(Role::Active(epoch)) = self.core.roles.role(name) else {
-                    return;
-                };
-                self.core(
-                    now,
-                    Some(In::Quiesced {
-                        group: name.clone(),
-                        epoch,
-                    }),
-                );
+                let Some(Role::Active(epoch)) = self.core.roles.role(name) else { return };
+                self.core(now, Some(In::Quiesced { group: name.clone(), epoch }));
             }
-            Output::Role(sixnines_checkpoint::Role::Active { .. })
-            | Output::QuiesceFailed { .. } => self.own_again(now, name),
+            Output::Role(sixnines_checkpoint::Role::Active { .. }) | Output::QuiesceFailed { .. } => self.own_again(now, name),
             Output::Role(_) | Output::Follow(_) | Output::LossWindow(_) => {}
         }
     }
@@ -834,28 +518,15 @@ impl Node {
         self.groups.get_mut(name)?.app.as_mut()
     }
 
-    fn answer(
-        &mut self,
-        name: &GroupName,
-        answer: Option<(Epoch, sixnines_hwsim::domain::Answer)>,
-    ) {
+    fn answer(&mut self, name: &GroupName, answer: Option<(Epoch, sixnines_hwsim::domain::Answer)>) {
         if let Some((epoch, answer)) = answer {
-            self.out.push(SimOutput::Answer {
-                group: name.clone(),
-                epoch,
-                answer,
-            });
+            self.out.push(SimOutput::Answer { group: name.clone(), epoch, answer });
         }
     }
 
     fn mesh(&mut self, to: NodeId, frame: &Frame) {
         let bytes = postcard::to_allocvec(frame).expect("a frame in memory has an encoding");
-        self.out.push(SimOutput::Send {
-            to,
-            link: None,
-            door: Door::Mesh,
-            bytes,
-        });
+        self.out.push(SimOutput::Send { to, link: None, door: Door::Mesh, bytes });
     }
 }
 
@@ -868,8 +539,7 @@ fn wall(now: Instant) -> WallTime {
 const ROUNDS_MAX: u32 = 10_000;
 
 fn feed(copy: &mut GroupCopy, now: Instant, input: sixnines_checkpoint::Input<'_>) {
-    copy.handle(now, input)
-        .expect("only a peer's frame can be at fault");
+    copy.handle(now, input).expect("only a peer's frame can be at fault");
 }
 
 impl SimNode for Node {
@@ -883,12 +553,7 @@ impl SimNode for Node {
             }
             rounds += 1;
             let newest = self.out.len().saturating_sub(6);
-            assert!(
-                rounds < ROUNDS_MAX,
-                "{} is never done with one input: {:?}",
-                self.me,
-                &self.out[newest..]
-            );
+            assert!(rounds < ROUNDS_MAX, "{} is never done with one input: {:?}", self.me, &self.out[newest..]);
         }
         std::mem::take(&mut self.out)
     }
@@ -897,35 +562,17 @@ impl SimNode for Node {
         let copies = self.groups.values().filter_map(|g| g.copy.poll_timeout());
         let apps = self.groups.values().filter_map(|g| g.app.as_ref()?.back_at);
         let lease = (now < self.lease).then_some(self.lease);
-        let machines = [
-            Some(self.liveness.poll_timeout()),
-            self.core.poll_timeout(),
-            self.log.next_wake(),
-            lease,
-        ];
-        copies
-            .chain(apps)
-            .chain(machines.into_iter().flatten())
-            .min()
-            .expect("liveness always has a deadline")
+        let machines = [Some(self.liveness.poll_timeout()), self.core.poll_timeout(), self.log.next_wake(), lease];
+        copies.chain(apps).chain(machines.into_iter().flatten()).min().expect("liveness always has a deadline")
     }
 
     /// What this life has journalled comes to the same decisions again.
     fn prove_journal(&self) -> Result<(), String> {
-        let Some(engine) = &self.core.engine else {
-            return Ok(());
-        };
-        let report = replay(&self.core.ways.journal, None)
-            .map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
+        let Some(engine) = &self.core.engine else { return Ok(()) };
+        let report = replay(&self.core.ways.journal, None).map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
         match report.diverged {
-            Some(d) => Err(format!(
-                "a replay of the journal of {} comes to something else at input {}",
-                self.me, d.input
-            )),
-            None if report.engine.hash() != engine.hash() => Err(format!(
-                "a replay of the journal of {} ends elsewhere",
-                self.me
-            )),
+            Some(d) => Err(format!("a replay of the journal of {} comes to something else at input {}", self.me, d.input)),
+            None if report.engine.hash() != engine.hash() => Err(format!("a replay of the journal of {} ends elsewhere", self.me)),
             None => Ok(()),
         }
     }

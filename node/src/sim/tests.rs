@@ -13,54 +13,30 @@ fn check(report: &Report) {
         for line in &report.story[report.story.len().saturating_sub(200)..] {
             eprintln!("{line}");
         }
-        panic!(
-            "seed {}: {failure}\nreplay: NINES_SEED={} cargo test -p sixnines sim::tests::seeds",
-            report.seed, report.seed
-        );
+        panic!("seed {}: {failure}\nreplay: NINES_SEED={} cargo test -p sixnines sim::tests::seeds", report.seed, report.seed);
     }
 }
 
 #[test]
 fn seeds() {
     if let Some(seed) = number("NINES_SEED") {
-        return check(&run(
-            seed,
-            &Plan {
-                faults: FAULTS,
-                ..Plan::default()
-            },
-        ));
+        return check(&run(seed, &Plan { faults: FAULTS, ..Plan::default() }));
     }
     let (mut answers, mut losses) = (0, 0);
     for seed in 1..=number("NINES_SEEDS").unwrap_or(SEEDS) {
-        let report = run(
-            seed,
-            &Plan {
-                faults: FAULTS,
-                ..Plan::default()
-            },
-        );
+        let report = run(seed, &Plan { faults: FAULTS, ..Plan::default() });
         check(&report);
         answers += report.answers;
         losses += u64::from(report.losses > 0);
     }
     let seeds = number("NINES_SEEDS").unwrap_or(SEEDS);
-    assert!(
-        losses * 5 <= seeds,
-        "in {losses} of {seeds} runs all copies died: too few runs say anything about lost writes"
-    );
-    assert!(
-        answers > 1000,
-        "clients got {answers} answers: that is no service"
-    );
+    assert!(losses * 5 <= seeds, "in {losses} of {seeds} runs all copies died: too few runs say anything about lost writes");
+    assert!(answers > 1000, "clients got {answers} answers: that is no service");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let plan = Plan {
-        faults: FAULTS,
-        ..Plan::default()
-    };
+    let plan = Plan { faults: FAULTS, ..Plan::default() };
     assert_eq!(run(5, &plan).checksum, run(5, &plan).checksum);
     assert_ne!(run(5, &plan).checksum, run(6, &plan).checksum);
 }
@@ -68,23 +44,8 @@ fn the_same_seed_gives_the_same_trace() {
 /// Each rule taken out must be noticed, or the seeds above prove nothing.
 #[test]
 fn every_broken_rule_is_found() {
-    for mutation in [
-        Mutation::GateNeverCloses,
-        Mutation::OldEpochAnswers,
-        Mutation::AcknowledgesAlone,
-        Mutation::ShelvesObeyAnybody,
-    ] {
-        let found = (1..=40).find(|seed| {
-            run(
-                *seed,
-                &Plan {
-                    mutation,
-                    faults: FAULTS,
-                },
-            )
-            .failure
-            .is_some()
-        });
+    for mutation in [Mutation::GateNeverCloses, Mutation::OldEpochAnswers, Mutation::AcknowledgesAlone, Mutation::ShelvesObeyAnybody] {
+        let found = (1..=40).find(|seed| run(*seed, &Plan { mutation, faults: FAULTS }).failure.is_some());
         assert!(found.is_some(), "{mutation:?} goes unnoticed in 40 seeds");
     }
 }

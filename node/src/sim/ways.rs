@@ -49,12 +49,7 @@ pub(super) struct SimWays {
 
 impl SimWays {
     pub(super) fn new(peers: Vec<NodeId>) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            peers,
-            wanted: BTreeMap::new(),
-            journal: Vec::new(),
-        }
+        Self { queue: VecDeque::new(), peers, wanted: BTreeMap::new(), journal: Vec::new() }
     }
 }
 
@@ -75,8 +70,7 @@ impl Ways for SimWays {
         self.queue.push_back(Way::Relinquish(group.clone(), epoch));
     }
     fn drive(&mut self, group: &GroupName, epoch: Option<Epoch>) {
-        self.queue
-            .push_back(Way::Drive(group.clone(), epoch.is_some()));
+        self.queue.push_back(Way::Drive(group.clone(), epoch.is_some()));
     }
     fn act(&mut self, request: Request) {
         self.queue.push_back(Way::Act(request));
@@ -97,8 +91,7 @@ impl Ways for SimWays {
         self.queue.push_back(Way::Offer(group.clone()));
     }
     fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>) {
-        self.queue
-            .push_back(Way::Save(group.clone(), key.to_owned(), bytes));
+        self.queue.push_back(Way::Save(group.clone(), key.to_owned(), bytes));
     }
     fn tell(&mut self, to: NodeId, told: &Told) {
         self.queue.push_back(Way::Tell(to, told.clone()));
@@ -109,11 +102,7 @@ impl Ways for SimWays {
     fn answer(&mut self, _: NodeId, _: CommandId, _: &Result<EventId, CommandError>) {} // nobody waits for one here
     fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
         if event.id.node == me {
-            let is_wanted = |peer: &&NodeId| {
-                self.wanted.get(peer).is_none_or(|patterns| {
-                    patterns.iter().any(|p| p.matches(event.object.as_str()))
-                })
-            };
+            let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
             let to = self.peers.iter().filter(is_wanted).copied().collect();
             self.queue.push_back(Way::Publish(Arc::clone(event), to));
         }
@@ -124,11 +113,7 @@ impl Ways for SimWays {
     }
     fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
         self.wanted.insert(peer, patterns);
-        self.queue.extend(
-            levels
-                .iter()
-                .map(|event| Way::Publish(Arc::clone(event), vec![peer])),
-        );
+        self.queue.extend(levels.iter().map(|event| Way::Publish(Arc::clone(event), vec![peer])));
     }
     fn link(&mut self, _: NodeId, _: LinkId, _: bool) {}
     fn configured(&mut self, _: &DomainConfig) {}

@@ -68,11 +68,7 @@ mod tests {
         ip[26..30].copy_from_slice(&VIP.octets());
         assert_eq!(speaks_for(VIP, &ip), Some(MAC));
         ip[30..34].copy_from_slice(&[10, 9, 0, 7]);
-        assert_eq!(
-            speaks_for(Ipv4Addr::new(10, 9, 0, 7), &ip),
-            None,
-            "to is not from"
-        );
+        assert_eq!(speaks_for(Ipv4Addr::new(10, 9, 0, 7), &ip), None, "to is not from");
         for cut in 0..30 {
             assert_eq!(speaks_for(VIP, &ip[..cut]), None, "{cut}");
         }

@@ -1,8 +1,5 @@
 //! The two calls on a packet socket that nix lacks.
-#![expect(
-    unsafe_code,
-    reason = "nix can read a link address but not make one, and does not know packet_mreq"
-)]
+#![expect(unsafe_code, reason = "nix can read a link address but not make one, and does not know packet_mreq")]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -21,19 +18,9 @@ pub(super) fn attach(socket: &OwnedFd, index: u32) -> io::Result<()> {
         sll_addr: [0; 8],
     };
     // SAFETY: the kernel reads one sockaddr_ll of the length given, during the call.
-    check(unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            length_of(&address),
-        )
-    })?;
-    let membership = libc::packet_mreq {
-        mr_ifindex: index,
-        mr_type: number(libc::PACKET_MR_PROMISC),
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of(&address)) })?;
+    let membership =
+        libc::packet_mreq { mr_ifindex: index, mr_type: number(libc::PACKET_MR_PROMISC), mr_alen: 0, mr_address: [0; 8] };
     // SAFETY: the kernel reads one packet_mreq of the length given, during the call.
     check(unsafe {
         libc::setsockopt(
@@ -51,9 +38,5 @@ fn length_of<T>(value: &T) -> libc::socklen_t {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

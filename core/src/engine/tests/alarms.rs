@@ -9,34 +9,15 @@ use crate::ids::ObjectName;
 use crate::time::Duration;
 
 fn alarm(object: &str, kind: &str) -> AlarmRef {
-    AlarmRef {
-        object: ObjectName::new(object),
-        kind: kind.into(),
-        qualifier: "".into(),
-    }
+    AlarmRef { object: ObjectName::new(object), kind: kind.into(), qualifier: "".into() }
 }
 
 fn raise(shelf: &mut Shelf, object: &str, kind: &str) {
-    shelf
-        .command(
-            AccessRole::Node,
-            CommandBody::Raise {
-                alarm: alarm(object, kind),
-                text: "x".into(),
-            },
-        )
-        .expect("allowed");
+    shelf.command(AccessRole::Node, CommandBody::Raise { alarm: alarm(object, kind), text: "x".into() }).expect("allowed");
 }
 
 fn clear(shelf: &mut Shelf, object: &str, kind: &str) {
-    shelf
-        .command(
-            AccessRole::Node,
-            CommandBody::Clear {
-                alarm: alarm(object, kind),
-            },
-        )
-        .expect("allowed");
+    shelf.command(AccessRole::Node, CommandBody::Clear { alarm: alarm(object, kind) }).expect("allowed");
 }
 
 proptest! {
@@ -80,22 +61,9 @@ fn an_alarm_that_comes_and_goes_becomes_one_unstable_alarm_and_settles() {
         shelf.pass(Duration::from_secs(1));
     }
     shelf.pass(Duration::from_secs(120));
-    let told: Vec<String> = shelf
-        .alarm_steps()
-        .into_iter()
-        .filter(|s| s.contains("chassis-hot"))
-        .collect();
-    let words: Vec<&str> = told
-        .iter()
-        .map(|t| t.rsplit(' ').next().expect("three words"))
-        .collect();
-    assert_eq!(
-        words,
-        [
-            "raised", "cleared", "raised", "cleared", "raised", "cleared", "unstable", "settled",
-            "cleared"
-        ]
-    );
+    let told: Vec<String> = shelf.alarm_steps().into_iter().filter(|s| s.contains("chassis-hot")).collect();
+    let words: Vec<&str> = told.iter().map(|t| t.rsplit(' ').next().expect("three words")).collect();
+    assert_eq!(words, ["raised", "cleared", "raised", "cleared", "raised", "cleared", "unstable", "settled", "cleared"]);
 }
 
 #[test]
@@ -106,10 +74,7 @@ fn a_failed_parent_explains_what_is_below_it_and_counts_it() {
         "class: chassis\nattributes:\n  power: { type: int }\n  state: { from: power, normal: up, dead_below: 1 }\noperational: { from: state, disabled: dead }\n".into(),
     );
     bundle.files.remove("chassis.rhai");
-    bundle.files.insert(
-        "classes/service.yaml".into(),
-        "class: service\nnames: /services/*\n".into(),
-    );
+    bundle.files.insert("classes/service.yaml".into(), "class: service\nnames: /services/*\n".into());
     bundle.files.remove("service.rhai");
     let mut shelf = Shelf::with(&bundle, 1);
     shelf.own(1, Vec::new());
@@ -136,39 +101,19 @@ fn a_failed_parent_explains_what_is_below_it_and_counts_it() {
 fn a_shelved_alarm_comes_back_by_itself() {
     let mut shelf = Shelf::running();
     raise(&mut shelf, "/mxp1", "chassis-hot");
-    let shelve = CommandBody::Shelve {
-        alarm: alarm("/mxp1", "chassis-hot"),
-        expires: Duration::from_secs(30),
-        text: "known".into(),
-    };
-    shelf
-        .command(AccessRole::Operator, shelve)
-        .expect("operators shelve");
+    let shelve = CommandBody::Shelve { alarm: alarm("/mxp1", "chassis-hot"), expires: Duration::from_secs(30), text: "known".into() };
+    shelf.command(AccessRole::Operator, shelve).expect("operators shelve");
     assert!(shelf.engine.alarms().all(|(_, a)| !a.is_shown()));
     shelf.pass(Duration::from_secs(31));
-    assert!(
-        shelf
-            .engine
-            .alarms()
-            .any(|(k, a)| &*k.kind == "chassis-hot" && a.is_shown())
-    );
+    assert!(shelf.engine.alarms().any(|(k, a)| &*k.kind == "chassis-hot" && a.is_shown()));
 }
 
 #[test]
 fn what_is_not_raised_cannot_be_acknowledged() {
     let mut shelf = Shelf::running();
-    let ack = CommandBody::Acknowledge {
-        alarm: alarm("/mxp1", "chassis-hot"),
-        text: "seen".into(),
-    };
+    let ack = CommandBody::Acknowledge { alarm: alarm("/mxp1", "chassis-hot"), text: "seen".into() };
     assert!(shelf.command(AccessRole::Operator, ack.clone()).is_err());
     raise(&mut shelf, "/mxp1", "chassis-hot");
-    shelf
-        .command(AccessRole::Operator, ack)
-        .expect("it is raised");
-    assert!(shelf.engine.alarms().all(|(_, a)| {
-        a.acknowledged
-            .as_ref()
-            .is_some_and(|(by, text)| &**by == "operator:ann" && text == "seen")
-    }));
+    shelf.command(AccessRole::Operator, ack).expect("it is raised");
+    assert!(shelf.engine.alarms().all(|(_, a)| a.acknowledged.as_ref().is_some_and(|(by, text)| &**by == "operator:ann" && text == "seen")));
 }

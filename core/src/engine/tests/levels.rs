@@ -29,12 +29,7 @@ fn state(shelf: &Shelf, fan: u32) -> Option<Value> {
 }
 
 fn alarms(shelf: &Shelf) -> Vec<(String, Option<crate::ids::EventId>)> {
-    shelf
-        .engine
-        .alarms()
-        .filter(|(_, a)| a.is_active())
-        .map(|(k, a)| (k.kind.to_string(), a.id))
-        .collect()
+    shelf.engine.alarms().filter(|(_, a)| a.is_active()).map(|(k, a)| (k.kind.to_string(), a.id)).collect()
 }
 
 #[test]
@@ -56,34 +51,16 @@ fn a_node_that_joins_late_learns_values_and_standing_alarms_with_their_ids() {
 fn what_is_told_twice_happens_once() {
     let (owner, mut late) = late();
     let levels = owner.engine.levels(&everything());
-    levels
-        .iter()
-        .for_each(|e| late.input(Input::Remote(e.clone())));
-    let (known, calls) = (
-        late.engine.history().iter().count(),
-        late.engine.counts().calls,
-    );
-    levels
-        .into_iter()
-        .for_each(|e| late.input(Input::Remote(e)));
-    assert_eq!(
-        (
-            late.engine.history().iter().count(),
-            late.engine.counts().calls
-        ),
-        (known, calls)
-    );
+    levels.iter().for_each(|e| late.input(Input::Remote(e.clone())));
+    let (known, calls) = (late.engine.history().iter().count(), late.engine.counts().calls);
+    levels.into_iter().for_each(|e| late.input(Input::Remote(e)));
+    assert_eq!((late.engine.history().iter().count(), late.engine.counts().calls), (known, calls));
 }
 
 #[test]
 fn only_what_is_wanted_is_told_and_only_by_its_owner() {
     let (owner, late) = late();
     let fans = owner.engine.levels(&[Pattern::new("/mxp1/fan*")]);
-    assert!(
-        !fans.is_empty()
-            && fans
-                .iter()
-                .all(|e| e.object.as_str().starts_with("/mxp1/fan"))
-    );
+    assert!(!fans.is_empty() && fans.iter().all(|e| e.object.as_str().starts_with("/mxp1/fan")));
     assert!(late.engine.levels(&[Pattern::new("/mxp1/**")]).is_empty());
 }

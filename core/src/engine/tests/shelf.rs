@@ -3,16 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::authority::{AccessRole, Principal};
 use crate::bundle::{Compiled, compile_bundle};
 use crate::domain::config::{Bundle, chassis_group};
-use crate::engine::{
-    Command, CommandBody, CommandError, CommandId, Config, ControlAction, Engine, Input, Output,
-};
+use crate::engine::{Command, CommandBody, CommandError, CommandId, Config, ControlAction, Engine, Input, Output};
+use crate::authority::{AccessRole, Principal};
 use crate::event::{Body, Event};
-use crate::ids::{
-    AttributeName, ChassisName, Epoch, EventId, GroupName, Incarnation, Member, NodeId, ObjectName,
-};
+use crate::ids::{AttributeName, ChassisName, Epoch, EventId, GroupName, Incarnation, Member, NodeId, ObjectName};
 use crate::time::{Duration, Instant, WallTime};
 use crate::value::{Outcome, Quality, Request, Update, Value};
 
@@ -21,14 +17,10 @@ pub(crate) fn shipped() -> Bundle {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
     let mut files = BTreeMap::new();
     for folder in ["", "classes/", "objects/"] {
-        for entry in std::fs::read_dir(root.join(folder)).expect("policies stand beside the crates")
-        {
+        for entry in std::fs::read_dir(root.join(folder)).expect("policies stand beside the crates") {
             let path = entry.expect("readable").path();
             if path.is_file() {
-                let name = format!(
-                    "{folder}{}",
-                    path.file_name().expect("a file").to_string_lossy()
-                );
+                let name = format!("{folder}{}", path.file_name().expect("a file").to_string_lossy());
                 files.insert(name, std::fs::read_to_string(&path).expect("text"));
             }
         }
@@ -37,19 +29,11 @@ pub(crate) fn shipped() -> Bundle {
 }
 
 pub(crate) fn compiled(bundle: &Bundle) -> Arc<Compiled> {
-    compile_bundle(bundle).unwrap_or_else(|wrong| {
-        panic!(
-            "{}",
-            wrong.iter().map(|d| format!("{d}\n\n")).collect::<String>()
-        )
-    })
+    compile_bundle(bundle).unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(|d| format!("{d}\n\n")).collect::<String>()))
 }
 
 pub(crate) fn node(n: u16) -> Member {
-    Member {
-        node: NodeId(n),
-        incarnation: Incarnation(1),
-    }
+    Member { node: NodeId(n), incarnation: Incarnation(1) }
 }
 
 pub(crate) struct Shelf {
@@ -82,11 +66,7 @@ impl Shelf {
     }
 
     pub(crate) fn with(bundle: &Bundle, n: u16) -> Self {
-        let engine = Engine::new(Config {
-            me: node(n),
-            history_max: 10_000,
-            journal: true,
-        });
+        let engine = Engine::new(Config { me: node(n), history_max: 10_000, journal: true });
         let mut shelf = Self {
             engine,
             now: Instant::ZERO + Duration::from_secs(100),
@@ -103,27 +83,13 @@ impl Shelf {
         };
         shelf.journal = shelf.engine.begin_segment();
         shelf.input(Input::Bundle(compiled(bundle)));
-        let places = (1..=3)
-            .map(|n| {
-                (
-                    NodeId(n),
-                    ChassisName::new(if n < 3 { "mxp1" } else { "mxp2" }),
-                )
-            })
-            .collect();
-        shelf.input(Input::Domain {
-            nodes: places,
-            services: vec![GroupName::new("calls")],
-        });
+        let places = (1..=3).map(|n| (NodeId(n), ChassisName::new(if n < 3 { "mxp1" } else { "mxp2" }))).collect();
+        shelf.input(Input::Domain { nodes: places, services: vec![GroupName::new("calls")] });
         shelf
     }
 
     pub(crate) fn own(&mut self, epoch: u64, saved: Vec<(String, Vec<u8>)>) {
-        self.input(Input::Owner {
-            group: chassis_group("mxp1"),
-            epoch: Epoch(epoch),
-            saved,
-        });
+        self.input(Input::Owner { group: chassis_group("mxp1"), epoch: Epoch(epoch), saved });
     }
 
     pub(crate) fn wall(&self) -> WallTime {
@@ -147,14 +113,8 @@ impl Shelf {
                     self.requests.push(request);
                 }
                 Output::Control(action) => self.controls.push(action),
-                Output::Save {
-                    key,
-                    bytes: Some(bytes),
-                    ..
-                } => drop(self.saved.insert(key, bytes)),
-                Output::Save {
-                    key, bytes: None, ..
-                } => drop(self.saved.remove(&key)),
+                Output::Save { key, bytes: Some(bytes), .. } => drop(self.saved.insert(key, bytes)),
+                Output::Save { key, bytes: None, .. } => drop(self.saved.remove(&key)),
                 Output::Reply { id, result } => self.replies.push((id, result)),
                 Output::Forward { group, command } => self.forwarded.push((group, command)),
                 Output::Recorded { token, event } => self.recorded.push((token, event)),
@@ -162,10 +122,7 @@ impl Shelf {
             }
         }
         for request in answers {
-            self.input(Input::Outcome {
-                request,
-                outcome: Outcome::Done,
-            });
+            self.input(Input::Outcome { request, outcome: Outcome::Done });
         }
     }
 
@@ -173,13 +130,7 @@ impl Shelf {
         self.reading(object, attribute, Some(value), Quality::Good);
     }
 
-    pub(crate) fn reading(
-        &mut self,
-        object: &str,
-        attribute: &str,
-        value: Option<Value>,
-        quality: Quality,
-    ) {
+    pub(crate) fn reading(&mut self, object: &str, attribute: &str, value: Option<Value>, quality: Quality) {
         self.input(Input::Update(Update {
             object: ObjectName::new(object),
             attribute: AttributeName::new(attribute),
@@ -205,29 +156,12 @@ impl Shelf {
         self.input(Input::Timeout);
     }
 
-    pub(crate) fn command(
-        &mut self,
-        role: AccessRole,
-        body: CommandBody,
-    ) -> Result<EventId, CommandError> {
+    pub(crate) fn command(&mut self, role: AccessRole, body: CommandBody) -> Result<EventId, CommandError> {
         self.next_command += 1;
         let id = CommandId(self.next_command);
-        let principal = Principal {
-            name: "ann".into(),
-            role,
-        };
-        self.input(Input::Command(Command {
-            id,
-            principal,
-            cause: None,
-            expected_version: None,
-            body,
-        }));
-        self.replies
-            .last()
-            .expect("every command is answered")
-            .1
-            .clone()
+        let principal = Principal { name: "ann".into(), role };
+        self.input(Input::Command(Command { id, principal, cause: None, expected_version: None, body }));
+        self.replies.last().expect("every command is answered").1.clone()
     }
 
     pub(crate) fn forget(&mut self) {
@@ -243,9 +177,7 @@ impl Shelf {
         self.events
             .iter()
             .filter_map(|e| match &e.body {
-                Body::Alarm { kind, step, .. } => {
-                    Some(format!("{} {kind} {}", e.object, step.word()))
-                }
+                Body::Alarm { kind, step, .. } => Some(format!("{} {kind} {}", e.object, step.word())),
                 _ => None,
             })
             .collect()
@@ -255,16 +187,7 @@ impl Shelf {
     pub(crate) fn asked(&self) -> Vec<String> {
         self.requests
             .iter()
-            .map(|r| {
-                format!(
-                    "{} {} {}",
-                    r.object,
-                    r.control,
-                    r.value
-                        .as_ref()
-                        .map_or("once".to_owned(), ToString::to_string)
-                )
-            })
+            .map(|r| format!("{} {} {}", r.object, r.control, r.value.as_ref().map_or("once".to_owned(), ToString::to_string)))
             .collect()
     }
 
@@ -276,9 +199,6 @@ impl Shelf {
     }
 
     pub(crate) fn saved_list(&self) -> Vec<(String, Vec<u8>)> {
-        self.saved
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+        self.saved.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }

@@ -62,21 +62,12 @@ pub(super) fn constant(expr: &Expr) -> Option<Value> {
 
 /// A closure's function and the variables that it captures, which become its first parameters.
 pub(super) fn closure(expr: &Expr) -> Option<(String, Vec<String>)> {
-    let pointer = |value: &Dynamic| {
-        value
-            .read_lock::<FnPtr>()
-            .filter(|p| p.is_anonymous())
-            .map(|p| p.fn_name().to_owned())
-    };
+    let pointer = |value: &Dynamic| value.read_lock::<FnPtr>().filter(|p| p.is_anonymous()).map(|p| p.fn_name().to_owned());
     match expr {
         Expr::DynamicConstant(value, _) => Some((pointer(value)?, Vec::new())),
         Expr::Stmt(block) => {
-            let [Stmt::Share(_), Stmt::Expr(curry)] = block.statements() else {
-                return None;
-            };
-            let Expr::FnCall(call, _) = &**curry else {
-                return None;
-            };
+            let [Stmt::Share(_), Stmt::Expr(curry)] = block.statements() else { return None };
+            let Expr::FnCall(call, _) = &**curry else { return None };
             let (name, _) = closure(call.args.first()?)?;
             let captured = call.args.iter().skip(1).filter_map(|a| match a {
                 Expr::Variable(v, ..) => Some(v.1.to_string()),

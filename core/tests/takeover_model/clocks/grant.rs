@@ -24,11 +24,7 @@ impl Clocks {
 
     /// Time passes on every clock but that of `frozen`.
     fn pass(&self, s: &mut State, frozen: Option<usize>) {
-        let oldest = if self.rules.from_arrival {
-            u8::MAX
-        } else {
-            self.lease
-        };
+        let oldest = if self.rules.from_arrival { u8::MAX } else { self.lease };
         for node in (0..3).filter(|n| Some(*n) != frozen) {
             count_down(&mut s.wait[node]);
             s.promise[node].iter_mut().for_each(count_down);
@@ -108,11 +104,7 @@ impl Clocks {
         if s.released[holder][holder] != 0 && self.rules.own_release == Some(true) {
             return; // It has closed for its successor; nothing that comes late opens it again.
         }
-        let left = if self.rules.from_arrival {
-            self.lease
-        } else {
-            self.lease.saturating_sub(age)
-        };
+        let left = if self.rules.from_arrival { self.lease } else { self.lease.saturating_sub(age) };
         s.lease[holder] = s.lease[holder].max(left);
         if self.rules.gate == Gate::Daemon {
             s.gate[holder] = 1;
@@ -131,17 +123,11 @@ impl Clocks {
                 Gate::Absolute => {}
                 Gate::Relative | Gate::RelativeExtended => {
                     if s.lease[holder] > 0 {
-                        push(Step::Reckon { holder }, &|s| {
-                            s.reckoned[holder] = s.lease[holder]
-                        });
+                        push(Step::Reckon { holder }, &|s| s.reckoned[holder] = s.lease[holder]);
                     }
                     let extends = self.rules.gate == Gate::RelativeExtended;
                     // A gate that is shut is opened with what is left at that moment; only the extension is late.
-                    let opens = if extends && s.gate[holder] == 0 {
-                        s.lease[holder]
-                    } else {
-                        s.reckoned[holder]
-                    };
+                    let opens = if extends && s.gate[holder] == 0 { s.lease[holder] } else { s.reckoned[holder] };
                     if opens > 0 {
                         push(Step::Arm { holder }, &|s| {
                             s.gate[holder] = s.gate[holder].max(opens);
@@ -177,11 +163,7 @@ impl Clocks {
                 }
                 let mut next = s.clone();
                 next.released[voter][target] = view.since[target];
-                next.said[voter][target] = Said {
-                    voter: s.life[voter],
-                    target: view.life[target],
-                    since: view.since[target],
-                };
+                next.said[voter][target] = Said { voter: s.life[voter], target: view.life[target], since: view.since[target] };
                 if own && self.rules.own_release == Some(true) {
                     next.lease[target] = 0;
                 }

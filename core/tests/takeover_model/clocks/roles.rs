@@ -42,15 +42,12 @@ impl Clocks {
         s.applied[node] += 1;
         let index = s.applied[node];
         let op = self.law.op(s.head, index);
-        if matches!(op, Op::Joined { node: n, nonce, .. } if usize::from(n) == node && nonce == s.process[node])
-            && s.life[node] == 0
-        {
+        if matches!(op, Op::Joined { node: n, nonce, .. } if usize::from(n) == node && nonce == s.process[node]) && s.life[node] == 0 {
             s.life[node] = index;
         }
         let since = self.law.view(s.head, index).since;
         for (target, since) in since.into_iter().enumerate().take(HOLDERS) {
-            let about_it = matches!(op, Op::Takeover { .. })
-                && self.law.view(s.head, index).about[target] == index;
+            let about_it = matches!(op, Op::Takeover { .. }) && self.law.view(s.head, index).about[target] == index;
             if s.released[node][target] != since || (self.rules.takeover_ends_release && about_it) {
                 s.released[node][target] = 0;
             }
@@ -68,35 +65,20 @@ impl Clocks {
     fn takeover(&mut self, s: &State, by: usize, group: usize, out: &mut Vec<(Step, State)>) {
         let row = self.view(s, by).rows[group];
         let Some(old) = row.active else { return };
-        if !self.lives(s, by)
-            || usize::from(old.node) == by
-            || (self.rules.mute.is_some() && by != B)
-        {
+        if !self.lives(s, by) || usize::from(old.node) == by || (self.rules.mute.is_some() && by != B) {
             return;
         }
         let target = usize::from(old.node);
         let said = VOTERS.map(|v| s.said[v][target]);
         let counted = said.iter().filter(|r| r.voter != 0).count();
-        let own_check_left_out =
-            self.rules.own_release.is_some() || self.rules.any_voter_life || self.rules.any_since;
+        let own_check_left_out = self.rules.own_release.is_some() || self.rules.any_voter_life || self.rules.any_since;
         let given_up = s.gave_up[target][group] == row.epoch;
         let why = if given_up || (own_check_left_out && counted >= 2) {
-            Why::Relinquished {
-                by: old,
-                epoch: row.epoch,
-            }
+            Why::Relinquished { by: old, epoch: row.epoch }
         } else {
-            Why::Released {
-                target: old,
-                said: said.map(|Said { voter, since, .. }| (voter, since)),
-            }
+            Why::Released { target: old, said: said.map(|Said { voter, since, .. }| (voter, since)) }
         };
-        let op = Op::Takeover {
-            group: small(group),
-            version: row.version,
-            to: Self::who(s, by),
-            why,
-        };
+        let op = Op::Takeover { group: small(group), version: row.version, to: Self::who(s, by), why };
         self.commit(s, op, Step::Takeover { by, group }, out);
     }
 
@@ -109,16 +91,8 @@ impl Clocks {
             return;
         }
         for to in 0..HOLDERS {
-            let who = Who {
-                node: small(to),
-                life: view.life[to],
-            };
-            let op = Op::Switchover {
-                group: small(group),
-                version: row.version,
-                by: Self::who(s, by),
-                to: who,
-            };
+            let who = Who { node: small(to), life: view.life[to] };
+            let op = Op::Switchover { group: small(group), version: row.version, by: Self::who(s, by), to: who };
             self.commit(s, op, Step::Switchover { by, group, to }, out);
         }
     }
@@ -130,12 +104,7 @@ impl Clocks {
         let mut set = [0; NODES];
         set[..HOLDERS].copy_from_slice(&view.life[..HOLDERS]);
         if self.lives(s, by) && row.active == Some(Self::who(s, by)) && row.set != set {
-            let op = Op::Sync {
-                group: small(group),
-                version: row.version,
-                by: Self::who(s, by),
-                set,
-            };
+            let op = Op::Sync { group: small(group), version: row.version, by: Self::who(s, by), set };
             self.commit(s, op, Step::Grow { by, group }, out);
         }
     }
@@ -143,8 +112,7 @@ impl Clocks {
     /// Rules 3.5 and 1.6.
     fn relinquish(&self, s: &State, holder: usize, group: usize, out: &mut Vec<(Step, State)>) {
         let epoch = self.view(s, holder).rows[group].epoch;
-        if s.relinquishes > 0 && self.speaks(s, holder, group) && s.gave_up[holder][group] != epoch
-        {
+        if s.relinquishes > 0 && self.speaks(s, holder, group) && s.gave_up[holder][group] != epoch {
             let mut next = s.clone();
             next.relinquishes -= 1;
             next.gave_up[holder][group] = epoch;
@@ -160,27 +128,12 @@ impl Clocks {
     /// Rule 3.4: a node that was released and came back in time.
     fn confirm(&mut self, s: &State, node: usize, out: &mut Vec<(Step, State)>) {
         let latest = *self.law.latest(s.head);
-        let released = VOTERS
-            .iter()
-            .any(|v| s.released[*v][node] == latest.since[node]);
+        let released = VOTERS.iter().any(|v| s.released[*v][node] == latest.since[node]);
         if s.confirms > 0 && released && s.life[node] == latest.life[node] {
-            let who = Who {
-                node: small(node),
-                life: latest.life[node],
-            };
+            let who = Who { node: small(node), life: latest.life[node] };
             let from = out.len();
-            self.commit(
-                s,
-                Op::Confirm {
-                    who,
-                    since: latest.since[node],
-                },
-                Step::Confirm { node },
-                out,
-            );
-            out[from..]
-                .iter_mut()
-                .for_each(|(_, next)| next.confirms -= 1);
+            self.commit(s, Op::Confirm { who, since: latest.since[node] }, Step::Confirm { node }, out);
+            out[from..].iter_mut().for_each(|(_, next)| next.confirms -= 1);
         }
     }
 
@@ -217,18 +170,10 @@ impl Clocks {
             }
         }
         s.process[node] += 1;
-        s.life[node] = if self.rules.joins_first {
-            0
-        } else {
-            self.view(s, node).life[node]
-        };
+        s.life[node] = if self.rules.joins_first { 0 } else { self.view(s, node).life[node] };
         s.promise[node] = [0; HOLDERS];
         s.released[node] = [0; HOLDERS];
-        s.wait[node] = if self.rules.wait_after_start {
-            self.promise
-        } else {
-            0
-        };
+        s.wait[node] = if self.rules.wait_after_start { self.promise } else { 0 };
         s.joins[node][usize::from(s.process[node])] = self.view(s, node).life[node] + 1;
     }
 
@@ -238,11 +183,7 @@ impl Clocks {
             for process in 0..s.joins[node].len() {
                 let replaces = s.joins[node][process];
                 if replaces != 0 {
-                    let op = Op::Joined {
-                        node: small(node),
-                        nonce: small(process),
-                        replaces: replaces - 1,
-                    };
+                    let op = Op::Joined { node: small(node), nonce: small(process), replaces: replaces - 1 };
                     self.commit(s, op, Step::JoinCommits { node, process }, out);
                 }
             }

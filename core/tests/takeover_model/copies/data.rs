@@ -15,13 +15,7 @@ impl Copies {
             let mut next = s.clone();
             next.issued += 1;
             next.nodes[at].push(next.issued);
-            out.push((
-                Step::Write {
-                    at,
-                    request: next.issued,
-                },
-                next,
-            ));
+            out.push((Step::Write { at, request: next.issued }, next));
         }
         for request in 1..=s.issued {
             let is_there = node.requests() & bit(request) != 0;
@@ -35,10 +29,7 @@ impl Copies {
                 }
                 out.push((Step::Repeat { at, request }, next));
             }
-            if is_there
-                && s.acknowledged & bit(request) == 0
-                && self.may_acknowledge(s, at, request)
-            {
+            if is_there && s.acknowledged & bit(request) == 0 && self.may_acknowledge(s, at, request) {
                 let mut next = s.clone();
                 next.acknowledged |= bit(request);
                 out.push((Step::Acknowledge { by: at, request }, next));
@@ -57,24 +48,15 @@ impl Copies {
 
     fn may_acknowledge(&self, s: &State, at: usize, request: u8) -> bool {
         let node = &s.nodes[at];
-        let record = node
-            .copy
-            .iter()
-            .position(|r| *r == request)
-            .expect("the caller looked");
+        let record = node.copy.iter().position(|r| *r == request).expect("the caller looked");
         let committed = self.row(s, at).set;
-        let is_enough =
-            !self.rules.floor_two || committed.iter().filter(|life| **life != 0).count() >= 2;
+        let is_enough = !self.rules.floor_two || committed.iter().filter(|life| **life != 0).count() >= 2;
         is_enough && self.is_counted(s, at, record + 1)
     }
 
     /// Every member of the committed set and of every open proposal has reported the first `records`.
     fn is_counted(&self, s: &State, at: usize, records: usize) -> bool {
-        let open = s.nodes[at]
-            .proposed
-            .iter()
-            .map(|(set, _)| set)
-            .filter(|set| **set != Lives::default());
+        let open = s.nodes[at].proposed.iter().map(|(set, _)| set).filter(|set| **set != Lives::default());
         let committed = self.row(s, at).set;
         let has = |set: &Lives| self.set_has(s, at, set, records);
         if self.rules.any_set_counts {
@@ -98,18 +80,10 @@ impl Copies {
     fn may_read(&self, s: &State, at: usize) -> bool {
         let row = self.row(s, at);
         let proposed = s.nodes[at].proposed;
-        let listed = |m: usize, life: u8| {
-            row.set[NODE[m]] == life || proposed.iter().any(|(set, _)| set[NODE[m]] == life)
-        };
-        let is_member =
-            |m: usize| row.set[NODE[m]] != 0 || proposed.iter().any(|(set, _)| set[NODE[m]] != 0);
-        let confirms = |m: usize| {
-            s.nodes[m].life != 0 && listed(m, s.nodes[m].life) && s.nodes[m].seen <= row.epoch
-        };
-        let asked = self.rules.read_unasked
-            || self
-                .slots()
-                .all(|m| m == at || !is_member(m) || confirms(m));
+        let listed = |m: usize, life: u8| row.set[NODE[m]] == life || proposed.iter().any(|(set, _)| set[NODE[m]] == life);
+        let is_member = |m: usize| row.set[NODE[m]] != 0 || proposed.iter().any(|(set, _)| set[NODE[m]] != 0);
+        let confirms = |m: usize| s.nodes[m].life != 0 && listed(m, s.nodes[m].life) && s.nodes[m].seen <= row.epoch;
+        let asked = self.rules.read_unasked || self.slots().all(|m| m == at || !is_member(m) || confirms(m));
         asked && (self.rules.read_uncounted || self.is_counted(s, at, s.nodes[at].len().into()))
     }
 
@@ -193,8 +167,7 @@ impl Copies {
         } else if was_active && self.rules.demoted_discards {
             node.copy = Default::default();
             node.aligned = 0;
-        } else if was_active && self.rules.old_trusted && after.set[usize::from(me.node)] == me.life
-        {
+        } else if was_active && self.rules.old_trusted && after.set[usize::from(me.node)] == me.life {
             node.aligned = after.epoch;
         }
     }

@@ -15,9 +15,7 @@ impl Copies {
         let index = next.nodes[at].applied;
         let node = &mut next.nodes[at];
         let op = self.law.op(s.head, index);
-        if matches!(op, Op::Joined { node: n, nonce, .. } if usize::from(n) == NODE[at] && nonce == node.process)
-            && node.life == 0
-        {
+        if matches!(op, Op::Joined { node: n, nonce, .. } if usize::from(n) == NODE[at] && nonce == node.process) && node.life == 0 {
             node.life = index;
         }
         let after = *self.row(&next, at);
@@ -32,11 +30,7 @@ impl Copies {
         self.start(s, at, out);
         let node = &s.nodes[at];
         if node.life == 0 {
-            let op = Op::Joined {
-                node: small(NODE[at]),
-                nonce: node.process,
-                replaces: self.life_in_view(s, at, at),
-            };
+            let op = Op::Joined { node: small(NODE[at]), nonce: node.process, replaces: self.life_in_view(s, at, at) };
             if let Some(head) = self.law.append(s.head, op) {
                 out.push((Step::Join { at }, State { head, ..s.clone() }));
             }
@@ -46,18 +40,9 @@ impl Copies {
     /// Rule 1.4.
     fn takeover(&mut self, s: &State, by: usize, out: &mut Vec<(Step, State)>) {
         let row = *self.row(s, by);
-        let listed = Who {
-            node: small(NODE[by]),
-            life: row.set[NODE[by]],
-        };
-        let to = if self.rules.asked_by_others {
-            listed
-        } else {
-            Self::who(s, by)
-        };
-        let Some(old) = row.active.filter(|old| *old != to) else {
-            return;
-        };
+        let listed = Who { node: small(NODE[by]), life: row.set[NODE[by]] };
+        let to = if self.rules.asked_by_others { listed } else { Self::who(s, by) };
+        let Some(old) = row.active.filter(|old| *old != to) else { return };
         let may_ask = self.lives(s, by) || (self.rules.asked_by_others && listed.life != 0);
         if !may_ask || (self.rules.takeover_as_proposed && listed != to) {
             return;
@@ -68,41 +53,20 @@ impl Copies {
         for voter in VOTERS.into_iter().filter(|v| *v != target) {
             said[voter] = (latest.life[voter], latest.since[target]);
         }
-        let op = Op::Takeover {
-            group: 0,
-            version: row.version,
-            to,
-            why: Why::Released { target: old, said },
-        };
+        let op = Op::Takeover { group: 0, version: row.version, to, why: Why::Released { target: old, said } };
         if let Some(head) = self.law.append(s.head, op) {
             let harm = (to != Self::who(s, by)).then_some(Harm::PromotedDead);
-            out.push((
-                Step::Takeover { by },
-                State {
-                    head,
-                    harm,
-                    ..s.clone()
-                },
-            ));
+            out.push((Step::Takeover { by }, State { head, harm, ..s.clone() }));
         }
     }
 
     fn list_itself(&mut self, s: &State, at: usize, out: &mut Vec<(Step, State)>) {
         let row = *self.row(s, at);
         let is_out = row.set[NODE[at]] != s.nodes[at].life;
-        if self.rules.lists_itself
-            && self.lives(s, at)
-            && is_out
-            && s.nodes[at].aligned == row.epoch
-        {
+        if self.rules.lists_itself && self.lives(s, at) && is_out && s.nodes[at].aligned == row.epoch {
             let mut set = row.set;
             set[NODE[at]] = s.nodes[at].life;
-            let op = Op::Sync {
-                group: 0,
-                version: row.version,
-                by: Self::who(s, at),
-                set,
-            };
+            let op = Op::Sync { group: 0, version: row.version, by: Self::who(s, at), set };
             if let Some(head) = self.law.append(s.head, op) {
                 out.push((Step::ListItself { at }, State { head, ..s.clone() }));
             }
@@ -114,26 +78,15 @@ impl Copies {
         let latest = *self.law.latest(s.head);
         let row = latest.rows[0];
         let rank = |n: &Node| (n.complete, n.aligned, n.len());
-        let is_best = self
-            .slots()
-            .all(|m| rank(&s.nodes[m]) <= rank(&s.nodes[at]));
-        let all_there = self
-            .slots()
-            .all(|m| s.nodes[m].life != 0 && s.nodes[m].life == latest.life[NODE[m]]);
+        let is_best = self.slots().all(|m| rank(&s.nodes[m]) <= rank(&s.nodes[at]));
+        let all_there = self.slots().all(|m| s.nodes[m].life != 0 && s.nodes[m].life == latest.life[NODE[m]]);
         if !all_there || (self.rules.start == Start::Best && !is_best) {
             return;
         }
         let mut offers = latest.life;
         offers[W] = 0;
-        let op = Op::Start {
-            group: 0,
-            version: row.version,
-            to: Self::who(s, at),
-            offers,
-        };
-        let Some(head) = self.law.append(s.head, op) else {
-            return;
-        };
+        let op = Op::Start { group: 0, version: row.version, to: Self::who(s, at), offers };
+        let Some(head) = self.law.append(s.head, op) else { return };
         let mut next = State { head, ..s.clone() };
         let needed = s.acknowledged | s.shown;
         let has_all = |m: usize| needed & !s.nodes[m].requests() == 0;
@@ -154,9 +107,7 @@ impl Copies {
     /// With three nodes and a floor of one, who was complete last may be gone, and one that was complete before may by chance have
     /// what the best of the rest has not: no order of copies tells. The gap is declared either way.
     fn start_can_know(&self) -> bool {
-        self.rules.bounds.nodes == 2
-            || self.rules.floor_two
-            || self.rules.looks_for == Some(Harm::StartLost)
+        self.rules.bounds.nodes == 2 || self.rules.floor_two || self.rules.looks_for == Some(Harm::StartLost)
     }
 
     /// What the active proposes, and proposals under way: their commit, however late, whatever has become of their sender.
@@ -167,18 +118,10 @@ impl Copies {
             }
             self.quiesce(s, at, out);
         }
-        let by = Who {
-            node: small(NODE[at]),
-            life: self.life_in_view(s, at, at),
-        };
+        let by = Who { node: small(NODE[at]), life: self.life_in_view(s, at, at) };
         for (i, (set, is_under_way)) in s.nodes[at].proposed.into_iter().enumerate() {
             if is_under_way && self.room(s) {
-                let op = Op::Sync {
-                    group: 0,
-                    version: s.nodes[at].proposed_at,
-                    by,
-                    set,
-                };
+                let op = Op::Sync { group: 0, version: s.nodes[at].proposed_at, by, set };
                 if let Some(head) = self.law.append(s.head, op) {
                     let mut next = State { head, ..s.clone() };
                     next.nodes[at].proposed[i].1 = false;
@@ -186,20 +129,9 @@ impl Copies {
                 }
             }
         }
-        for to in self
-            .slots()
-            .filter(|to| s.nodes[at].switches.1 & 1 << to != 0)
-        {
-            let who = Who {
-                node: small(NODE[to]),
-                life: self.row(s, at).set[NODE[to]],
-            };
-            let op = Op::Switchover {
-                group: 0,
-                version: s.nodes[at].proposed_at,
-                by,
-                to: who,
-            };
+        for to in self.slots().filter(|to| s.nodes[at].switches.1 & 1 << to != 0) {
+            let who = Who { node: small(NODE[to]), life: self.row(s, at).set[NODE[to]] };
+            let op = Op::Switchover { group: 0, version: s.nodes[at].proposed_at, by, to: who };
             if let Some(head) = self.law.append(s.head, op).filter(|_| self.room(s)) {
                 let mut next = State { head, ..s.clone() };
                 next.nodes[at].switches.1 &= !(1 << to);
@@ -211,13 +143,7 @@ impl Copies {
     /// Rule 1.5: one member less, or one more that has what it must have.
     fn propose_sets(&self, s: &State, at: usize, out: &mut Vec<(Step, State)>) {
         let row = *self.row(s, at);
-        let Some(free) = s.nodes[at]
-            .proposed
-            .iter()
-            .position(|(set, _)| *set == Lives::default())
-        else {
-            return;
-        };
+        let Some(free) = s.nodes[at].proposed.iter().position(|(set, _)| *set == Lives::default()) else { return };
         for m in self.slots().filter(|m| *m != at) {
             let mut set = row.set;
             if set[NODE[m]] != 0 {
@@ -225,8 +151,7 @@ impl Copies {
             } else {
                 let life = self.life_in_view(s, at, m);
                 let (reported_by, cursor) = s.nodes[at].reports[m];
-                let is_it =
-                    reported_by == life || (self.rules.reports_without_life && reported_by != 0);
+                let is_it = reported_by == life || (self.rules.reports_without_life && reported_by != 0);
                 if !is_it || cursor < self.needed_of_newcomer(s, at) {
                     continue;
                 }
@@ -248,10 +173,7 @@ impl Copies {
             Newcomer::Head => node.len(),
             Newcomer::Anything => 0,
             Newcomer::Acknowledged => {
-                let last = node
-                    .copy
-                    .iter()
-                    .rposition(|r| *r != 0 && s.acknowledged & super::bit(*r) != 0);
+                let last = node.copy.iter().rposition(|r| *r != 0 && s.acknowledged & super::bit(*r) != 0);
                 last.map_or(0, |i| small(i + 1))
             }
         }
@@ -278,10 +200,7 @@ impl Copies {
         if node.switches.0 == 0 || self.rules.resumes {
             push(Step::Resume { at }, &|s| s.nodes[at].quiesced_at = 0);
         }
-        for to in self
-            .slots()
-            .filter(|m| row.set[NODE[*m]] != 0 && node.switches.0 & 1 << m == 0)
-        {
+        for to in self.slots().filter(|m| row.set[NODE[*m]] != 0 && node.switches.0 & 1 << m == 0) {
             let has_all = to == at || node.reports[to] == (row.set[NODE[to]], node.len());
             if has_all || !self.rules.drained {
                 push(Step::ProposeSwitch { by: at, to }, &|s| {
@@ -301,10 +220,7 @@ impl Copies {
         let (_, crashed) = out.pop().expect("it can always crash");
         self.takeover(&crashed, b, &mut out);
         let (_, promoted) = out.pop().expect("the domain knows only what it was told");
-        State {
-            harm: None,
-            ..promoted
-        }
+        State { harm: None, ..promoted }
     }
 
     /// The process is gone and with it its memory; the next one begins with what its log says.

@@ -25,9 +25,7 @@ thread_local! {
 
 impl Clock {
     pub(super) fn next_wake(&self) -> Option<Duration> {
-        self.lock()
-            .first_key_value()
-            .map(|(at, _)| at.elapsed_since_start())
+        self.lock().first_key_value().map(|(at, _)| at.elapsed_since_start())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SimInstant, usize>> {
@@ -55,10 +53,7 @@ pub(super) struct VirtualTime {
 
 impl VirtualTime {
     pub(super) fn with_seed(seed: u64, clock: &Clock) -> Self {
-        Self {
-            runtime: SimRuntime::with_seed(seed),
-            clock: clock.clone(),
-        }
+        Self { runtime: SimRuntime::with_seed(seed), clock: clock.clone() }
     }
 }
 
@@ -96,9 +91,7 @@ impl Future for Sleep {
 
 impl Sleep {
     fn strike(&mut self) {
-        let Some(clock) = self.listed.take() else {
-            return;
-        };
+        let Some(clock) = self.listed.take() else { return };
         let mut list = clock.lock();
         if let Some(count) = list.get_mut(&self.deadline) {
             *count -= 1;
@@ -168,28 +161,15 @@ impl AsyncRuntime for VirtualTime {
     }
 
     fn sleep_until(deadline: SimInstant) -> Sleep {
-        Sleep {
-            inner: Box::pin(SimRuntime::sleep_until(deadline)),
-            deadline,
-            listed: None,
-        }
+        Sleep { inner: Box::pin(SimRuntime::sleep_until(deadline)), deadline, listed: None }
     }
 
-    fn timeout<R, F: Future<Output = R> + OptionalSend>(
-        duration: Duration,
-        future: F,
-    ) -> Timeout<F> {
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Timeout<F> {
         Self::timeout_at(SimInstant::now() + duration, future)
     }
 
-    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
-        deadline: SimInstant,
-        future: F,
-    ) -> Timeout<F> {
-        Timeout {
-            future: Box::pin(future),
-            sleep: Box::pin(Self::sleep_until(deadline)),
-        }
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: SimInstant, future: F) -> Timeout<F> {
+        Timeout { future: Box::pin(future), sleep: Box::pin(Self::sleep_until(deadline)) }
     }
 
     fn is_panic(error: &SimJoinError) -> bool {
@@ -201,10 +181,7 @@ impl AsyncRuntime for VirtualTime {
     }
 
     fn new(threads: usize) -> Self {
-        Self {
-            runtime: SimRuntime::new(threads),
-            clock: Clock::default(),
-        }
+        Self { runtime: SimRuntime::new(threads), clock: Clock::default() }
     }
 
     fn block_on<F, T>(&mut self, future: F) -> T

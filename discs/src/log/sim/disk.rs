@@ -118,26 +118,13 @@ impl Disk for SimDisk {
         let mut state = self.lock();
         let fits = state.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         state.room = state.room.map(|room| room - fits);
-        state
-            .files
-            .entry(name.to_owned())
-            .or_default()
-            .bytes
-            .extend_from_slice(&bytes[..fits]);
-        if fits < bytes.len() {
-            Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "no space left on the simulated disk",
-            ))
-        } else {
-            Ok(())
-        }
+        state.files.entry(name.to_owned()).or_default().bytes.extend_from_slice(&bytes[..fits]);
+        if fits < bytes.len() { Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on the simulated disk")) } else { Ok(()) }
     }
 
     fn cut(&mut self, name: &str, length: u64) -> io::Result<()> {
         if let Some(file) = self.lock().files.get_mut(name) {
-            file.bytes
-                .truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
             file.synced = file.bytes.len();
         }
         Ok(())
@@ -156,10 +143,7 @@ impl Disk for SimDisk {
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.lock();
-        let mut file = state
-            .files
-            .remove(from)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut file = state.files.remove(from).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         file.named = true;
         state.files.insert(to.to_owned(), file);
         Ok(())

@@ -26,20 +26,11 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn links_up(&self, peer: NodeId) -> usize {
-        self.states
-            .get(&peer)
-            .and_then(|s| s.last())
-            .map_or(0, |s| s.links_up.len())
+        self.states.get(&peer).and_then(|s| s.last()).map_or(0, |s| s.links_up.len())
     }
 
     pub(super) fn lives(&self, peer: NodeId) -> Vec<u64> {
-        let mut lives: Vec<_> = self
-            .states
-            .get(&peer)
-            .into_iter()
-            .flatten()
-            .map(|s| s.life)
-            .collect();
+        let mut lives: Vec<_> = self.states.get(&peer).into_iter().flatten().map(|s| s.life).collect();
         lives.dedup();
         lives
     }
@@ -47,8 +38,7 @@ impl Seen {
     /// The numbers that came from a peer in a class.
     pub(super) fn numbers(&self, from: NodeId, class: Class) -> Vec<u64> {
         let of = self.frames.iter().filter(|f| f.0 == from && f.1 == class);
-        of.map(|f| u64::from_le_bytes(f.3[..8].try_into().unwrap()))
-            .collect()
+        of.map(|f| u64::from_le_bytes(f.3[..8].try_into().unwrap())).collect()
     }
 }
 
@@ -76,17 +66,10 @@ impl Recorder {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let frames = seen.frames.len();
-                panic!(
-                    "never: {what}; {frames} frames, {:?}, {:?}",
-                    seen.states, seen.faults
-                );
+                panic!("never: {what}; {frames} frames, {:?}, {:?}", seen.states, seen.faults);
             }
             // Not everything that is waited for is told to a receiver.
-            seen = self
-                .changed
-                .wait_timeout(seen, left.min(Duration::from_millis(5)))
-                .unwrap()
-                .0;
+            seen = self.changed.wait_timeout(seen, left.min(Duration::from_millis(5))).unwrap().0;
         }
     }
 
@@ -107,12 +90,7 @@ impl Receiver for Recorder {
     }
 
     fn liveness_key(&self, peer: NodeId, link: LinkId, key_id: u32, key: [u8; 32]) {
-        self.note(|seen| {
-            seen.keys
-                .entry((peer, link))
-                .or_default()
-                .push((key_id, key))
-        });
+        self.note(|seen| seen.keys.entry((peer, link)).or_default().push((key_id, key)));
     }
 
     fn fault(&self, fault: Fault) {
@@ -126,12 +104,7 @@ fn fresh_address() -> Ipv4Addr {
     let pid = std::process::id();
     let [.., high, low] = pid.to_be_bytes();
     let host = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ipv4Addr::new(
-        127,
-        high | 0x40,
-        low,
-        u8::try_from(host).expect("fewer than 250 addresses in one run"),
-    )
+    Ipv4Addr::new(127, high | 0x40, low, u8::try_from(host).expect("fewer than 250 addresses in one run"))
 }
 
 /// A domain. A node that is started again has the certificate that it had.
@@ -149,22 +122,14 @@ pub(super) struct Node {
 
 impl Lab {
     pub(super) fn new() -> Self {
-        Self {
-            authority: Authority::create("lab").unwrap(),
-            issued: Mutex::default(),
-        }
+        Self { authority: Authority::create("lab").unwrap(), issued: Mutex::default() }
     }
 
     pub(super) fn config(&self, node: u16, links: usize) -> MeshConfig {
         let mut issued = self.issued.lock().unwrap();
-        let issued = issued
-            .entry(node)
-            .or_insert_with(|| self.authority.issue(NodeId(node)).unwrap());
+        let issued = issued.entry(node).or_insert_with(|| self.authority.issue(NodeId(node)).unwrap());
         let identity = issued.identity().unwrap();
-        MeshConfig::new(
-            identity,
-            (0..links).map(|_| (fresh_address(), 6900).into()).collect(),
-        )
+        MeshConfig::new(identity, (0..links).map(|_| (fresh_address(), 6900).into()).collect())
     }
 
     pub(super) fn node(&self, node: u16, links: usize) -> Node {
@@ -187,21 +152,10 @@ impl Lab {
         (a, b, relays)
     }
 
-    fn introduced(
-        &self,
-        mut a: MeshConfig,
-        mut b: MeshConfig,
-        way_to_b: Vec<SocketAddr>,
-    ) -> (Node, Node) {
+    fn introduced(&self, mut a: MeshConfig, mut b: MeshConfig, way_to_b: Vec<SocketAddr>) -> (Node, Node) {
         let links = a.links.len();
-        b.peers = vec![PeerConfig {
-            node: a.identity.node(),
-            links: a.links.clone(),
-        }];
-        a.peers = vec![PeerConfig {
-            node: b.identity.node(),
-            links: way_to_b,
-        }];
+        b.peers = vec![PeerConfig { node: a.identity.node(), links: a.links.clone() }];
+        a.peers = vec![PeerConfig { node: b.identity.node(), links: way_to_b }];
         let (a, b) = (Node::start(a), Node::start(b));
         a.wait_for_links(&b, links);
         b.wait_for_links(&a, links);
@@ -211,18 +165,9 @@ impl Lab {
 
 impl Node {
     pub(super) fn start(config: MeshConfig) -> Self {
-        let (node, addresses, seen) = (
-            config.identity.node(),
-            config.links.clone(),
-            Arc::new(Recorder::default()),
-        );
+        let (node, addresses, seen) = (config.identity.node(), config.links.clone(), Arc::new(Recorder::default()));
         let mesh = Mesh::start(config, seen.clone()).unwrap();
-        Self {
-            node,
-            mesh: Some(mesh),
-            seen,
-            addresses,
-        }
+        Self { node, mesh: Some(mesh), seen, addresses }
     }
 
     pub(super) fn handle(&self) -> MeshHandle {
@@ -230,38 +175,27 @@ impl Node {
     }
 
     pub(super) fn as_peer(&self) -> PeerConfig {
-        PeerConfig {
-            node: self.node,
-            links: self.addresses.clone(),
-        }
+        PeerConfig { node: self.node, links: self.addresses.clone() }
     }
 
     pub(super) fn knows(&self, others: &[&Self]) {
-        self.handle()
-            .set_peers(others.iter().map(|o| o.as_peer()).collect());
+        self.handle().set_peers(others.iter().map(|o| o.as_peer()).collect());
     }
 
     #[track_caller]
     pub(super) fn wait_for_links(&self, other: &Self, links: usize) {
         let what = format!("{links} links from {} to {}", self.node, other.node);
-        self.seen.wait(&what, |seen| {
-            (seen.links_up(other.node) == links).then_some(())
-        });
+        self.seen.wait(&what, |seen| (seen.links_up(other.node) == links).then_some(()));
     }
 
     #[track_caller]
     pub(super) fn send(&self, to: &Self, class: Class, number: u64) {
-        self.handle()
-            .send(to.node, class, Kind::EVENT, number.to_le_bytes().to_vec())
-            .unwrap();
+        self.handle().send(to.node, class, Kind::EVENT, number.to_le_bytes().to_vec()).unwrap();
     }
 
     #[track_caller]
     pub(super) fn wait_for_numbers(&self, from: &Self, class: Class, up_to: u64) {
-        let what = format!(
-            "{up_to} {class:?} frames from {} at {}",
-            from.node, self.node
-        );
+        let what = format!("{up_to} {class:?} frames from {} at {}", from.node, self.node);
         let numbers = self.seen.wait(&what, |seen| {
             let numbers = seen.numbers(from.node, class);
             (numbers.last() == Some(&(up_to - 1))).then_some(numbers)
@@ -271,8 +205,7 @@ impl Node {
 
     #[track_caller]
     pub(super) fn wait_for_fault(&self, what: &str, is_it: impl Fn(&Fault) -> bool) -> Fault {
-        self.seen
-            .wait(what, |seen| seen.faults.iter().find(|f| is_it(f)).cloned())
+        self.seen.wait(what, |seen| seen.faults.iter().find(|f| is_it(f)).cloned())
     }
 }
 
@@ -289,10 +222,7 @@ impl Relay {
         let front = Arc::new(UdpSocket::bind((fresh_address(), 6900)).unwrap());
         let back = Arc::new(UdpSocket::bind((fresh_address(), 6900)).unwrap());
         let address = front.local_addr().unwrap();
-        let (cut, ended) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let (cut, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let dialler = Arc::new(Mutex::new(None));
         let there = {
             let (front, back, dialler) = (front.clone(), back.clone(), dialler.clone());
@@ -301,21 +231,11 @@ impl Relay {
                 back.send_to(bytes, target)
             })
         };
-        let here = carry(
-            back,
-            cut.clone(),
-            ended.clone(),
-            move |bytes, _| match *dialler.lock().unwrap() {
-                Some(dialler) => front.send_to(bytes, dialler),
-                None => Ok(0),
-            },
-        );
-        Self {
-            address,
-            cut,
-            ended,
-            threads: vec![there, here],
-        }
+        let here = carry(back, cut.clone(), ended.clone(), move |bytes, _| match *dialler.lock().unwrap() {
+            Some(dialler) => front.send_to(bytes, dialler),
+            None => Ok(0),
+        });
+        Self { address, cut, ended, threads: vec![there, here] }
     }
 
     pub(super) fn cut(&self, cut: bool) {
@@ -338,14 +258,11 @@ fn carry(
     ended: Arc<AtomicBool>,
     to: impl Fn(&[u8], SocketAddr) -> io::Result<usize> + Send + 'static,
 ) -> JoinHandle<()> {
-    from.set_read_timeout(Some(Duration::from_millis(20)))
-        .unwrap();
+    from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     std::thread::spawn(move || {
         let mut buffer = vec![0; 65_536];
         while !ended.load(Ordering::SeqCst) {
-            let Ok((length, sender)) = from.recv_from(&mut buffer) else {
-                continue;
-            };
+            let Ok((length, sender)) = from.recv_from(&mut buffer) else { continue };
             if !cut.load(Ordering::SeqCst) {
                 // A refused datagram is a lost one.
                 drop(to(&buffer[..length], sender));

@@ -28,18 +28,8 @@ struct End {
 
 impl End {
     fn new(life: u64) -> Self {
-        let limits = Limits {
-            window_frames_max: 24,
-            waiting_frames_max: 1000,
-            ..Limits::default()
-        };
-        Self {
-            session: Session::new(life, limits),
-            sent: 0,
-            peer_life: 0,
-            log: BTreeMap::new(),
-            got: BTreeMap::new(),
-        }
+        let limits = Limits { window_frames_max: 24, waiting_frames_max: 1000, ..Limits::default() };
+        Self { session: Session::new(life, limits), sent: 0, peer_life: 0, log: BTreeMap::new(), got: BTreeMap::new() }
     }
 }
 
@@ -48,64 +38,29 @@ struct Pair {
     ends: [End; 2],
     lives: u64,
     links: [Connection; LINKS],
+
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Send {
-        end: usize,
-        class: usize,
-        log: bool,
-    },
+    Send { end: usize, class: usize, log: bool },
     /// Delivers the frame at this place of the queue.
-    Carry {
-        link: usize,
-        to: usize,
-        place: usize,
-    },
-    Lose {
-        link: usize,
-        to: usize,
-        place: usize,
-    },
-    Repeat {
-        link: usize,
-        to: usize,
-        place: usize,
-    },
-    Kill {
-        link: usize,
-    },
-    Raise {
-        link: usize,
-    },
+    Carry { link: usize, to: usize, place: usize },
+    Lose { link: usize, to: usize, place: usize },
+    Repeat { link: usize, to: usize, place: usize },
+    Kill { link: usize },
+    Raise { link: usize },
     /// Only one end notices.
-    KillAt {
-        link: usize,
-        end: usize,
-    },
-    Hint {
-        link: usize,
-        end: usize,
-        good: bool,
-    },
-    Wait {
-        ms: u64,
-    },
-    Restart {
-        end: usize,
-    },
+    KillAt { link: usize, end: usize },
+    Hint { link: usize, end: usize, good: bool },
+    Wait { ms: u64 },
+    Restart { end: usize },
 }
 
 impl Pair {
     fn new() -> Self {
         let links = std::array::from_fn(|_| Connection::default());
-        Self {
-            now: at(1),
-            ends: [End::new(10), End::new(11)],
-            lives: 12,
-            links,
-        }
+        Self { now: at(1), ends: [End::new(10), End::new(11)], lives: 12, links }
     }
 
     fn step(&mut self, step: &Step) {
@@ -113,13 +68,7 @@ impl Pair {
             Step::Send { end, class, log } => self.send(end, Class::ALL[class], log),
             Step::Carry { link, to, place } => {
                 if let Some(frame) = self.take(link, to, place) {
-                    self.input(
-                        to,
-                        Input::Frame {
-                            link: id(link),
-                            frame,
-                        },
-                    );
+                    self.input(to, Input::Frame { link: id(link), frame });
                 }
             }
             Step::Lose { link, to, place } => drop(self.take(link, to, place)),
@@ -136,26 +85,17 @@ impl Pair {
             }
             Step::KillAt { link, end } => self.kill_at(link, end),
             Step::Raise { link } => self.raise(link),
-            Step::Hint { link, end, good } => self.input(
-                end,
-                Input::LinkHint {
-                    link: id(link),
-                    good,
-                },
-            ),
+            Step::Hint { link, end, good } => self.input(end, Input::LinkHint { link: id(link), good }),
             Step::Wait { ms } => {
                 self.now = self.now + Duration::from_millis(ms);
                 for end in 0..2 {
-                    if self.ends[end]
-                        .session
-                        .poll_timeout()
-                        .is_some_and(|due| due <= self.now)
-                    {
+                    if self.ends[end].session.poll_timeout().is_some_and(|due| due <= self.now) {
                         self.input(end, Input::Timeout);
                     }
                 }
             }
             Step::Restart { end } => {
+
                 self.ends[end] = End::new(self.lives);
                 self.lives += 1;
                 // Its connections are gone; the other end has not noticed.
@@ -171,17 +111,10 @@ impl Pair {
         let kind = if log { Kind::LOG } else { Kind::EVENT };
         let number = self.ends[end].sent;
         let payload = Bytes::copy_from_slice(&number.to_le_bytes());
-        if self.ends[end]
-            .session
-            .send(self.now, class, kind, payload)
-            .is_ok()
-        {
+        if self.ends[end].session.send(self.now, class, kind, payload).is_ok() {
             let me = &mut self.ends[end];
             me.sent += 1;
-            me.log
-                .entry(Lane::of(class, kind))
-                .or_default()
-                .push(number);
+            me.log.entry(Lane::of(class, kind)).or_default().push(number);
         }
         self.drain(end);
     }
@@ -199,21 +132,11 @@ impl Pair {
 
     /// A new connection: both ends say which lives they have.
     fn raise(&mut self, link: usize) {
-        self.links[link] = Connection {
-            up: true,
-            ..Connection::default()
-        };
+        self.links[link] = Connection { up: true, ..Connection::default() };
         let lives = [0, 1].map(|end: usize| self.ends[end].session.own_life());
         for end in 0..2 {
             let (own_life, peer_life) = (lives[end], lives[1 - end]);
-            self.input(
-                end,
-                Input::LinkUp {
-                    link: id(link),
-                    own_life,
-                    peer_life,
-                },
-            );
+            self.input(end, Input::LinkUp { link: id(link), own_life, peer_life });
         }
     }
 
@@ -232,11 +155,7 @@ impl Pair {
                         connection.to[1 - end].push(frame);
                     }
                 }
-                Output::Deliver {
-                    class,
-                    kind,
-                    payload,
-                } => self.deliver(end, Lane::of(class, kind), &payload),
+                Output::Deliver { class, kind, payload } => self.deliver(end, Lane::of(class, kind), &payload),
                 Output::PeerLife { life } => {
                     let me = &mut self.ends[end];
                     if me.peer_life != 0 {
@@ -258,11 +177,7 @@ impl Pair {
         let me = &self.ends[end];
         let got = me.got.get(&lane).map_or(&[][..], Vec::as_slice);
         if me.peer_life == sender.session.own_life() {
-            assert_eq!(
-                sender.peer_life,
-                me.session.own_life(),
-                "only one end takes the numbers for agreed"
-            );
+            assert_eq!(sender.peer_life, me.session.own_life(), "only one end takes the numbers for agreed");
             let expected = sender.log.get(&lane).and_then(|log| log.get(got.len()));
             assert_eq!(Some(&number), expected, "{lane:?}");
         } else {
@@ -291,10 +206,7 @@ impl Pair {
             }
         }
         for end in 0..2 {
-            assert!(
-                self.ends[end].session.is_settled(),
-                "end {end} is never acknowledged"
-            );
+            assert!(self.ends[end].session.is_settled(), "end {end} is never acknowledged");
             assert_eq!(self.ends[1 - end].got, self.ends[end].log, "sent by {end}");
         }
     }

@@ -21,10 +21,7 @@ enum State {
     /// The ticket is there; the reckoning may begin.
     Ticketed,
     /// The element lives at least until `surely` and at most until `at_most`.
-    Open {
-        surely: Instant,
-        at_most: Instant,
-    },
+    Open { surely: Instant, at_most: Instant },
 }
 
 /// What to do next with the element.
@@ -44,11 +41,7 @@ pub(crate) enum Step {
 
 impl Slot {
     pub(crate) fn new(lease: Duration, tick: Duration) -> Self {
-        Self {
-            lease,
-            tick,
-            state: State::Closed,
-        }
+        Self { lease, tick, state: State::Closed }
     }
 
     /// What to do at `now`, the word saying `deadline`.
@@ -69,40 +62,25 @@ impl Slot {
             }
             State::Open { .. } if deadline <= now => Step::Close,
             // Each prolonging is a transaction. Half a life is kept in hand, so that one late turn closes nothing.
-            State::Open { surely, .. } if wanted && surely.since(now) < life / 2 => {
-                Step::Prolong(life)
-            }
+            State::Open { surely, .. } if wanted && surely.since(now) < life / 2 => Step::Prolong(life),
             State::Closed | State::Open { .. } => Step::Rest,
         }
     }
 
     /// Takes note of what became of `step`, decided at `reckoned`. True if another step may follow at once.
-    pub(crate) fn done(
-        &mut self,
-        step: Step,
-        reckoned: Instant,
-        outcome: &Result<(), Refusal>,
-    ) -> bool {
+    pub(crate) fn done(&mut self, step: Step, reckoned: Instant, outcome: &Result<(), Refusal>) -> bool {
         match (step, outcome) {
             (Step::Ticket, Ok(())) => self.state = State::Ticketed,
             (Step::Open(life) | Step::Prolong(life), Ok(())) => {
                 let surely = reckoned + life.saturating_sub(self.tick * 2);
                 // Added at the latest when the ticket or the element before it was about to expire.
-                self.state = State::Open {
-                    surely,
-                    at_most: reckoned + self.lease + life + self.tick,
-                };
+                self.state = State::Open { surely, at_most: reckoned + self.lease + life + self.tick };
             }
             (Step::Close, Ok(())) => self.state = State::Closed,
-            (Step::Close | Step::Prolong(_), Err(refusal)) if refusal.is(libc::ENOENT) => {
-                self.state = State::Closed
-            }
+            (Step::Close | Step::Prolong(_), Err(refusal)) if refusal.is(libc::ENOENT) => self.state = State::Closed,
             // Still there although we took it for expired: prolong it instead.
             (Step::Open(life), Err(refusal)) if refusal.is(libc::EEXIST) => {
-                self.state = State::Open {
-                    surely: reckoned,
-                    at_most: reckoned + self.lease + life + self.tick,
-                };
+                self.state = State::Open { surely: reckoned, at_most: reckoned + self.lease + life + self.tick };
             }
             (Step::Open(_), Err(refusal)) if refusal.is(libc::ENOENT) => self.state = State::Closed,
             // Refused for a reason of the kernel's: tried again at the next turn, and the element runs out meanwhile.
@@ -142,12 +120,8 @@ mod tests {
                 Step::Ticket => self.ticket = now + floor(LEASE),
                 Step::Open(_) if self.ticket <= now => return refusal(libc::ENOENT),
                 Step::Open(_) if self.element > now => return refusal(libc::EEXIST),
-                Step::Open(life) => {
-                    (self.ticket, self.element) = (Instant::ZERO, now + floor(life))
-                }
-                Step::Prolong(_) | Step::Close if self.element <= now => {
-                    return refusal(libc::ENOENT);
-                }
+                Step::Open(life) => (self.ticket, self.element) = (Instant::ZERO, now + floor(life)),
+                Step::Prolong(_) | Step::Close if self.element <= now => return refusal(libc::ENOENT),
                 Step::Prolong(life) => self.element = now + floor(life),
                 Step::Close => self.element = Instant::ZERO,
             }
@@ -212,10 +186,7 @@ mod tests {
         let mut now = Instant::from_nanos(1_000_000_000);
         let mut transactions = 0;
         for beat in 0..200 {
-            assert!(
-                beat == 0 || kernel.element > now,
-                "closed before beat {beat}"
-            );
+            assert!(beat == 0 || kernel.element > now, "closed before beat {beat}");
             let word = now + LEASE;
             loop {
                 let step = slot.step(now, word);
@@ -227,10 +198,7 @@ mod tests {
             }
             now = now + Duration::from_millis(5);
         }
-        assert!(
-            transactions <= 201,
-            "{transactions}: more than one per beat"
-        );
+        assert!(transactions <= 201, "{transactions}: more than one per beat");
         assert_eq!(slot.step(now, Instant::ZERO), Step::Close);
     }
 }

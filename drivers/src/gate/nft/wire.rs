@@ -23,30 +23,17 @@ const OPEN: &str = "open";
 
 impl Table {
     pub(crate) fn of(owner: NodeId) -> Self {
-        Self {
-            name: format!("sixnines-{owner}"),
-        }
+        Self { name: format!("sixnines-{owner}") }
     }
 
     pub(crate) fn for_probe() -> Self {
-        Self {
-            name: format!("sixnines-probe-{}", std::process::id()),
-        }
+        Self { name: format!("sixnines-probe-{}", std::process::id()) }
     }
 
     /// Replaces whatever has this name by a closed gate, in one transaction.
-    pub(crate) fn install(
-        &self,
-        netlink: &mut Netlink,
-        guards: &[Guard],
-    ) -> Result<(), NetlinkError> {
+    pub(crate) fn install(&self, netlink: &mut Netlink, guards: &[Guard]) -> Result<(), NetlinkError> {
         // Adding before deleting: a table that is not there cannot be deleted, and that would void the transaction.
-        let mut messages = vec![
-            self.add_table(),
-            self.delete_table(),
-            self.add_table(),
-            self.add_set(),
-        ];
+        let mut messages = vec![self.add_table(), self.delete_table(), self.add_table(), self.add_set()];
         let mut devices: Vec<&String> = guards.iter().flat_map(|g| &g.devices).collect();
         devices.sort_unstable();
         devices.dedup();
@@ -54,40 +41,21 @@ impl Table {
         for (slot, guard) in (0_u16..).map(GateSlot).zip(guards) {
             messages.push(self.add_counter(slot));
             for device in &guard.devices {
-                messages.extend(
-                    guard
-                        .addresses
-                        .iter()
-                        .flat_map(|a| patterns(*a))
-                        .map(|p| self.add_rule(device, slot, &p)),
-                );
+                messages.extend(guard.addresses.iter().flat_map(|a| patterns(*a)).map(|p| self.add_rule(device, slot, &p)));
             }
         }
-        named(
-            transact(netlink, &mut messages),
-            &format!("install the nftables table {}", self.name),
-        )
+        named(transact(netlink, &mut messages), &format!("install the nftables table {}", self.name))
     }
 
     /// Removes the table.
     pub(crate) fn remove(&self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         let mut messages = [self.add_table(), self.delete_table()];
-        named(
-            transact(netlink, &mut messages),
-            &format!("remove the nftables table {}", self.name),
-        )
+        named(transact(netlink, &mut messages), &format!("remove the nftables table {}", self.name))
     }
 
     /// How many of the rules that [`Self::install`] makes are not there.
-    pub(crate) fn missing(
-        &self,
-        netlink: &mut Netlink,
-        guards: &[Guard],
-    ) -> Result<usize, NetlinkError> {
-        let replies = match netlink.dump(
-            message(GETRULE, 0).attr_text(RULE_TABLE, &self.name),
-            "list the gate's rules",
-        ) {
+    pub(crate) fn missing(&self, netlink: &mut Netlink, guards: &[Guard]) -> Result<usize, NetlinkError> {
+        let replies = match netlink.dump(message(GETRULE, 0).attr_text(RULE_TABLE, &self.name), "list the gate's rules") {
             Err(e) if e.is(libc::ENOENT) => Vec::new(),
             other => other?,
         };
@@ -100,62 +68,24 @@ impl Table {
         let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
         for guard in guards {
             let rules: usize = guard.addresses.iter().map(|a| patterns(*a).len()).sum();
-            guard
-                .devices
-                .iter()
-                .for_each(|d| *wanted.entry(d).or_default() += rules);
+            guard.devices.iter().for_each(|d| *wanted.entry(d).or_default() += rules);
         }
-        Ok(wanted
-            .iter()
-            .map(|(device, count)| {
-                count.saturating_sub(chains.iter().filter(|c| c == device).count())
-            })
-            .sum())
+        Ok(wanted.iter().map(|(device, count)| count.saturating_sub(chains.iter().filter(|c| c == device).count())).sum())
     }
 
-    pub(crate) fn put_ticket(
-        &self,
-        netlink: &mut Netlink,
-        slot: GateSlot,
-        life: Duration,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn put_ticket(&self, netlink: &mut Netlink, slot: GateSlot, life: Duration) -> Result<(), Refusal> {
         // A ticket from before may be there still: then either it is renewed (Linux 6.12) or stays as it is, and both are right.
-        transact(
-            netlink,
-            &mut [self.element(NEWSETELEM, CREATE, ticket(slot), Some(life))],
-        )
+        transact(netlink, &mut [self.element(NEWSETELEM, CREATE, ticket(slot), Some(life))])
     }
 
-    pub(crate) fn open(
-        &self,
-        netlink: &mut Netlink,
-        slot: GateSlot,
-        life: Duration,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn open(&self, netlink: &mut Netlink, slot: GateSlot, life: Duration) -> Result<(), Refusal> {
         let remove = self.element(DELSETELEM, 0, ticket(slot), None);
-        transact(
-            netlink,
-            &mut [
-                remove,
-                self.element(NEWSETELEM, CREATE | EXCLUSIVE, key(slot), Some(life)),
-            ],
-        )
+        transact(netlink, &mut [remove, self.element(NEWSETELEM, CREATE | EXCLUSIVE, key(slot), Some(life))])
     }
 
-    pub(crate) fn prolong(
-        &self,
-        netlink: &mut Netlink,
-        slot: GateSlot,
-        life: Duration,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn prolong(&self, netlink: &mut Netlink, slot: GateSlot, life: Duration) -> Result<(), Refusal> {
         let remove = self.element(DELSETELEM, 0, key(slot), None);
-        transact(
-            netlink,
-            &mut [
-                remove,
-                self.element(NEWSETELEM, CREATE | EXCLUSIVE, key(slot), Some(life)),
-            ],
-        )
+        transact(netlink, &mut [remove, self.element(NEWSETELEM, CREATE | EXCLUSIVE, key(slot), Some(life))])
     }
 
     pub(crate) fn close(&self, netlink: &mut Netlink, slot: GateSlot) -> Result<(), Refusal> {
@@ -164,14 +94,11 @@ impl Table {
 
     /// Frames dropped in `slot`.
     pub(crate) fn dropped(&self, netlink: &mut Netlink, slot: GateSlot) -> Option<u64> {
-        let ask = message(GETOBJ, 0)
-            .attr_text(OBJ_TABLE, &self.name)
-            .attr_be32(OBJ_TYPE, OBJECT_COUNTER);
+        let ask = message(GETOBJ, 0).attr_text(OBJ_TABLE, &self.name).attr_be32(OBJ_TYPE, OBJECT_COUNTER);
         let replies = netlink.dump(ask, "read the gate's counters").ok()?;
         replies.iter().find_map(|r| {
             let attrs = Attrs::after(&r.body, NFGENMSG);
-            let is_it = attrs.of(OBJ_NAME).map(text).as_deref() == Some(&*counter(slot))
-                && attrs.of(OBJ_TABLE).map(text).as_deref() == Some(&*self.name);
+            let is_it = attrs.of(OBJ_NAME).map(text).as_deref() == Some(&*counter(slot)) && attrs.of(OBJ_TABLE).map(text).as_deref() == Some(&*self.name);
             let packets = attrs.inside(OBJ_DATA).of(COUNTER_PACKETS)?;
             is_it.then(|| packets.try_into().ok().map(u64::from_be_bytes))?
         })
@@ -200,9 +127,7 @@ impl Table {
             .attr_text(CHAIN_TABLE, &self.name)
             .attr_text(CHAIN_NAME, device)
             .nest(CHAIN_HOOK, |m| {
-                m.attr_be32(HOOK_NUMBER, HOOK_EGRESS)
-                    .attr_be32(HOOK_PRIORITY, FIRST.cast_unsigned())
-                    .attr_text(HOOK_DEVICE, device)
+                m.attr_be32(HOOK_NUMBER, HOOK_EGRESS).attr_be32(HOOK_PRIORITY, FIRST.cast_unsigned()).attr_text(HOOK_DEVICE, device)
             })
             .attr_be32(CHAIN_POLICY, ACCEPT)
             .attr_text(CHAIN_TYPE, "filter")
@@ -225,54 +150,29 @@ impl Table {
                 for field in pattern {
                     m = expression(m, "payload", |m| {
                         let len = u32::try_from(field.bytes.len()).expect("at most 16");
-                        m.attr_be32(1, REGISTER)
-                            .attr_be32(2, BASE_LINK_LAYER)
-                            .attr_be32(3, field.offset)
-                            .attr_be32(4, len)
+                        m.attr_be32(1, REGISTER).attr_be32(2, BASE_LINK_LAYER).attr_be32(3, field.offset).attr_be32(4, len)
                     });
-                    m = expression(m, "cmp", |m| {
-                        m.attr_be32(1, REGISTER)
-                            .attr_be32(2, EQUAL)
-                            .nest(3, |m| m.attr(DATA_VALUE, &field.bytes))
-                    });
+                    m = expression(m, "cmp", |m| m.attr_be32(1, REGISTER).attr_be32(2, EQUAL).nest(3, |m| m.attr(DATA_VALUE, &field.bytes)));
                 }
-                m = expression(m, "immediate", |m| {
-                    m.attr_be32(1, REGISTER)
-                        .nest(2, |m| m.attr(DATA_VALUE, &key(slot)))
-                });
-                m = expression(m, "lookup", |m| {
-                    m.attr_text(1, OPEN)
-                        .attr_be32(2, REGISTER)
-                        .attr_be32(4, 1)
-                        .attr_be32(5, INVERTED)
-                });
-                m = expression(m, "objref", |m| {
-                    m.attr_be32(1, OBJECT_COUNTER).attr_text(2, &counter(slot))
-                });
+                m = expression(m, "immediate", |m| m.attr_be32(1, REGISTER).nest(2, |m| m.attr(DATA_VALUE, &key(slot))));
+                m = expression(m, "lookup", |m| m.attr_text(1, OPEN).attr_be32(2, REGISTER).attr_be32(4, 1).attr_be32(5, INVERTED));
+                m = expression(m, "objref", |m| m.attr_be32(1, OBJECT_COUNTER).attr_text(2, &counter(slot)));
                 expression(m, "immediate", |m| {
-                    m.attr_be32(1, REGISTER_VERDICT).nest(2, |m| {
-                        m.nest(DATA_VERDICT, |m| m.attr_be32(VERDICT_CODE, DROP))
-                    })
+                    m.attr_be32(1, REGISTER_VERDICT).nest(2, |m| m.nest(DATA_VERDICT, |m| m.attr_be32(VERDICT_CODE, DROP)))
                 })
             })
     }
 
     fn element(&self, kind: u16, flags: u16, key: [u8; 4], life: Option<Duration>) -> Message {
-        message(kind, flags)
-            .attr_text(ELEMENTS_TABLE, &self.name)
-            .attr_text(ELEMENTS_SET, OPEN)
-            .nest(ELEMENTS, |m| {
-                m.nest(LIST_ELEMENT, |m| {
-                    let m = m.nest(ELEMENT_KEY, |m| m.attr(DATA_VALUE, &key));
-                    match life {
-                        Some(life) => m.attr_be64(
-                            ELEMENT_TIMEOUT,
-                            u64::try_from(life.as_millis()).expect("a lease"),
-                        ),
-                        None => m,
-                    }
-                })
+        message(kind, flags).attr_text(ELEMENTS_TABLE, &self.name).attr_text(ELEMENTS_SET, OPEN).nest(ELEMENTS, |m| {
+            m.nest(LIST_ELEMENT, |m| {
+                let m = m.nest(ELEMENT_KEY, |m| m.attr(DATA_VALUE, &key));
+                match life {
+                    Some(life) => m.attr_be64(ELEMENT_TIMEOUT, u64::try_from(life.as_millis()).expect("a lease")),
+                    None => m,
+                }
             })
+        })
     }
 }
 
@@ -284,10 +184,7 @@ struct Field {
 
 /// The ways of speaking for an address; the same offsets as in the BPF program.
 fn patterns(address: IpAddr) -> Vec<Vec<Field>> {
-    let field = |offset, bytes: &[u8]| Field {
-        offset,
-        bytes: bytes.to_vec(),
-    };
+    let field = |offset, bytes: &[u8]| Field { offset, bytes: bytes.to_vec() };
     match address {
         IpAddr::V4(a) => vec![
             vec![field(12, &[0x08, 0x00]), field(14 + 12, &a.octets())],
@@ -295,12 +192,7 @@ fn patterns(address: IpAddr) -> Vec<Vec<Field>> {
         ],
         IpAddr::V6(a) => vec![
             vec![field(12, &[0x86, 0xdd]), field(14 + 8, &a.octets())],
-            vec![
-                field(12, &[0x86, 0xdd]),
-                field(14 + 6, &[58]),
-                field(14 + 40, &[136]),
-                field(14 + 48, &a.octets()),
-            ],
+            vec![field(12, &[0x86, 0xdd]), field(14 + 6, &[58]), field(14 + 40, &[136]), field(14 + 48, &a.octets())],
         ],
     }
 }
@@ -406,74 +298,43 @@ mod tests {
     /// What the bound on the gate's lateness rests upon, asked of the kernel itself.
     #[test]
     fn an_expired_element_voids_the_transaction_that_removes_it() {
-        in_own_network(
-            "gate::nft::wire::tests::an_expired_element_voids_the_transaction_that_removes_it",
-            || {
-                let ns = Netns::new().unwrap();
-                ns.add_bridge("br0").unwrap();
-                let mut netlink = ns.run(|| Netlink::open(Protocol::Netfilter)).unwrap();
-                let (table, slot) = (Table::for_probe(), GateSlot(0));
-                let guard = Guard {
-                    name: "calls".into(),
-                    addresses: vec!["10.9.0.1".parse().unwrap()],
-                    devices: vec!["br0".into()],
-                };
-                table.install(&mut netlink, &[guard]).unwrap();
-                let (long, short) = (Duration::from_secs(600), tick());
-                let outlive = |life: Duration| {
-                    let end = boot_now() + life + tick() * 2;
-                    while boot_now() < end {
-                        sleep_until(end);
-                    }
-                };
-                let is = |result: Result<(), Refusal>, errno| matches!(result, Err(refusal) if refusal.is(errno));
+        in_own_network("gate::nft::wire::tests::an_expired_element_voids_the_transaction_that_removes_it", || {
+            let ns = Netns::new().unwrap();
+            ns.add_bridge("br0").unwrap();
+            let mut netlink = ns.run(|| Netlink::open(Protocol::Netfilter)).unwrap();
+            let (table, slot) = (Table::for_probe(), GateSlot(0));
+            let guard = Guard { name: "calls".into(), addresses: vec!["10.9.0.1".parse().unwrap()], devices: vec!["br0".into()] };
+            table.install(&mut netlink, &[guard]).unwrap();
+            let (long, short) = (Duration::from_secs(600), tick());
+            let outlive = |life: Duration| {
+                let end = boot_now() + life + tick() * 2;
+                while boot_now() < end {
+                    sleep_until(end);
+                }
+            };
+            let is = |result: Result<(), Refusal>, errno| matches!(result, Err(refusal) if refusal.is(errno));
 
-                assert!(
-                    is(table.open(&mut netlink, slot, long), libc::ENOENT),
-                    "without a ticket"
-                );
-                assert!(
-                    is(table.prolong(&mut netlink, slot, long), libc::ENOENT),
-                    "never opened"
-                );
-                table.put_ticket(&mut netlink, slot, short).unwrap();
-                outlive(short);
-                assert!(
-                    is(table.open(&mut netlink, slot, long), libc::ENOENT),
-                    "with an expired ticket"
-                );
-                assert!(
-                    is(table.close(&mut netlink, slot), libc::ENOENT),
-                    "and nothing of it has happened"
-                );
+            assert!(is(table.open(&mut netlink, slot, long), libc::ENOENT), "without a ticket");
+            assert!(is(table.prolong(&mut netlink, slot, long), libc::ENOENT), "never opened");
+            table.put_ticket(&mut netlink, slot, short).unwrap();
+            outlive(short);
+            assert!(is(table.open(&mut netlink, slot, long), libc::ENOENT), "with an expired ticket");
+            assert!(is(table.close(&mut netlink, slot), libc::ENOENT), "and nothing of it has happened");
 
-                table.put_ticket(&mut netlink, slot, long).unwrap();
-                table.put_ticket(&mut netlink, slot, long).unwrap();
-                table.open(&mut netlink, slot, short).unwrap();
-                assert!(
-                    is(table.open(&mut netlink, slot, long), libc::ENOENT),
-                    "a ticket is for once"
-                );
-                outlive(short);
-                assert!(
-                    is(table.prolong(&mut netlink, slot, long), libc::ENOENT),
-                    "expired"
-                );
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            table.open(&mut netlink, slot, short).unwrap();
+            assert!(is(table.open(&mut netlink, slot, long), libc::ENOENT), "a ticket is for once");
+            outlive(short);
+            assert!(is(table.prolong(&mut netlink, slot, long), libc::ENOENT), "expired");
 
-                table.put_ticket(&mut netlink, slot, long).unwrap();
-                table.open(&mut netlink, slot, long).unwrap();
-                table.put_ticket(&mut netlink, slot, long).unwrap();
-                assert!(
-                    is(table.open(&mut netlink, slot, long), libc::EEXIST),
-                    "alive"
-                );
-                table.prolong(&mut netlink, slot, long).unwrap();
-                table.close(&mut netlink, slot).unwrap();
-                assert!(
-                    is(table.prolong(&mut netlink, slot, long), libc::ENOENT),
-                    "closed"
-                );
-            },
-        );
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            table.open(&mut netlink, slot, long).unwrap();
+            table.put_ticket(&mut netlink, slot, long).unwrap();
+            assert!(is(table.open(&mut netlink, slot, long), libc::EEXIST), "alive");
+            table.prolong(&mut netlink, slot, long).unwrap();
+            table.close(&mut netlink, slot).unwrap();
+            assert!(is(table.prolong(&mut netlink, slot, long), libc::ENOENT), "closed");
+        });
     }
 }

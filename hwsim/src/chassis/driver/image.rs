@@ -26,13 +26,7 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn new(good: Quality, details: bool) -> Self {
-        Self {
-            good,
-            details,
-            known: BTreeMap::new(),
-            news: BTreeMap::new(),
-            order: VecDeque::new(),
-        }
+        Self { good, details, known: BTreeMap::new(), news: BTreeMap::new(), order: VecDeque::new() }
     }
 
     /// Takes readings. All of a full image go on, so that the core loop sees that they are fresh; else only what differs.
@@ -45,11 +39,7 @@ impl Image {
                 update.quality = self.good;
             }
             let key = (update.object.clone(), update.attribute.clone());
-            if !full
-                && self.known.get(&key).is_some_and(|known| {
-                    known.value == update.value && known.quality == update.quality
-                })
-            {
+            if !full && self.known.get(&key).is_some_and(|known| known.value == update.value && known.quality == update.quality) {
                 continue;
             }
             self.known.insert(key.clone(), update.clone());
@@ -60,15 +50,7 @@ impl Image {
     /// The chassis cannot be read any more: every attribute fails, once.
     pub(super) fn lost(&mut self) {
         for (key, known) in std::mem::take(&mut self.known) {
-            self.tell(
-                key,
-                Update {
-                    value: None,
-                    quality: Quality::Failed,
-                    cause: None,
-                    ..known
-                },
-            );
+            self.tell(key, Update { value: None, quality: Quality::Failed, cause: None, ..known });
         }
     }
 
@@ -77,16 +59,9 @@ impl Image {
     }
 
     /// Sends the oldest news; an error is a node that has ended.
-    pub(super) fn send(
-        &mut self,
-        permit: Result<Permit<'_, Update>, SendError<()>>,
-    ) -> Result<(), End> {
+    pub(super) fn send(&mut self, permit: Result<Permit<'_, Update>, SendError<()>>) -> Result<(), End> {
         let permit = permit.map_err(|_| End::Stopped)?;
-        if let Some(update) = self
-            .order
-            .pop_front()
-            .and_then(|key| self.news.remove(&key))
-        {
+        if let Some(update) = self.order.pop_front().and_then(|key| self.news.remove(&key)) {
             permit.send(update);
         }
         Ok(())
@@ -96,12 +71,7 @@ impl Image {
         match self.news.get_mut(&key) {
             // The cause of a change that was not told yet is not lost to a refresh without one.
             Some(older) => {
-                *older = Update {
-                    cause: update
-                        .cause
-                        .or(older.cause.filter(|_| older.value == update.value)),
-                    ..update
-                }
+                *older = Update { cause: update.cause.or(older.cause.filter(|_| older.value == update.value)), ..update }
             }
             None => {
                 self.order.push_back(key.clone());
@@ -119,14 +89,7 @@ mod tests {
 
     fn speed(value: i64, quality: Quality) -> Update {
         let value = Some(Value::Int(value));
-        Update {
-            object: "/mxp1/fan1".into(),
-            attribute: "speed".into(),
-            value,
-            quality,
-            identity: None,
-            cause: None,
-        }
+        Update { object: "/mxp1/fan1".into(), attribute: "speed".into(), value, quality, identity: None, cause: None }
     }
 
     async fn drain(image: &mut Image) -> Vec<(Option<Value>, Quality)> {
@@ -145,26 +108,13 @@ mod tests {
         let mut image = Image::new(Quality::Simulated, false);
         image.take(true, vec![speed(2400, Quality::Good)]);
         image.take(false, vec![speed(2600, Quality::Good)]);
-        assert_eq!(
-            drain(&mut image).await,
-            [(Some(Value::Int(2600)), Quality::Simulated)]
-        );
+        assert_eq!(drain(&mut image).await, [(Some(Value::Int(2600)), Quality::Simulated)]);
         image.take(false, vec![speed(2600, Quality::Good)]);
         assert!(!image.has_news(), "no change");
-        image.take(
-            true,
-            vec![Update {
-                attribute: "blue_led".into(),
-                ..speed(1, Quality::Good)
-            }],
-        );
+        image.take(true, vec![Update { attribute: "blue_led".into(), ..speed(1, Quality::Good) }]);
         assert!(!image.has_news(), "no class declares it");
         image.take(true, vec![speed(2600, Quality::Good)]);
-        assert_eq!(
-            drain(&mut image).await.len(),
-            1,
-            "a full image is a sign of life"
-        );
+        assert_eq!(drain(&mut image).await.len(), 1, "a full image is a sign of life");
         image.lost();
         image.lost();
         assert_eq!(drain(&mut image).await, [(None, Quality::Failed)]);

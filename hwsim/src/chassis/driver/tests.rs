@@ -26,27 +26,12 @@ impl Node {
         let (jobs, from_node) = mpsc::channel(16);
         let (stop, stopped) = watch::channel(false);
         let driver = ChassisDriver::new("mxp1".into(), address);
-        let task = tokio::spawn(driver.run(Port {
-            updates: to_node,
-            jobs: from_node,
-            stop: stopped,
-        }));
-        Self {
-            updates,
-            jobs,
-            stop,
-            task,
-            seen: BTreeMap::new(),
-        }
+        let task = tokio::spawn(driver.run(Port { updates: to_node, jobs: from_node, stop: stopped }));
+        Self { updates, jobs, stop, task, seen: BTreeMap::new() }
     }
 
     /// Takes updates until `object`'s `attribute` is as wanted.
-    async fn wait(
-        &mut self,
-        object: &str,
-        attribute: &str,
-        wanted: impl Fn(&Update) -> bool,
-    ) -> Update {
+    async fn wait(&mut self, object: &str, attribute: &str, wanted: impl Fn(&Update) -> bool) -> Update {
         let key = (object.to_owned(), attribute.to_owned());
         let found = async {
             loop {
@@ -54,23 +39,15 @@ impl Node {
                     return update.clone();
                 }
                 let update = self.updates.recv().await.expect("the driver runs");
-                self.seen.insert(
-                    (update.object.to_string(), update.attribute.to_string()),
-                    update,
-                );
+                self.seen.insert((update.object.to_string(), update.attribute.to_string()), update);
             }
         };
-        timeout(Duration::from_secs(20), found)
-            .await
-            .expect("in time")
+        timeout(Duration::from_secs(20), found).await.expect("in time")
     }
 
     async fn order(&self, percent: i64, epoch: u64) -> Option<Outcome> {
         let (answer, outcome) = oneshot::channel();
-        let id = EventId {
-            sequence: 5,
-            ..EventId::default()
-        };
+        let id = EventId { sequence: 5, ..EventId::default() };
         let request = Request {
             id,
             object: "/mxp1/fan2".into(),
@@ -78,14 +55,8 @@ impl Node {
             value: Some(Value::Int(percent)),
             epoch: Epoch(epoch),
         };
-        self.jobs
-            .send(Job { request, answer })
-            .await
-            .expect("the driver runs");
-        timeout(Duration::from_secs(20), outcome)
-            .await
-            .expect("in time")
-            .ok()
+        self.jobs.send(Job { request, answer }).await.expect("the driver runs");
+        timeout(Duration::from_secs(20), outcome).await.expect("in time").ok()
     }
 
     async fn end(self) {
@@ -98,25 +69,13 @@ impl Node {
 async fn readings_and_orders_go_end_to_end() {
     let served = Served::on_loopback().await;
     let mut node = Node::drive(&served.address);
-    let speed = node
-        .wait("/mxp1/fan2", "speed", |u| u.value.is_some())
-        .await;
-    assert_eq!(
-        (speed.quality, speed.identity),
-        (Quality::Simulated, Some("MXP1-FAN-002".into()))
-    );
+    let speed = node.wait("/mxp1/fan2", "speed", |u| u.value.is_some()).await;
+    assert_eq!((speed.quality, speed.identity), (Quality::Simulated, Some("MXP1-FAN-002".into())));
     assert_eq!(node.order(80, 3).await, Some(Outcome::Done));
-    let duty = node
-        .wait("/mxp1/fan2", "duty", |u| u.value == Some(Value::Int(80)))
-        .await;
+    let duty = node.wait("/mxp1/fan2", "duty", |u| u.value == Some(Value::Int(80))).await;
     assert_eq!(duty.cause.map(|c| c.sequence), Some(5));
-    assert_eq!(
-        node.order(90, 2).await,
-        Some(Outcome::Fenced { by: Epoch(3) })
-    );
-    assert!(
-        matches!(node.order(900, 3).await, Some(Outcome::Refused(why)) if why.contains("0 to 100"))
-    );
+    assert_eq!(node.order(90, 2).await, Some(Outcome::Fenced { by: Epoch(3) }));
+    assert!(matches!(node.order(900, 3).await, Some(Outcome::Refused(why)) if why.contains("0 to 100")));
     node.end().await;
     served.end().await;
 }
@@ -126,31 +85,17 @@ async fn a_lost_chassis_fails_every_attribute_and_comes_back() {
     let served = Served::on_loopback().await;
     let address = served.address.clone();
     let mut node = Node::drive(&address);
-    node.wait("/mxp1/shelf-manager", "state", |u| {
-        u.value == Some(Value::Enum("running".into()))
-    })
-    .await;
+    node.wait("/mxp1/shelf-manager", "state", |u| u.value == Some(Value::Enum("running".into()))).await;
     served.end().await;
-    for (object, attribute) in [
-        ("/mxp1", "power"),
-        ("/mxp1/fan2", "speed"),
-        ("/mxp1/shelf-manager", "state"),
-    ] {
-        let update = node
-            .wait(object, attribute, |u| u.quality == Quality::Failed)
-            .await;
+    for (object, attribute) in [("/mxp1", "power"), ("/mxp1/fan2", "speed"), ("/mxp1/shelf-manager", "state")] {
+        let update = node.wait(object, attribute, |u| u.quality == Quality::Failed).await;
         assert_eq!(update.value, None, "{object} {attribute}");
     }
-    assert!(
-        matches!(node.order(80, 3).await, Some(Outcome::Refused(why)) if why.contains("not reachable"))
-    );
+    assert!(matches!(node.order(80, 3).await, Some(Outcome::Refused(why)) if why.contains("not reachable")));
 
-    let listener = TcpListener::bind(&address)
-        .await
-        .expect("the port is free again");
+    let listener = TcpListener::bind(&address).await.expect("the port is free again");
     let served = Served::start(listener, "mxp1").await;
-    node.wait("/mxp1/fan2", "speed", |u| u.value.is_some())
-        .await;
+    node.wait("/mxp1/fan2", "speed", |u| u.value.is_some()).await;
     assert_eq!(node.order(80, 3).await, Some(Outcome::Done));
     node.end().await;
     served.end().await;
@@ -161,17 +106,8 @@ async fn the_wrong_chassis_ends_the_driver_with_a_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let served = Served::start(listener, "mxp2").await;
     let node = Node::drive(&served.address);
-    let error = timeout(Duration::from_secs(20), node.task)
-        .await
-        .expect("in time")
-        .expect("no panic")
-        .expect_err("it refuses");
-    assert!(
-        error
-            .to_string()
-            .contains("there is chassis mxp2, not mxp1"),
-        "{error}"
-    );
+    let error = timeout(Duration::from_secs(20), node.task).await.expect("in time").expect("no panic").expect_err("it refuses");
+    assert!(error.to_string().contains("there is chassis mxp2, not mxp1"), "{error}");
     served.end().await;
 }
 
@@ -194,28 +130,11 @@ async fn an_order_without_an_answer_is_unknown() {
     let (stream, _) = listener.accept().await.expect("the driver connects");
     let (from, mut to) = tokio::io::split(stream);
     let mut lines = Lines::new(from, LINE_BYTES_MAX);
-    let welcome = FromChassis::Welcome {
-        protocol: PROTOCOL.into(),
-        version: VERSION,
-        chassis: "mxp1".into(),
-        build: build(),
-    };
-    to.write_all(to_line(&welcome).as_bytes())
-        .await
-        .expect("it reads");
-    while !lines
-        .next()
-        .await
-        .expect("text")
-        .expect("the driver speaks")
-        .contains("subscribe")
-    {}
+    let welcome = FromChassis::Welcome { protocol: PROTOCOL.into(), version: VERSION, chassis: "mxp1".into(), build: build() };
+    to.write_all(to_line(&welcome).as_bytes()).await.expect("it reads");
+    while !lines.next().await.expect("text").expect("the driver speaks").contains("subscribe") {}
     let heard = async move {
-        let line = lines
-            .next()
-            .await
-            .expect("text")
-            .expect("the driver speaks");
+        let line = lines.next().await.expect("text").expect("the driver speaks");
         assert!(line.contains("\"set\""), "{line}");
         drop((lines, to)); // heard, and gone without an answer
     };

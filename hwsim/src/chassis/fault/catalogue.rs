@@ -39,14 +39,7 @@ pub const CATALOGUE: &[Entry] = &[
     },
     Entry {
         name: "board-busy",
-        parameters: &[
-            SLOT,
-            Parameter {
-                name: "percent",
-                default: Some("100"),
-                help: "load of its processor, 0 to 100",
-            },
-        ],
+        parameters: &[SLOT, Parameter { name: "percent", default: Some("100"), help: "load of its processor, 0 to 100" }],
         help: "the board's processor is busy, and makes heat",
     },
     Entry {
@@ -56,14 +49,7 @@ pub const CATALOGUE: &[Entry] = &[
     },
     Entry {
         name: "board-hot",
-        parameters: &[
-            SLOT,
-            Parameter {
-                name: "watts",
-                default: Some("40"),
-                help: "extra power, 1 to 500",
-            },
-        ],
+        parameters: &[SLOT, Parameter { name: "watts", default: Some("40"), help: "extra power, 1 to 500" }],
         help: "the board draws more power and turns it into heat; above the slot's limit it loses its fuse",
     },
     Entry {
@@ -73,14 +59,7 @@ pub const CATALOGUE: &[Entry] = &[
     },
     Entry {
         name: "board-leak",
-        parameters: &[
-            SLOT,
-            Parameter {
-                name: "percent_per_minute",
-                default: Some("5"),
-                help: "of its memory, 0.01 to 1000",
-            },
-        ],
+        parameters: &[SLOT, Parameter { name: "percent_per_minute", default: Some("5"), help: "of its memory, 0.01 to 1000" }],
         help: "the board's memory fills up; when it is full the board panics",
     },
     Entry {
@@ -93,20 +72,12 @@ pub const CATALOGUE: &[Entry] = &[
         parameters: &[SLOT, SERIAL],
         help: "somebody pulls the board without asking (M0); clearing pushes it in again, cold",
     },
-    Entry {
-        name: "fabric-down",
-        parameters: &[FABRIC],
-        help: "the switched fabric carries nothing",
-    },
+    Entry { name: "fabric-down", parameters: &[FABRIC], help: "the switched fabric carries nothing" },
     Entry {
         name: "fabric-flapping",
         parameters: &[
             FABRIC,
-            Parameter {
-                name: "seconds",
-                default: Some("2"),
-                help: "of the clock, down and then up, 0.2 to 3600",
-            },
+            Parameter { name: "seconds", default: Some("2"), help: "of the clock, down and then up, 0.2 to 3600" },
         ],
         help: "the switched fabric goes down and up again",
     },
@@ -114,19 +85,11 @@ pub const CATALOGUE: &[Entry] = &[
         name: "fabric-lossy",
         parameters: &[
             FABRIC,
-            Parameter {
-                name: "percent",
-                default: Some("5"),
-                help: "of the frames that are lost, 0.001 to 100",
-            },
+            Parameter { name: "percent", default: Some("5"), help: "of the frames that are lost, 0.001 to 100" },
         ],
         help: "the switched fabric loses frames",
     },
-    Entry {
-        name: "fan-failed",
-        parameters: &[FAN],
-        help: "the fan stands still, and air leaks back through it",
-    },
+    Entry { name: "fan-failed", parameters: &[FAN], help: "the fan stands still, and air leaks back through it" },
     Entry {
         name: "fan-pulled",
         parameters: &[FAN, SERIAL],
@@ -136,47 +99,27 @@ pub const CATALOGUE: &[Entry] = &[
         name: "fan-worn",
         parameters: &[
             FAN,
-            Parameter {
-                name: "percent",
-                default: Some("60"),
-                help: "of the ordered speed that it reaches, 1 to 99",
-            },
+            Parameter { name: "percent", default: Some("60"), help: "of the ordered speed that it reaches, 1 to 99" },
         ],
         help: "the fan is slower than ordered",
     },
     Entry {
         name: "feed-lost",
-        parameters: &[Parameter {
-            name: "feed",
-            default: None,
-            help: "name of the mains feed, such as A",
-        }],
+        parameters: &[Parameter { name: "feed", default: None, help: "name of the mains feed, such as A" }],
         help: "every supply on that feed loses its input at once",
     },
     Entry {
         name: "inlet-hot",
-        parameters: &[Parameter {
-            name: "celsius",
-            default: Some("40"),
-            help: "of the air at the inlet, -40 to 90",
-        }],
+        parameters: &[Parameter { name: "celsius", default: Some("40"), help: "of the air at the inlet, -40 to 90" }],
         help: "the room is hot",
     },
-    Entry {
-        name: "sensor-missing",
-        parameters: &[OBJECT, ATTRIBUTE],
-        help: "the sensor gives no value (quality missing)",
-    },
+    Entry { name: "sensor-missing", parameters: &[OBJECT, ATTRIBUTE], help: "the sensor gives no value (quality missing)" },
     Entry {
         name: "sensor-noisy",
         parameters: &[
             OBJECT,
             ATTRIBUTE,
-            Parameter {
-                name: "sigma",
-                default: None,
-                help: "standard deviation, in the attribute's unit",
-            },
+            Parameter { name: "sigma", default: None, help: "standard deviation, in the attribute's unit" },
         ],
         help: "the sensor's value scatters around the true one",
     },
@@ -185,29 +128,17 @@ pub const CATALOGUE: &[Entry] = &[
         parameters: &[
             OBJECT,
             ATTRIBUTE,
-            Parameter {
-                name: "seconds",
-                default: Some("60"),
-                help: "time constant, of the chassis' time, 0.1 to 1e5",
-            },
+            Parameter { name: "seconds", default: Some("60"), help: "time constant, of the chassis' time, 0.1 to 1e5" },
         ],
         help: "the sensor follows the true value late",
     },
-    Entry {
-        name: "sensor-stuck",
-        parameters: &[OBJECT, ATTRIBUTE],
-        help: "the sensor repeats its last value, quality good",
-    },
+    Entry { name: "sensor-stuck", parameters: &[OBJECT, ATTRIBUTE], help: "the sensor repeats its last value, quality good" },
     Entry {
         name: "sensor-wrong",
         parameters: &[
             OBJECT,
             ATTRIBUTE,
-            Parameter {
-                name: "offset",
-                default: None,
-                help: "added to the true value, in the attribute's unit",
-            },
+            Parameter { name: "offset", default: None, help: "added to the true value, in the attribute's unit" },
         ],
         help: "the sensor's value is off by a constant",
     },
@@ -228,41 +159,14 @@ pub const CATALOGUE: &[Entry] = &[
     },
 ];
 
-const FAN: Parameter = Parameter {
-    name: "fan",
-    default: None,
-    help: "number of the fan, from 1",
-};
-const FABRIC: Parameter = Parameter {
-    name: "fabric",
-    default: None,
-    help: "name of the fabric, such as A",
-};
-const SLOT: Parameter = Parameter {
-    name: "slot",
-    default: None,
-    help: "number of the slot, from 1",
-};
-const SUPPLY: Parameter = Parameter {
-    name: "supply",
-    default: None,
-    help: "number of the supply, from 1",
-};
-const SERIAL: Parameter = Parameter {
-    name: "serial",
-    default: Some(""),
-    help: "of what comes back when the fault ends; empty: the same thing",
-};
-const OBJECT: Parameter = Parameter {
-    name: "object",
-    default: None,
-    help: "name of the object, such as /mxp1/fan3",
-};
-const ATTRIBUTE: Parameter = Parameter {
-    name: "attribute",
-    default: None,
-    help: "name of its attribute, such as speed",
-};
+const FAN: Parameter = Parameter { name: "fan", default: None, help: "number of the fan, from 1" };
+const FABRIC: Parameter = Parameter { name: "fabric", default: None, help: "name of the fabric, such as A" };
+const SLOT: Parameter = Parameter { name: "slot", default: None, help: "number of the slot, from 1" };
+const SUPPLY: Parameter = Parameter { name: "supply", default: None, help: "number of the supply, from 1" };
+const SERIAL: Parameter =
+    Parameter { name: "serial", default: Some(""), help: "of what comes back when the fault ends; empty: the same thing" };
+const OBJECT: Parameter = Parameter { name: "object", default: None, help: "name of the object, such as /mxp1/fan3" };
+const ATTRIBUTE: Parameter = Parameter { name: "attribute", default: None, help: "name of its attribute, such as speed" };
 
 impl Fault {
     /// Checks an injection against the catalogue and the chassis.
@@ -270,65 +174,28 @@ impl Fault {
         let name = injection.fault.as_str();
         let Some(entry) = CATALOGUE.iter().find(|e| e.name == name) else {
             let help = nearest(name, CATALOGUE.iter().map(|e| e.name));
-            return Err(FaultError::UnknownFault {
-                name: name.to_owned(),
-                help,
-            });
+            return Err(FaultError::UnknownFault { name: name.to_owned(), help });
         };
-        let given = Given {
-            entry,
-            values: &injection.parameters,
-            points,
-        };
+        let given = Given { entry, values: &injection.parameters, points };
         given.refuse_unknown()?;
         given.check_serial()?;
         Ok(match name {
-            "fan-failed" => Self::FanFailed {
-                fan: given.part("fan", points.fans)?,
-            },
-            "fan-pulled" => Self::FanPulled {
-                fan: given.part("fan", points.fans)?,
-            },
-            "fan-worn" => Self::FanWorn {
-                fan: given.part("fan", points.fans)?,
-                percent: given.number("percent", 1.0, 99.0)?,
-            },
-            "supply-failed" => Self::SupplyFailed {
-                supply: given.part("supply", points.supplies)?,
-            },
-            "supply-pulled" => Self::SupplyPulled {
-                supply: given.part("supply", points.supplies)?,
-            },
-            "feed-lost" => Self::FeedLost {
-                feed: given.feed()?,
-            },
-            "inlet-hot" => Self::InletHot {
-                celsius: given.number("celsius", -40.0, 90.0)?,
-            },
-            "fabric-down" => Self::FabricDown {
-                fabric: given.fabric()?,
-            },
-            "fabric-lossy" => Self::FabricLossy {
-                fabric: given.fabric()?,
-                percent: given.number("percent", 0.001, 100.0)?,
-            },
-            "fabric-flapping" => Self::FabricFlapping {
-                fabric: given.fabric()?,
-                seconds: given.number("seconds", 0.2, 3600.0)?,
-            },
+            "fan-failed" => Self::FanFailed { fan: given.part("fan", points.fans)? },
+            "fan-pulled" => Self::FanPulled { fan: given.part("fan", points.fans)? },
+            "fan-worn" => Self::FanWorn { fan: given.part("fan", points.fans)?, percent: given.number("percent", 1.0, 99.0)? },
+            "supply-failed" => Self::SupplyFailed { supply: given.part("supply", points.supplies)? },
+            "supply-pulled" => Self::SupplyPulled { supply: given.part("supply", points.supplies)? },
+            "feed-lost" => Self::FeedLost { feed: given.feed()? },
+            "inlet-hot" => Self::InletHot { celsius: given.number("celsius", -40.0, 90.0)? },
+            "fabric-down" => Self::FabricDown { fabric: given.fabric()? },
+            "fabric-lossy" => Self::FabricLossy { fabric: given.fabric()?, percent: given.number("percent", 0.001, 100.0)? },
+            "fabric-flapping" => Self::FabricFlapping { fabric: given.fabric()?, seconds: given.number("seconds", 0.2, 3600.0)? },
             "shelf-manager-silent" => Self::ShelfManagerSilent,
-            name if name.starts_with("board-") => Self::Board {
-                slot: given.board()?,
-                what: board_fault(name, &given)?,
-            },
+            name if name.starts_with("board-") => Self::Board { slot: given.board()?, what: board_fault(name, &given)? },
             name => {
                 let what = sensor_fault(name, &given)?;
                 let (object, attribute) = given.sensor(what)?;
-                Self::Sensor {
-                    object,
-                    attribute,
-                    what,
-                }
+                Self::Sensor { object, attribute, what }
             }
         })
     }
@@ -339,20 +206,12 @@ fn board_fault(name: &str, given: &Given<'_>) -> Result<BoardFault, FaultError> 
         "board-hang" => BoardFault::Hang,
         "board-panic" => BoardFault::Panic,
         "board-boot-fails" => BoardFault::BootFails,
-        "board-hot" => BoardFault::Hot {
-            watts: given.number("watts", 1.0, 500.0)?,
-        },
-        "board-busy" => BoardFault::Busy {
-            percent: given.number("percent", 0.0, 100.0)?,
-        },
-        "board-leak" => BoardFault::Leak {
-            percent_per_minute: given.number("percent_per_minute", 0.01, 1000.0)?,
-        },
+        "board-hot" => BoardFault::Hot { watts: given.number("watts", 1.0, 500.0)? },
+        "board-busy" => BoardFault::Busy { percent: given.number("percent", 0.0, 100.0)? },
+        "board-leak" => BoardFault::Leak { percent_per_minute: given.number("percent_per_minute", 0.01, 1000.0)? },
         "board-latch-open" => BoardFault::LatchOpen,
         "board-pulled" => BoardFault::Pulled,
-        other => unreachable!(
-            "{other} stands in the catalogue, so it has an arm here; a test walks through all"
-        ),
+        other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
     })
 }
 
@@ -360,18 +219,10 @@ fn sensor_fault(name: &str, given: &Given<'_>) -> Result<SensorFault, FaultError
     Ok(match name {
         "sensor-stuck" => SensorFault::Stuck,
         "sensor-missing" => SensorFault::Missing,
-        "sensor-noisy" => SensorFault::Noisy {
-            sigma: given.number("sigma", 0.0, 1e6)?,
-        },
-        "sensor-wrong" => SensorFault::Wrong {
-            offset: given.number("offset", -1e6, 1e6)?,
-        },
-        "sensor-slow" => SensorFault::Slow {
-            seconds: given.number("seconds", 0.1, 1e5)?,
-        },
-        other => unreachable!(
-            "{other} stands in the catalogue, so it has an arm here; a test walks through all"
-        ),
+        "sensor-noisy" => SensorFault::Noisy { sigma: given.number("sigma", 0.0, 1e6)? },
+        "sensor-wrong" => SensorFault::Wrong { offset: given.number("offset", -1e6, 1e6)? },
+        "sensor-slow" => SensorFault::Slow { seconds: given.number("seconds", 0.1, 1e5)? },
+        other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
     })
 }
 
@@ -385,29 +236,22 @@ struct Given<'a> {
 impl Given<'_> {
     fn refuse_unknown(&self) -> Result<(), FaultError> {
         let known = self.entry.parameters.iter().map(|p| p.name);
-        match self
-            .values
-            .keys()
-            .find(|k| !known.clone().any(|n| n == k.as_str()))
-        {
+        match self.values.keys().find(|k| !known.clone().any(|n| n == k.as_str())) {
             None => Ok(()),
-            Some(k) if self.entry.parameters.is_empty() => Err(self.bad(
-                format!("takes no parameter, {k:?} was given"),
-                "leave it out".into(),
-            )),
+            Some(k) if self.entry.parameters.is_empty() => {
+                Err(self.bad(format!("takes no parameter, {k:?} was given"), "leave it out".into()))
+            }
             Some(k) => Err(self.bad(format!("has no parameter {k:?}"), nearest(k, known))),
         }
     }
 
     /// It becomes part of every reading: short and printable.
     fn check_serial(&self) -> Result<(), FaultError> {
-        let good =
-            |serial: &str| serial.len() <= 64 && serial.bytes().all(|b| b.is_ascii_graphic());
+        let good = |serial: &str| serial.len() <= 64 && serial.bytes().all(|b| b.is_ascii_graphic());
         match self.values.get(SERIAL.name) {
-            Some(serial) if !good(serial) => Err(self.bad(
-                "takes a serial of at most 64 printable letters".into(),
-                SERIAL.help.into(),
-            )),
+            Some(serial) if !good(serial) => {
+                Err(self.bad("takes a serial of at most 64 printable letters".into(), SERIAL.help.into()))
+            }
             _ => Ok(()),
         }
     }
@@ -415,28 +259,17 @@ impl Given<'_> {
     fn text(&self, name: &str) -> Result<&str, FaultError> {
         let parameter = self.entry.parameters.iter().find(|p| p.name == name);
         let default = parameter.and_then(|p| p.default);
-        self.values
-            .get(name)
-            .map(String::as_str)
-            .or(default)
-            .ok_or_else(|| {
-                let help = parameter.map_or("", |p| p.help);
-                self.bad(format!("needs {name}=..."), help.to_owned())
-            })
+        self.values.get(name).map(String::as_str).or(default).ok_or_else(|| {
+            let help = parameter.map_or("", |p| p.help);
+            self.bad(format!("needs {name}=..."), help.to_owned())
+        })
     }
 
     fn number(&self, name: &str, low: f64, high: f64) -> Result<f64, FaultError> {
         let text = self.text(name)?;
-        let bad = || {
-            self.bad(
-                format!("{name}={text} is not a number from {low} to {high}"),
-                "give a plain number, such as 25".into(),
-            )
-        };
-        text.parse()
-            .ok()
-            .filter(|x| (low..=high).contains(x))
-            .ok_or_else(bad)
+        let bad =
+            || self.bad(format!("{name}={text} is not a number from {low} to {high}"), "give a plain number, such as 25".into());
+        text.parse().ok().filter(|x| (low..=high).contains(x)).ok_or_else(bad)
     }
 
     /// The number of a part, from 1; also as its object's name (`/mxp1/fan3`).
@@ -444,12 +277,10 @@ impl Given<'_> {
         let text = self.text(name)?;
         let prefix = format!("{}/{name}", self.points.root);
         let number = text.strip_prefix(&prefix).unwrap_or(text).parse().ok();
-        number
-            .filter(|n| (1..=count).contains(n))
-            .ok_or_else(|| FaultError::UnknownTarget {
-                what: format!("{} has no {name} {text}", self.points.root),
-                help: format!("{name}=1 to {name}={count}"),
-            })
+        number.filter(|n| (1..=count).contains(n)).ok_or_else(|| FaultError::UnknownTarget {
+            what: format!("{} has no {name} {text}", self.points.root),
+            help: format!("{name}=1 to {name}={count}"),
+        })
     }
 
     fn board(&self) -> Result<usize, FaultError> {
@@ -457,10 +288,8 @@ impl Given<'_> {
         if self.points.slots[slot - 1] {
             return Ok(slot);
         }
-        let filled: Vec<String> = (1..=self.points.slots.len())
-            .filter(|n| self.points.slots[n - 1])
-            .map(|n| n.to_string())
-            .collect();
+        let filled: Vec<String> =
+            (1..=self.points.slots.len()).filter(|n| self.points.slots[n - 1]).map(|n| n.to_string()).collect();
         Err(FaultError::UnknownTarget {
             what: format!("slot {slot} is empty"),
             help: format!("boards sit in {}", filled.join(", ")),
@@ -471,15 +300,10 @@ impl Given<'_> {
         let text = self.text("fabric")?;
         let prefix = format!("{}/fabric", self.points.root);
         let name = text.strip_prefix(&prefix).unwrap_or(text);
-        self.points
-            .fabrics
-            .iter()
-            .position(|f| f == name)
-            .map(|i| i + 1)
-            .ok_or_else(|| FaultError::UnknownTarget {
-                what: format!("{} has no fabric {text}", self.points.root),
-                help: nearest(name, self.points.fabrics.iter().map(String::as_str)),
-            })
+        self.points.fabrics.iter().position(|f| f == name).map(|i| i + 1).ok_or_else(|| FaultError::UnknownTarget {
+            what: format!("{} has no fabric {text}", self.points.root),
+            help: nearest(name, self.points.fabrics.iter().map(String::as_str)),
+        })
     }
 
     fn feed(&self) -> Result<String, FaultError> {
@@ -491,36 +315,24 @@ impl Given<'_> {
             true => "its file names none: `feeds` under `supply`".to_owned(),
             false => nearest(name, self.points.feeds.iter().map(String::as_str)),
         };
-        Err(FaultError::UnknownTarget {
-            what: format!("{} has no feed {name}", self.points.root),
-            help,
-        })
+        Err(FaultError::UnknownTarget { what: format!("{} has no feed {name}", self.points.root), help })
     }
 
     /// A sensor that the fault makes sense for: what is no number cannot scatter, drift or lag.
     fn sensor(&self, what: SensorFault) -> Result<(ObjectName, AttributeName), FaultError> {
         let (object, attribute) = (self.text("object")?, self.text("attribute")?);
-        let (object_name, attribute_name) =
-            (ObjectName::new(object), AttributeName::new(attribute));
+        let (object_name, attribute_name) = (ObjectName::new(object), AttributeName::new(attribute));
         if let Some(point) = self.points.find(&object_name, &attribute_name) {
-            if matches!(what, SensorFault::Stuck | SensorFault::Missing)
-                || self.points.list[point].quantity.is_measured()
-            {
+            if matches!(what, SensorFault::Stuck | SensorFault::Missing) || self.points.list[point].quantity.is_measured() {
                 return Ok((object_name, attribute_name));
             }
             let help = "it can be stuck or missing".to_owned();
-            return Err(FaultError::UnknownTarget {
-                what: format!("{attribute} of {object} is no measured number"),
-                help,
-            });
+            return Err(FaultError::UnknownTarget { what: format!("{attribute} of {object} is no measured number"), help });
         }
         let attributes: Vec<&str> = self.points.attributes(&object_name).collect();
         Err(if attributes.is_empty() {
             let help = nearest(object, self.points.objects.iter().map(|o| o.name.as_str()));
-            FaultError::UnknownTarget {
-                what: format!("there is no object {object}"),
-                help,
-            }
+            FaultError::UnknownTarget { what: format!("there is no object {object}"), help }
         } else {
             FaultError::UnknownTarget {
                 what: format!("{object} has no attribute {attribute:?}"),
@@ -530,9 +342,6 @@ impl Given<'_> {
     }
 
     fn bad(&self, what: String, help: String) -> FaultError {
-        FaultError::BadParameter {
-            what: format!("{} {what}", self.entry.name),
-            help,
-        }
+        FaultError::BadParameter { what: format!("{} {what}", self.entry.name), help }
     }
 }

@@ -63,11 +63,7 @@ impl Effects {
         }
     }
 
-    pub(crate) fn of<'a>(
-        plan: &Plan,
-        points: &Points,
-        active: impl Iterator<Item = (&'a Fault, Instant)>,
-    ) -> Self {
+    pub(crate) fn of<'a>(plan: &Plan, points: &Points, active: impl Iterator<Item = (&'a Fault, Instant)>) -> Self {
         let mut effects = Self::none(plan);
         for (fault, since) in active {
             effects.add(fault, since, plan, points);
@@ -76,10 +72,7 @@ impl Effects {
     }
 
     pub(crate) fn good_supplies(&self) -> usize {
-        self.supplies_failed
-            .iter()
-            .filter(|failed| !**failed)
-            .count()
+        self.supplies_failed.iter().filter(|failed| !**failed).count()
     }
 
     fn add(&mut self, fault: &Fault, since: Instant, plan: &Plan, points: &Points) {
@@ -104,18 +97,12 @@ impl Effects {
             Fault::ShelfManagerSilent => self.shelf_manager_silent = true,
             Fault::Board { slot, what } => self.add_board(slot - 1, *what),
             Fault::FabricDown { fabric } => self.fabrics[fabric - 1].down = true,
-            Fault::FabricLossy { fabric, percent } => {
-                self.fabrics[fabric - 1].loss_percent = *percent
-            }
+            Fault::FabricLossy { fabric, percent } => self.fabrics[fabric - 1].loss_percent = *percent,
             Fault::FabricFlapping { fabric, seconds } => {
                 let effect = &mut self.fabrics[fabric - 1];
                 (effect.flaps_since, effect.flaps_seconds) = (since, *seconds);
             }
-            Fault::Sensor {
-                object,
-                attribute,
-                what,
-            } => {
+            Fault::Sensor { object, attribute, what } => {
                 if let Some(point) = points.find(object, attribute) {
                     self.sensors.entry(point).or_default().add(*what);
                 }
@@ -131,9 +118,7 @@ impl Effects {
             BoardFault::BootFails => board.boot_fails = true,
             BoardFault::Hot { watts } => board.extra_watts += watts,
             BoardFault::Busy { percent } => board.load_percent = Some(percent),
-            BoardFault::Leak { percent_per_minute } => {
-                board.leak_percent_per_second += percent_per_minute / 60.0
-            }
+            BoardFault::Leak { percent_per_minute } => board.leak_percent_per_second += percent_per_minute / 60.0,
             BoardFault::LatchOpen => board.latch_open = true,
             BoardFault::Pulled => board.pulled = true,
         }

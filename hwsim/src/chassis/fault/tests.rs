@@ -29,10 +29,7 @@ fn seconds(chassis: &mut Chassis, seconds: u64) {
 }
 
 fn number(chassis: &Chassis, object: &str, attribute: &str) -> f64 {
-    match chassis
-        .reading(object, attribute)
-        .and_then(|r| r.value.clone())
-    {
+    match chassis.reading(object, attribute).and_then(|r| r.value.clone()) {
         Some(Value::Int(n)) => n as f64,
         Some(Value::Float(x)) => x,
         other => panic!("{object} {attribute} is {other:?}"),
@@ -41,10 +38,7 @@ fn number(chassis: &Chassis, object: &str, attribute: &str) -> f64 {
 
 fn shown(chassis: &Chassis, object: &str, attribute: &str) -> (String, Quality) {
     let reading = chassis.reading(object, attribute).expect("it exists");
-    (
-        reading.value.as_ref().map_or("-".into(), Value::to_string),
-        reading.quality,
-    )
+    (reading.value.as_ref().map_or("-".into(), Value::to_string), reading.quality)
 }
 
 fn is(text: &str) -> (String, Quality) {
@@ -58,11 +52,7 @@ fn a_failed_fan_stands_still_and_turns_again_when_cleared() {
     seconds(&mut chassis, 1);
     assert!(number(&chassis, "/mxp1/fan3", "speed").abs() < 25.0);
     assert!((number(&chassis, "/mxp1/fan4", "speed") - 2400.0).abs() < 25.0);
-    assert_eq!(
-        number(&chassis, "/mxp1/fan3", "duty"),
-        40.0,
-        "it is still ordered to turn"
-    );
+    assert_eq!(number(&chassis, "/mxp1/fan3", "duty"), 40.0, "it is still ordered to turn");
     chassis.clear(id).expect("active");
     seconds(&mut chassis, 1);
     assert!((number(&chassis, "/mxp1/fan3", "speed") - 2400.0).abs() < 25.0);
@@ -91,45 +81,27 @@ fn a_failed_supply_leaves_its_load_to_the_others() {
 fn a_stuck_sensor_repeats_itself_while_the_truth_moves() {
     let mut chassis = chassis();
     let before = number(&chassis, "/mxp1", "outlet_temperature");
-    inject(
-        &mut chassis,
-        "sensor-stuck object=/mxp1 attribute=outlet_temperature",
-    )
-    .expect("it exists");
+    inject(&mut chassis, "sensor-stuck object=/mxp1 attribute=outlet_temperature").expect("it exists");
     inject(&mut chassis, "inlet-hot celsius=45").expect("a plain number");
     seconds(&mut chassis, 20);
     assert_eq!(number(&chassis, "/mxp1", "outlet_temperature"), before);
     assert!(chassis.outlet_celsius() > before + 15.0);
     chassis.clear_all();
-    assert!(
-        number(&chassis, "/mxp1", "outlet_temperature") > before + 15.0,
-        "it shows the truth again"
-    );
+    assert!(number(&chassis, "/mxp1", "outlet_temperature") > before + 15.0, "it shows the truth again");
 }
 
 #[test]
 fn a_missing_sensor_has_no_value() {
     let mut chassis = chassis();
-    inject(
-        &mut chassis,
-        "sensor-missing object=/mxp1/fan1 attribute=speed",
-    )
-    .expect("it exists");
-    assert_eq!(
-        shown(&chassis, "/mxp1/fan1", "speed"),
-        ("-".into(), Quality::Missing)
-    );
+    inject(&mut chassis, "sensor-missing object=/mxp1/fan1 attribute=speed").expect("it exists");
+    assert_eq!(shown(&chassis, "/mxp1/fan1", "speed"), ("-".into(), Quality::Missing));
     assert_eq!(shown(&chassis, "/mxp1/fan1", "duty"), is("40"));
 }
 
 #[test]
 fn a_noisy_sensor_scatters() {
     let mut chassis = chassis();
-    inject(
-        &mut chassis,
-        "sensor-noisy object=/mxp1/slot2 attribute=temperature sigma=5",
-    )
-    .expect("it exists");
+    inject(&mut chassis, "sensor-noisy object=/mxp1/slot2 attribute=temperature sigma=5").expect("it exists");
     let mut seen = Vec::new();
     for _ in 0..200 {
         chassis.advance(crate::chassis::TICK);
@@ -138,10 +110,7 @@ fn a_noisy_sensor_scatters() {
     let mean = seen.iter().sum::<f64>() / 200.0;
     let sigma = (seen.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 200.0).sqrt();
     let truth = chassis.board_celsius(2).expect("there is a board");
-    assert!(
-        (3.5..6.5).contains(&sigma) && (mean - truth).abs() < 1.5,
-        "mean {mean}, truth {truth}, sigma {sigma}"
-    );
+    assert!((3.5..6.5).contains(&sigma) && (mean - truth).abs() < 1.5, "mean {mean}, truth {truth}, sigma {sigma}");
 }
 
 #[test]
@@ -149,24 +118,12 @@ fn a_hung_board_does_not_answer_and_a_reset_cures_it() {
     let mut chassis = chassis();
     inject(&mut chassis, "board-hang slot=4").expect("there is a board");
     assert_eq!(shown(&chassis, "/mxp1/slot4", "hot_swap_state"), is("M7"));
-    assert_eq!(
-        shown(&chassis, "/mxp1/slot4", "temperature"),
-        ("-".into(), Quality::Failed)
-    );
-    assert!(
-        number(&chassis, "/mxp1/slot4", "consumption") > 50.0,
-        "it goes on drawing power"
-    );
+    assert_eq!(shown(&chassis, "/mxp1/slot4", "temperature"), ("-".into(), Quality::Failed));
+    assert!(number(&chassis, "/mxp1/slot4", "consumption") > 50.0, "it goes on drawing power");
     let at = now(&chassis);
     let outcome = chassis.request(
         at,
-        &Request {
-            id: EventId::default(),
-            object: "/mxp1/slot4".into(),
-            control: "reset".into(),
-            value: None,
-            epoch: Epoch(1),
-        },
+        &Request { id: EventId::default(), object: "/mxp1/slot4".into(), control: "reset".into(), value: None, epoch: Epoch(1) },
     );
     assert_eq!(outcome, Outcome::Done);
     assert_eq!(shown(&chassis, "/mxp1/slot4", "hot_swap_state"), is("M4"));
@@ -176,10 +133,7 @@ fn a_hung_board_does_not_answer_and_a_reset_cures_it() {
 #[test]
 fn a_hot_board_gets_hotter_and_heats_the_outlet() {
     let mut chassis = chassis();
-    let (board, outlet) = (
-        chassis.board_celsius(3).expect("there is a board"),
-        chassis.outlet_celsius(),
-    );
+    let (board, outlet) = (chassis.board_celsius(3).expect("there is a board"), chassis.outlet_celsius());
     inject(&mut chassis, "board-hot slot=3 watts=60").expect("there is a board");
     seconds(&mut chassis, 20);
     assert!(chassis.board_celsius(3).expect("there is a board") > board + 8.0);
@@ -194,69 +148,38 @@ fn a_hot_room_heats_everything() {
     seconds(&mut chassis, 30);
     assert_eq!(number(&chassis, "/mxp1", "inlet_temperature"), 40.0);
     let rise = chassis.outlet_celsius() - before;
-    assert!(
-        (16.5..18.5).contains(&rise),
-        "17 degrees, and a little for leakage: {rise}"
-    );
+    assert!((16.5..18.5).contains(&rise), "17 degrees, and a little for leakage: {rise}");
 }
 
 #[test]
 fn a_pulled_fan_is_missing_and_another_one_comes_back() {
     let mut chassis = chassis();
-    let identity = |chassis: &Chassis| {
-        chassis
-            .readings()
-            .find(|r| r.object.as_str() == "/mxp1/fan3")
-            .and_then(|r| r.identity.cloned())
-    };
+    let identity =
+        |chassis: &Chassis| chassis.readings().find(|r| r.object.as_str() == "/mxp1/fan3").and_then(|r| r.identity.cloned());
     let id = inject(&mut chassis, "fan-pulled fan=3 serial=SPARE-77").expect("fan 3 exists");
     seconds(&mut chassis, 1);
-    assert_eq!(
-        shown(&chassis, "/mxp1/fan3", "speed"),
-        ("-".into(), Quality::Missing)
-    );
+    assert_eq!(shown(&chassis, "/mxp1/fan3", "speed"), ("-".into(), Quality::Missing));
     assert_eq!(identity(&chassis), Some("MXP1-FAN-003".into()));
     let at = now(&chassis);
     let duty = Some(Value::Int(90));
-    let order = Request {
-        id: EventId::default(),
-        object: "/mxp1/fan3".into(),
-        control: "duty".into(),
-        value: duty,
-        epoch: Epoch(1),
-    };
-    assert_eq!(
-        chassis.request(at, &order),
-        Outcome::Refused("there is no fan in /mxp1/fan3".into())
-    );
+    let order =
+        Request { id: EventId::default(), object: "/mxp1/fan3".into(), control: "duty".into(), value: duty, epoch: Epoch(1) };
+    assert_eq!(chassis.request(at, &order), Outcome::Refused("there is no fan in /mxp1/fan3".into()));
     chassis.clear(id).expect("active");
     seconds(&mut chassis, 1);
     assert!((number(&chassis, "/mxp1/fan3", "speed") - 2400.0).abs() < 25.0);
-    assert_eq!(
-        identity(&chassis),
-        Some("SPARE-77".into()),
-        "the place is the same, the thing is another"
-    );
+    assert_eq!(identity(&chassis), Some("SPARE-77".into()), "the place is the same, the thing is another");
 }
 
 #[test]
 fn a_pulled_supply_is_missing_and_the_same_one_comes_back() {
     let mut chassis = chassis();
     let id = inject(&mut chassis, "supply-pulled supply=2").expect("supply 2 exists");
-    assert_eq!(
-        shown(&chassis, "/mxp1/supply2", "input_ok"),
-        ("-".into(), Quality::Missing)
-    );
+    assert_eq!(shown(&chassis, "/mxp1/supply2", "input_ok"), ("-".into(), Quality::Missing));
     chassis.clear(id).expect("active");
     assert_eq!(shown(&chassis, "/mxp1/supply2", "input_ok"), is("true"));
     let of_supply = |r: &crate::chassis::Named<'_>| r.object.as_str() == "/mxp1/supply2";
-    assert_eq!(
-        chassis
-            .readings()
-            .find(of_supply)
-            .and_then(|r| r.identity.cloned()),
-        Some("MXP1-PSU-002".into())
-    );
+    assert_eq!(chassis.readings().find(of_supply).and_then(|r| r.identity.cloned()), Some("MXP1-PSU-002".into()));
 }
 
 #[test]
@@ -264,26 +187,12 @@ fn a_lost_feed_takes_its_supplies_along_and_boards_with_them() {
     let mut chassis = chassis();
     inject(&mut chassis, "feed-lost feed=A").expect("supplies 1 and 2 hang on it");
     seconds(&mut chassis, 1);
-    for (supply, ok) in [
-        ("supply1", "false"),
-        ("supply2", "false"),
-        ("supply3", "true"),
-    ] {
-        assert_eq!(
-            shown(&chassis, &format!("/mxp1/{supply}"), "input_ok"),
-            is(ok),
-            "{supply}"
-        );
+    for (supply, ok) in [("supply1", "false"), ("supply2", "false"), ("supply3", "true")] {
+        assert_eq!(shown(&chassis, &format!("/mxp1/{supply}"), "input_ok"), is(ok), "{supply}");
     }
-    assert_eq!(
-        shown(&chassis, "/mxp1/slot18", "state"),
-        is("off"),
-        "1100 W are not enough"
-    );
+    assert_eq!(shown(&chassis, "/mxp1/slot18", "state"), is("off"), "1100 W are not enough");
     assert_eq!(shown(&chassis, "/mxp1/slot1", "state"), is("running"));
-    assert!(chassis.log().any(
-        |e| e.object.as_str() == "/mxp1/slot18" && e.what.contains("supplies cannot carry it")
-    ));
+    assert!(chassis.log().any(|e| e.object.as_str() == "/mxp1/slot18" && e.what.contains("supplies cannot carry it")));
 }
 
 #[test]
@@ -292,28 +201,14 @@ fn a_panicked_board_is_reset_by_its_watchdog() {
     inject(&mut chassis, "board-panic slot=2").expect("there is a board");
     chassis.advance(crate::chassis::TICK);
     assert_eq!(shown(&chassis, "/mxp1/slot2", "state"), is("failed"));
-    assert_eq!(
-        shown(&chassis, "/mxp1/slot2", "hot_swap_state"),
-        is("M4"),
-        "its controller answers"
-    );
+    assert_eq!(shown(&chassis, "/mxp1/slot2", "hot_swap_state"), is("M4"), "its controller answers");
     seconds(&mut chassis, 1);
     assert_eq!(shown(&chassis, "/mxp1/slot2", "state"), is("booting"));
     seconds(&mut chassis, 3);
     assert_eq!(shown(&chassis, "/mxp1/slot2", "state"), is("running"));
     assert_eq!(chassis.faults().count(), 0, "cured");
-    let said: Vec<&str> = chassis
-        .log()
-        .filter(|e| e.object.as_str() == "/mxp1/slot2")
-        .map(|e| e.what.as_str())
-        .collect();
-    let expected = [
-        "panicked",
-        "state failed",
-        "was reset by its watchdog",
-        "state booting",
-        "state running",
-    ];
+    let said: Vec<&str> = chassis.log().filter(|e| e.object.as_str() == "/mxp1/slot2").map(|e| e.what.as_str()).collect();
+    let expected = ["panicked", "state failed", "was reset by its watchdog", "state booting", "state running"];
     assert_eq!(said, expected);
 }
 
@@ -332,13 +227,8 @@ fn a_boot_that_fails_shows_at_the_next_reset() {
     seconds(&mut chassis, 1);
     assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("running"));
     let at = now(&chassis);
-    let reset = Request {
-        id: EventId::default(),
-        object: "/mxp1/slot7".into(),
-        control: "reset".into(),
-        value: None,
-        epoch: Epoch(1),
-    };
+    let reset =
+        Request { id: EventId::default(), object: "/mxp1/slot7".into(), control: "reset".into(), value: None, epoch: Epoch(1) };
     assert_eq!(chassis.request(at, &reset), Outcome::Done);
     seconds(&mut chassis, 30);
     assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("booting"));
@@ -362,16 +252,10 @@ fn a_leak_fills_the_memory_until_the_board_panics() {
     let mut chassis = chassis();
     inject(&mut chassis, "board-leak slot=7 percent_per_minute=20").expect("there is a board");
     seconds(&mut chassis, 2);
-    assert!(
-        (number(&chassis, "/mxp1/slot7", "memory_used") - 70.0).abs() <= 2.0,
-        "a minute is a second here"
-    );
+    assert!((number(&chassis, "/mxp1/slot7", "memory_used") - 70.0).abs() <= 2.0, "a minute is a second here");
     seconds(&mut chassis, 2);
     assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("failed"));
-    assert_eq!(
-        shown(&chassis, "/mxp1/slot7", "memory_used"),
-        ("-".into(), Quality::Missing)
-    );
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "memory_used"), ("-".into(), Quality::Missing));
 }
 
 #[test]
@@ -381,11 +265,7 @@ fn an_open_latch_takes_the_board_down_in_order_and_closing_it_brings_it_back() {
     seconds(&mut chassis, 1);
     assert_eq!(shown(&chassis, "/mxp1/slot7", "hot_swap_state"), is("M1"));
     assert_eq!(shown(&chassis, "/mxp1/slot7", "blue_led"), is("on"));
-    assert_eq!(
-        shown(&chassis, "/mxp1/slot7", "power"),
-        is("on"),
-        "nobody ordered it off"
-    );
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "power"), is("on"), "nobody ordered it off");
     chassis.clear(id).expect("active");
     seconds(&mut chassis, 1);
     assert_eq!(shown(&chassis, "/mxp1/slot7", "hot_swap_state"), is("M4"));
@@ -398,10 +278,7 @@ fn a_pulled_board_is_absent_and_comes_back_cold() {
     seconds(&mut chassis, 1);
     assert_eq!(shown(&chassis, "/mxp1/slot7", "hot_swap_state"), is("M0"));
     assert_eq!(shown(&chassis, "/mxp1/slot7", "state"), is("absent"));
-    assert_eq!(
-        shown(&chassis, "/mxp1/slot7", "temperature"),
-        ("-".into(), Quality::Missing)
-    );
+    assert_eq!(shown(&chassis, "/mxp1/slot7", "temperature"), ("-".into(), Quality::Missing));
     chassis.clear(id).expect("active");
     chassis.advance(crate::chassis::TICK);
     assert!(chassis.board_celsius(7).is_some_and(|t| t < 25.0), "cold");
@@ -436,30 +313,19 @@ fn a_flapping_fabric_goes_down_and_up() {
 fn a_wrong_sensor_is_off_by_a_constant() {
     let mut chassis = chassis();
     let before = number(&chassis, "/mxp1", "outlet_temperature");
-    inject(
-        &mut chassis,
-        "sensor-wrong object=/mxp1 attribute=outlet_temperature offset=-15",
-    )
-    .expect("it exists");
+    inject(&mut chassis, "sensor-wrong object=/mxp1 attribute=outlet_temperature offset=-15").expect("it exists");
     assert!((number(&chassis, "/mxp1", "outlet_temperature") - before + 15.0).abs() < 0.15);
 }
 
 #[test]
 fn a_slow_sensor_follows_late() {
     let mut chassis = chassis();
-    inject(
-        &mut chassis,
-        "sensor-slow object=/mxp1 attribute=inlet_temperature seconds=120",
-    )
-    .expect("it exists");
+    inject(&mut chassis, "sensor-slow object=/mxp1 attribute=inlet_temperature seconds=120").expect("it exists");
     inject(&mut chassis, "inlet-hot celsius=43").expect("a plain number");
     seconds(&mut chassis, 2);
     let expected = 43.0 - 20.0 * (-1.0_f64).exp();
     let got = number(&chassis, "/mxp1", "inlet_temperature");
-    assert!(
-        (got - expected).abs() < 0.2,
-        "{got} instead of {expected} after one time constant"
-    );
+    assert!((got - expected).abs() < 0.2, "{got} instead of {expected} after one time constant");
 }
 
 #[test]
@@ -476,14 +342,8 @@ fn a_fabric_goes_down_and_up() {
 fn a_silent_shelf_manager_leaves_everything_stale_and_carries_nothing_out() {
     let mut chassis = chassis();
     inject(&mut chassis, "shelf-manager-silent").expect("no parameters");
-    assert_eq!(
-        shown(&chassis, "/mxp1/shelf-manager", "state"),
-        is("failed")
-    );
-    assert_eq!(
-        chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality),
-        Some(Quality::Stale)
-    );
+    assert_eq!(shown(&chassis, "/mxp1/shelf-manager", "state"), is("failed"));
+    assert_eq!(chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality), Some(Quality::Stale));
     let request = Request {
         id: EventId::default(),
         object: "/mxp1/fan1".into(),
@@ -495,10 +355,7 @@ fn a_silent_shelf_manager_leaves_everything_stale_and_carries_nothing_out() {
     assert!(matches!(chassis.request(at, &request), Outcome::Refused(_)));
     assert!(chassis.fences().is_empty(), "it was not heard at all");
     chassis.clear_all();
-    assert_eq!(
-        chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality),
-        Some(Quality::Good)
-    );
+    assert_eq!(chassis.reading("/mxp1/fan1", "speed").map(|r| r.quality), Some(Quality::Good));
 }
 
 #[test]
@@ -508,9 +365,7 @@ fn a_fault_expires_by_itself() {
         expires_after: Some(Duration::from_secs(5)),
         ..Injection::parse("fabric-down", ["fabric=A"]).expect("good words")
     };
-    let id = chassis
-        .inject(now(&chassis), injection.clone())
-        .expect("a fabric");
+    let id = chassis.inject(now(&chassis), injection.clone()).expect("a fabric");
     seconds(&mut chassis, 4);
     assert_eq!(chassis.faults().map(|f| f.id).collect::<Vec<_>>(), [id]);
     let again = chassis.inject(now(&chassis), injection).expect("a fabric");
@@ -526,45 +381,18 @@ fn a_fault_expires_by_itself() {
 fn a_wrong_injection_is_refused_with_what_would_be_right() {
     let mut chassis = chassis();
     for (words, expected) in [
-        (
-            "fan-faild fan=1",
-            "there is no fault \"fan-faild\"\n  help  did you mean \"fan-failed\"?",
-        ),
-        (
-            "fan-failed fan=6",
-            "/mxp1 has no fan 6\n  help  fan=1 to fan=5",
-        ),
-        (
-            "fan-failed",
-            "fan-failed needs fan=...\n  help  number of the fan",
-        ),
-        (
-            "fan-failed slot=1",
-            "fan-failed has no parameter \"slot\"\n  help  one of: fan",
-        ),
-        (
-            "fan-worn fan=1 percent=100",
-            "fan-worn percent=100 is not a number from 1 to 99",
-        ),
+        ("fan-faild fan=1", "there is no fault \"fan-faild\"\n  help  did you mean \"fan-failed\"?"),
+        ("fan-failed fan=6", "/mxp1 has no fan 6\n  help  fan=1 to fan=5"),
+        ("fan-failed", "fan-failed needs fan=...\n  help  number of the fan"),
+        ("fan-failed slot=1", "fan-failed has no parameter \"slot\"\n  help  one of: fan"),
+        ("fan-worn fan=1 percent=100", "fan-worn percent=100 is not a number from 1 to 99"),
         ("fan-worn fan=1 percent=NaN", "percent=NaN is not a number"),
-        (
-            "board-hang slot=16",
-            "slot 16 is empty\n  help  boards sit in 1, 2",
-        ),
-        (
-            "sensor-noisy object=/mxp1/fan1 attribute=duty sigma=1",
-            "duty of /mxp1/fan1 is no measured number",
-        ),
-        (
-            "fan-pulled fan=1 serial=a\u{7f}b",
-            "fan-pulled takes a serial of at most 64 printable letters",
-        ),
+        ("board-hang slot=16", "slot 16 is empty\n  help  boards sit in 1, 2"),
+        ("sensor-noisy object=/mxp1/fan1 attribute=duty sigma=1", "duty of /mxp1/fan1 is no measured number"),
+        ("fan-pulled fan=1 serial=a\u{7f}b", "fan-pulled takes a serial of at most 64 printable letters"),
         ("feed-lost feed=C", "/mxp1 has no feed C"),
         ("fabric-down fabric=C", "/mxp1 has no fabric C"),
-        (
-            "sensor-stuck object=/mxp1/fan9 attribute=speed",
-            "there is no object /mxp1/fan9\n  help  did you mean \"/mxp1/fan1\"?",
-        ),
+        ("sensor-stuck object=/mxp1/fan9 attribute=speed", "there is no object /mxp1/fan9\n  help  did you mean \"/mxp1/fan1\"?"),
         (
             "sensor-stuck object=/mxp1/fan1 attribute=sped",
             "/mxp1/fan1 has no attribute \"sped\"\n  help  did you mean \"speed\"?",
@@ -588,11 +416,7 @@ fn every_entry_of_the_catalogue_can_be_injected() {
         "sorted, without doubles"
     );
     for entry in CATALOGUE {
-        assert!(
-            !entry.help.is_empty() && entry.parameters.iter().all(|p| !p.help.is_empty()),
-            "{}",
-            entry.name
-        );
+        assert!(!entry.help.is_empty() && entry.parameters.iter().all(|p| !p.help.is_empty()), "{}", entry.name);
         let mut chassis = chassis();
         let value = |name: &str| match name {
             "fabric" | "feed" => "A",
@@ -601,21 +425,9 @@ fn every_entry_of_the_catalogue_can_be_injected() {
             _ => "2",
         };
         let given = entry.parameters.iter().filter(|p| p.default.is_none());
-        let words: Vec<String> = given
-            .map(|p| format!("{}={}", p.name, value(p.name)))
-            .collect();
-        let injection =
-            Injection::parse(entry.name, words.iter().map(String::as_str)).expect("good words");
-        assert!(
-            chassis.inject(Instant::ZERO, injection).is_ok(),
-            "{}",
-            entry.name
-        );
-        assert_ne!(
-            chassis.effects,
-            Effects::none(chassis.plan()),
-            "{} does something",
-            entry.name
-        );
+        let words: Vec<String> = given.map(|p| format!("{}={}", p.name, value(p.name))).collect();
+        let injection = Injection::parse(entry.name, words.iter().map(String::as_str)).expect("good words");
+        assert!(chassis.inject(Instant::ZERO, injection).is_ok(), "{}", entry.name);
+        assert_ne!(chassis.effects, Effects::none(chassis.plan()), "{} does something", entry.name);
     }
 }

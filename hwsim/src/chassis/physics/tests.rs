@@ -24,18 +24,9 @@ fn the_outlet_is_warmer_by_power_over_mass_flow() {
     let plan = plain();
     let mut physics = Physics::settled(&plan);
     physics.advance(600.0, &Effects::none(&plan));
-    let watts: f64 = physics
-        .boards
-        .iter()
-        .flatten()
-        .map(|b| b.watts(BoardEffect::default()))
-        .sum();
+    let watts: f64 = physics.boards.iter().flatten().map(|b| b.watts(BoardEffect::default())).sum();
     let expected = 23.0 + watts / (physics.flow_cubic_meters_per_second * 1.2 * CP);
-    assert!(
-        (physics.outlet_celsius - expected).abs() < 1e-6,
-        "{} instead of {expected}",
-        physics.outlet_celsius
-    );
+    assert!((physics.outlet_celsius - expected).abs() < 1e-6, "{} instead of {expected}", physics.outlet_celsius);
     assert!((physics.input_watts - watts).abs() < 1e-9);
 }
 
@@ -43,20 +34,9 @@ fn the_outlet_is_warmer_by_power_over_mass_flow() {
 fn a_settled_chassis_stays_where_it_is() {
     let plan = Plan::mxp();
     let mut physics = Physics::settled(&plan);
-    let before: Vec<f64> = physics
-        .boards
-        .iter()
-        .flatten()
-        .map(|b| b.celsius)
-        .chain([physics.outlet_celsius])
-        .collect();
+    let before: Vec<f64> = physics.boards.iter().flatten().map(|b| b.celsius).chain([physics.outlet_celsius]).collect();
     physics.advance(3600.0, &Effects::none(&plan));
-    let after = physics
-        .boards
-        .iter()
-        .flatten()
-        .map(|b| b.celsius)
-        .chain([physics.outlet_celsius]);
+    let after = physics.boards.iter().flatten().map(|b| b.celsius).chain([physics.outlet_celsius]);
     for (before, after) in before.into_iter().zip(after) {
         assert!((before - after).abs() < 1e-3, "{before} -> {after}");
     }
@@ -77,10 +57,7 @@ fn a_board_approaches_its_end_exponentially() {
     }
     let expected = start + 30.0 / gives * (1.0 - (-1.0_f64).exp());
     let got = physics.boards[1].as_ref().expect("still there").celsius;
-    assert!(
-        (got - expected).abs() < 1e-6,
-        "{got} instead of {expected} after one time constant of {tau} s"
-    );
+    assert!((got - expected).abs() < 1e-6, "{got} instead of {expected} after one time constant of {tau} s");
 }
 
 #[test]
@@ -92,11 +69,7 @@ fn supplies_share_the_load_and_take_over_from_a_failed_one() {
     let three = physics.power.supply_watts(1);
     effects.supplies_failed[0] = true;
     physics.advance(1.0, &effects);
-    assert!(
-        (physics.power.supply_watts(1) / three - 1.5).abs() < 0.01,
-        "{three} W each, then {}",
-        physics.power.supply_watts(1)
-    );
+    assert!((physics.power.supply_watts(1) / three - 1.5).abs() < 0.01, "{three} W each, then {}", physics.power.supply_watts(1));
     assert_eq!(physics.power.served(0), 1.0, "two are enough");
 }
 
@@ -108,17 +81,8 @@ fn one_supply_is_not_enough_and_browns_out_the_last_slots() {
     effects.supplies_failed[0] = true;
     effects.supplies_failed[1] = true;
     physics.advance(5.0, &effects);
-    let off: Vec<usize> = (0..18)
-        .filter(|i| {
-            physics.boards[*i]
-                .as_ref()
-                .is_some_and(|b| b.payload == Payload::Off)
-        })
-        .collect();
-    assert!(
-        !off.is_empty() && off.contains(&17) && !off.contains(&0),
-        "{off:?}"
-    );
+    let off: Vec<usize> = (0..18).filter(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload == Payload::Off)).collect();
+    assert!(!off.is_empty() && off.contains(&17) && !off.contains(&0), "{off:?}");
     let limit = plan.supply.power_watts_max;
     assert!(
         physics.power.supply_watts(2) <= limit && physics.power.supply_watts(2) > 0.85 * limit,
@@ -127,12 +91,7 @@ fn one_supply_is_not_enough_and_browns_out_the_last_slots() {
     );
     assert_eq!(physics.power.served(0), 1.0);
     physics.advance(600.0, &Effects::none(&plan));
-    assert!(
-        off.iter().all(|i| physics.boards[*i]
-            .as_ref()
-            .is_some_and(|b| b.payload == Payload::Off)),
-        "off until ordered on"
-    );
+    assert!(off.iter().all(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload == Payload::Off)), "off until ordered on");
 }
 
 /// One supply feeds three boards: when it goes, these go, and no other.
@@ -151,39 +110,15 @@ fn a_supply_takes_its_branch_along_and_no_other() {
     let mut effects = Effects::none(&plan);
     effects.supplies_failed[2] = true;
     physics.advance(60.0, &effects);
-    let off: Vec<usize> = (0..18)
-        .filter(|i| {
-            physics.boards[*i]
-                .as_ref()
-                .is_some_and(|b| b.payload == Payload::Off)
-        })
-        .collect();
+    let off: Vec<usize> = (0..18).filter(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload == Payload::Off)).collect();
     assert_eq!(off, [17], "slots 16 and 17 are empty");
-    assert!(
-        physics.fans[0].speed_rpm > 2000.0,
-        "the first branch turns the fans"
-    );
+    assert!(physics.fans[0].speed_rpm > 2000.0, "the first branch turns the fans");
     effects.supplies_failed = vec![true, true, false];
     physics.advance(200.0, &effects);
-    let on: Vec<usize> = (0..18)
-        .filter(|i| {
-            physics.boards[*i]
-                .as_ref()
-                .is_some_and(|b| b.payload != Payload::Off)
-        })
-        .collect();
+    let on: Vec<usize> = (0..18).filter(|i| physics.boards[*i].as_ref().is_some_and(|b| b.payload != Payload::Off)).collect();
     assert_eq!(on, [17], "and the other way round");
-    assert!(
-        physics.fans[0].speed_rpm > 2000.0,
-        "the second branch turns them now"
-    );
-    assert_eq!(
-        (
-            physics.power.supply_watts(0),
-            physics.power.supply_watts(2) > 60.0
-        ),
-        (0.0, true)
-    );
+    assert!(physics.fans[0].speed_rpm > 2000.0, "the second branch turns them now");
+    assert_eq!((physics.power.supply_watts(0), physics.power.supply_watts(2) > 60.0), (0.0, true));
 }
 
 #[test]
@@ -195,13 +130,7 @@ fn without_any_supply_everything_stops_and_comes_back_by_itself() {
     physics.advance(60.0, &effects);
     assert_eq!((physics.input_watts, physics.fans[0].speed_rpm), (0.0, 0.0));
     physics.advance(300.0, &Effects::none(&plan));
-    assert!(
-        physics
-            .boards
-            .iter()
-            .flatten()
-            .all(|b| b.payload == Payload::Running)
-    );
+    assert!(physics.boards.iter().flatten().all(|b| b.payload == Payload::Running));
 }
 
 /// What the demo shows. Three of five fans fail; with two at rest duty it would get far too hot, with two at full speed it does not.
@@ -220,10 +149,7 @@ fn three_failed_fans_in_numbers() {
     physics.fans[4].duty_percent = 100;
     physics.advance(400.0, &effects);
     let cooled = physics.outlet_celsius;
-    let shown = format!(
-        "{normal:.1} -> {peak:.1} -> {cooled:.1}, alone {:.1}",
-        alone.outlet_celsius
-    );
+    let shown = format!("{normal:.1} -> {peak:.1} -> {cooled:.1}, alone {:.1}", alone.outlet_celsius);
     assert!((30.0..32.5).contains(&normal), "{shown}");
     assert!((37.0..56.0).contains(&peak), "{shown}");
     assert!((33.0..36.0).contains(&cooled), "{shown}");
@@ -234,19 +160,13 @@ fn three_failed_fans_in_numbers() {
 fn a_silent_shelf_manager_makes_the_fans_speed_up_by_themselves() {
     let plan = Plan::mxp();
     let mut physics = Physics::settled(&plan);
-    let effects = Effects {
-        shelf_manager_silent: true,
-        ..Effects::none(&plan)
-    };
+    let effects = Effects { shelf_manager_silent: true, ..Effects::none(&plan) };
     physics.advance(plan.shelf_manager.fallback_after_seconds - 1.0, &effects);
     assert_eq!(physics.fans[0].speed_rpm, 2400.0);
     physics.advance(30.0, &effects);
     assert!(physics.fans[0].speed_rpm > 5900.0);
     physics.advance(30.0, &Effects::none(&plan));
-    assert!(
-        physics.fans[0].speed_rpm < 2500.0,
-        "the last order holds again"
-    );
+    assert!(physics.fans[0].speed_rpm < 2500.0, "the last order holds again");
 }
 
 /// What can be done to a chassis in the energy test.

@@ -27,33 +27,16 @@ impl PlanError {
         let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let (line, column) = (number(at.line()), number(at.column()));
         let length = word_length(source.text, line, column);
-        Self {
-            diagnostic: Box::new(Diagnostic::error(CODE, what).at(
-                source,
-                Spot {
-                    line,
-                    column,
-                    length,
-                },
-            )),
-        }
+        Self { diagnostic: Box::new(Diagnostic::error(CODE, what).at(source, Spot { line, column, length })) }
     }
 
     pub(super) fn whole(source: Source<'_>, what: impl Into<String>) -> Self {
         let what = format!("{}: {}", source.name, what.into());
-        Self {
-            diagnostic: Box::new(Diagnostic::error(CODE, what)),
-        }
+        Self { diagnostic: Box::new(Diagnostic::error(CODE, what)) }
     }
 
-    pub(super) fn with_nearest<'a>(
-        self,
-        word: &str,
-        known: impl Iterator<Item = &'a str> + Clone,
-    ) -> Self {
-        Self {
-            diagnostic: Box::new(self.diagnostic.help(nearest(word, known))),
-        }
+    pub(super) fn with_nearest<'a>(self, word: &str, known: impl Iterator<Item = &'a str> + Clone) -> Self {
+        Self { diagnostic: Box::new(self.diagnostic.help(nearest(word, known))) }
     }
 }
 
@@ -65,14 +48,8 @@ fn sentence(text: &str) -> &str {
 
 /// How many characters to underline: to the end of the word.
 fn word_length(text: &str, line: u32, column: u32) -> u32 {
-    let line = (1..)
-        .zip(text.lines())
-        .find(|(number, _)| *number == line)
-        .map_or("", |(_, line)| line);
-    let word = line
-        .chars()
-        .skip((column as usize).saturating_sub(1))
-        .take_while(|c| !" ,:]}#".contains(*c));
+    let line = (1..).zip(text.lines()).find(|(number, _)| *number == line).map_or("", |(_, line)| line);
+    let word = line.chars().skip((column as usize).saturating_sub(1)).take_while(|c| !" ,:]}#".contains(*c));
     u32::try_from(word.count()).unwrap_or(1).max(1)
 }
 

@@ -11,9 +11,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::chassis::lines::{LineError, Lines};
-use crate::chassis::wire::{
-    FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, ToChassis, VERSION, build, to_line,
-};
+use crate::chassis::wire::{FromChassis, Hello, LINE_BYTES_MAX, PROTOCOL, ToChassis, VERSION, build, to_line};
 
 /// Names a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,16 +46,9 @@ pub(super) async fn run(
         Err(_) => End::Bad("hello-first", "no hello within 5 s".into()),
     };
     if let End::Bad(code, message) = ended {
-        let line = to_line(&FromChassis::Error {
-            tag: None,
-            code: code.into(),
-            message,
-        });
+        let line = to_line(&FromChassis::Error { tag: None, code: code.into(), message });
         // It may not read, or be gone: then it does not learn why.
-        if timeout(HELLO_WITHIN, to.write_all(line.as_bytes()))
-            .await
-            .is_err()
-        {
+        if timeout(HELLO_WITHIN, to.write_all(line.as_bytes())).await.is_err() {
             debug!(client = client.0, "does not take its error");
         }
         tell(&said, client, Said::Garbage).await;
@@ -80,39 +71,20 @@ async fn greet(
 ) -> Result<(), End> {
     let line = next(lines).await?;
     let Ok(ToChassis::Hello(hello)) = serde_json::from_str(&line) else {
-        return Err(End::Bad(
-            "hello-first",
-            format!("the first line has to be a hello of {PROTOCOL}"),
-        ));
+        return Err(End::Bad("hello-first", format!("the first line has to be a hello of {PROTOCOL}")));
     };
     refuse(&hello)?;
-    let welcome = FromChassis::Welcome {
-        protocol: PROTOCOL.into(),
-        version: VERSION,
-        chassis,
-        build: build(),
-    };
-    to.write_all(to_line(&welcome).as_bytes())
-        .await
-        .map_err(|_| End::Closed)
+    let welcome = FromChassis::Welcome { protocol: PROTOCOL.into(), version: VERSION, chassis, build: build() };
+    to.write_all(to_line(&welcome).as_bytes()).await.map_err(|_| End::Closed)
 }
 
 fn refuse(hello: &Hello) -> Result<(), End> {
     if hello.protocol != PROTOCOL {
-        return Err(End::Bad(
-            "wrong-protocol",
-            format!("this is {PROTOCOL}, not {:?}", hello.protocol),
-        ));
+        return Err(End::Bad("wrong-protocol", format!("this is {PROTOCOL}, not {:?}", hello.protocol)));
     }
     let [low, high] = hello.versions;
     if !(low..=high).contains(&VERSION) {
-        return Err(End::Bad(
-            "wrong-version",
-            format!(
-                "this speaks version {VERSION}, {} speaks {low} to {high}",
-                hello.build
-            ),
-        ));
+        return Err(End::Bad("wrong-version", format!("this speaks version {VERSION}, {} speaks {low} to {high}", hello.build)));
     }
     Ok(())
 }

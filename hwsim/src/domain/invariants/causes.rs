@@ -13,26 +13,17 @@ pub struct Causes {
 impl Causes {
     pub(super) fn event(&mut self, id: EventId, cause: Option<EventId>) -> Result<(), String> {
         if let Some(cause) = cause.filter(|c| !self.events.contains(c)) {
-            return Err(format!(
-                "event {id} names a cause {cause} that nobody has seen"
-            ));
+            return Err(format!("event {id} names a cause {cause} that nobody has seen"));
         }
         self.events.insert(id);
         Ok(())
     }
 
-    pub(super) fn acted(
-        &mut self,
-        object: &str,
-        epoch: Epoch,
-        cause: EventId,
-    ) -> Result<(), String> {
+    pub(super) fn acted(&mut self, object: &str, epoch: Epoch, cause: EventId) -> Result<(), String> {
         if self.events.contains(&cause) {
             Ok(())
         } else {
-            Err(format!(
-                "an action on {object} under epoch {epoch} names a cause {cause} that nobody has seen"
-            ))
+            Err(format!("an action on {object} under epoch {epoch} names a cause {cause} that nobody has seen"))
         }
     }
 }
@@ -45,11 +36,7 @@ mod tests {
 
     #[test]
     fn an_action_without_a_known_cause_is_a_breach() {
-        let id = |sequence| EventId {
-            node: NodeId(1),
-            incarnation: Incarnation(1),
-            sequence,
-        };
+        let id = |sequence| EventId { node: NodeId(1), incarnation: Incarnation(1), sequence };
         let mut causes = Causes::default();
         assert!(causes.event(id(1), None).is_ok());
         assert!(causes.acted("/mxp1/fan1", Epoch(1), id(1)).is_ok());

@@ -16,42 +16,23 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    pub(super) fn answered(
-        &mut self,
-        node: NodeId,
-        group: &GroupName,
-        epoch: Epoch,
-    ) -> Result<(), String> {
+    pub(super) fn answered(&mut self, node: NodeId, group: &GroupName, epoch: Epoch) -> Result<(), String> {
         let highest = self.answered.entry(group.clone()).or_default();
         if epoch < *highest {
-            return Err(format!(
-                "{node} answers for {group} under epoch {epoch} after an answer under {highest}"
-            ));
+            return Err(format!("{node} answers for {group} under epoch {epoch} after an answer under {highest}"));
         }
         *highest = epoch;
         Ok(())
     }
 
-    pub(super) fn role(
-        &mut self,
-        node: NodeId,
-        group: &GroupName,
-        epoch: Epoch,
-        is_active: bool,
-    ) -> Result<(), String> {
+    pub(super) fn role(&mut self, node: NodeId, group: &GroupName, epoch: Epoch, is_active: bool) -> Result<(), String> {
         if !is_active {
             self.now.remove(&(group.clone(), node));
             return Ok(());
         }
         self.now.insert((group.clone(), node), epoch);
         let first = *self.actives.entry((group.clone(), epoch)).or_insert(node);
-        if first == node {
-            Ok(())
-        } else {
-            Err(format!(
-                "{node} and {first} are both active for {group} under epoch {epoch}"
-            ))
-        }
+        if first == node { Ok(()) } else { Err(format!("{node} and {first} are both active for {group} under epoch {epoch}")) }
     }
 
     pub(super) fn node_stopped(&mut self, node: NodeId) {
@@ -59,11 +40,7 @@ impl Epochs {
     }
 
     pub(super) fn active(&self, group: &GroupName) -> Option<(NodeId, Epoch)> {
-        self.now
-            .iter()
-            .filter(|((g, _), _)| g == group)
-            .map(|((_, n), e)| (*n, *e))
-            .max_by_key(|(_, e)| *e)
+        self.now.iter().filter(|((g, _), _)| g == group).map(|((_, n), e)| (*n, *e)).max_by_key(|(_, e)| *e)
     }
 }
 

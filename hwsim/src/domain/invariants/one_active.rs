@@ -13,26 +13,14 @@ pub struct OneActive {
 }
 
 impl OneActive {
-    pub(super) fn gate(
-        &mut self,
-        now: Truth,
-        node: NodeId,
-        group: &GroupName,
-        until: Truth,
-    ) -> Result<(), String> {
+    pub(super) fn gate(&mut self, now: Truth, node: NodeId, group: &GroupName, until: Truth) -> Result<(), String> {
         let gates = self.open.entry(group.clone()).or_default();
         gates.insert(node, until);
         if until <= now {
             return Ok(());
         }
-        match gates
-            .iter()
-            .find(|(other, open)| **other != node && **open > now)
-        {
-            Some((other, open)) => Err(format!(
-                "two actives: {node} opens its gate for {group} while that of {other} is open for {} us more",
-                (open - now) / 1000
-            )),
+        match gates.iter().find(|(other, open)| **other != node && **open > now) {
+            Some((other, open)) => Err(format!("two actives: {node} opens its gate for {group} while that of {other} is open for {} us more", (open - now) / 1000)),
             None => Ok(()),
         }
     }

@@ -12,24 +12,13 @@ pub struct Sinks {
 
 impl Sinks {
     pub(super) fn acted(&mut self, node: NodeId, object: &str, epoch: Epoch) -> Result<(), String> {
-        let shelf = object
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        let (highest, by) = self
-            .highest
-            .entry(shelf.to_owned())
-            .or_insert((epoch, node));
+        let shelf = object.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let (highest, by) = self.highest.entry(shelf.to_owned()).or_insert((epoch, node));
         if epoch < *highest {
-            return Err(format!(
-                "two actives: {shelf} obeys {node} under epoch {epoch}, after {by} under {highest}"
-            ));
+            return Err(format!("two actives: {shelf} obeys {node} under epoch {epoch}, after {by} under {highest}"));
         }
         if epoch == *highest && node != *by {
-            return Err(format!(
-                "two actives: {shelf} obeys {node} and {by} under epoch {epoch}"
-            ));
+            return Err(format!("two actives: {shelf} obeys {node} and {by} under epoch {epoch}"));
         }
         (*highest, *by) = (epoch, node);
         Ok(())

@@ -32,14 +32,10 @@ impl Key {
     /// `value` is or was there: whatever was acknowledged before it was asked for is gone.
     fn settle(&mut self, now: u64, value: u64) {
         self.filled = self.filled.or(Some(now));
-        let Some(asked) = self.values.get(&value).map(|v| v.asked) else {
-            return;
-        };
+        let Some(asked) = self.values.get(&value).map(|v| v.asked) else { return };
         let values = &mut self.values;
         self.standing.retain(|older| {
-            let Some(older) = values.get_mut(older).filter(|_| *older != value) else {
-                return true;
-            };
+            let Some(older) = values.get_mut(older).filter(|_| *older != value) else { return true };
             let is_older = older.acknowledged.is_some_and(|at| at < asked);
             older.replaced = is_older.then_some(now);
             !is_older
@@ -83,44 +79,25 @@ impl Writes {
 
     pub(super) fn asked(&mut self, group: &GroupName, call: &Call) {
         self.steps += 1;
-        self.questions
-            .insert((group.clone(), call.request), self.steps);
+        self.questions.insert((group.clone(), call.request), self.steps);
         let key = self.keys.entry((group.clone(), call.key)).or_default();
         if let Some(value) = call.value {
-            key.values.insert(
-                value,
-                Value {
-                    asked: self.steps,
-                    acknowledged: None,
-                    replaced: None,
-                },
-            );
+            key.values.insert(value, Value { asked: self.steps, acknowledged: None, replaced: None });
         }
     }
 
     /// The first answer to an open request; later ones are the client's to ignore.
-    pub(super) fn answered(
-        &mut self,
-        now: Truth,
-        group: &GroupName,
-        answer: &Answer,
-    ) -> Result<(), String> {
+    pub(super) fn answered(&mut self, now: Truth, group: &GroupName, answer: &Answer) -> Result<(), String> {
         self.steps += 1;
         self.answers += 1;
         self.answered_at.entry(group.clone()).or_default().push(now);
         let at = self.steps;
-        let asked = self
-            .questions
-            .remove(&(group.clone(), answer.request))
-            .unwrap_or(at);
+        let asked = self.questions.remove(&(group.clone(), answer.request)).unwrap_or(at);
         let was_before = |when: Option<u64>| when.is_some_and(|when| when < asked);
         let key = self.keys.entry((group.clone(), answer.key)).or_default();
         if answer.is_write {
             let Some(value) = key.values.get_mut(&answer.request) else {
-                return Err(format!(
-                    "{group} acknowledges request {}, which nobody made",
-                    answer.request
-                ));
+                return Err(format!("{group} acknowledges request {}, which nobody made", answer.request));
             };
             value.acknowledged = Some(at);
             key.standing.insert(answer.request);
@@ -128,20 +105,11 @@ impl Writes {
             return Ok(());
         }
         match answer.value {
-            None if was_before(key.filled) => Err(format!(
-                "key {} of {group} is empty after a write was acknowledged or shown",
-                answer.key
-            )),
+            None if was_before(key.filled) => Err(format!("key {} of {group} is empty after a write was acknowledged or shown", answer.key)),
             None => Ok(()),
             Some(value) => match key.values.get(&value) {
-                None => Err(format!(
-                    "key {} of {group} shows {value}, which nobody wrote",
-                    answer.key
-                )),
-                Some(v) if was_before(v.replaced) => Err(format!(
-                    "key {} of {group} shows {value} again, which was replaced",
-                    answer.key
-                )),
+                None => Err(format!("key {} of {group} shows {value}, which nobody wrote", answer.key)),
+                Some(v) if was_before(v.replaced) => Err(format!("key {} of {group} shows {value} again, which was replaced", answer.key)),
                 Some(_) => {
                     key.settle(at, value);
                     Ok(())
@@ -151,15 +119,8 @@ impl Writes {
     }
 
     pub(super) fn gap(&self, group: &GroupName, since: Truth, now: Truth) -> Truth {
-        let Some(times) = self.answered_at.get(group) else {
-            return now - since;
-        };
-        let from = times
-            .iter()
-            .rev()
-            .find(|t| **t <= since)
-            .copied()
-            .unwrap_or(since);
+        let Some(times) = self.answered_at.get(group) else { return now - since };
+        let from = times.iter().rev().find(|t| **t <= since).copied().unwrap_or(since);
         let mut last = from;
         let mut longest = 0;
         for time in times.iter().filter(|t| **t > since).chain([&now]) {
@@ -175,28 +136,11 @@ mod tests {
     use super::*;
 
     fn write(request: u64) -> (Call, Answer) {
-        (
-            Call {
-                request,
-                value: Some(request),
-                key: 1,
-            },
-            Answer {
-                request,
-                is_write: true,
-                key: 1,
-                value: Some(request),
-            },
-        )
+        (Call { request, value: Some(request), key: 1 }, Answer { request, is_write: true, key: 1, value: Some(request) })
     }
 
     fn read(value: Option<u64>) -> Answer {
-        Answer {
-            request: 999,
-            is_write: false,
-            key: 1,
-            value,
-        }
+        Answer { request: 999, is_write: false, key: 1, value }
     }
 
     #[test]
@@ -205,10 +149,7 @@ mod tests {
         let mut writes = Writes::default();
         let (call, answer) = write(5);
         writes.asked(&group, &call);
-        assert!(
-            writes.answered(1, &group, &read(None)).is_ok(),
-            "not applied yet"
-        );
+        assert!(writes.answered(1, &group, &read(None)).is_ok(), "not applied yet");
         assert!(writes.answered(1, &group, &answer).is_ok());
         assert!(writes.answered(2, &group, &read(Some(5))).is_ok());
         assert!(writes.answered(3, &group, &read(None)).is_err());
@@ -237,9 +178,6 @@ mod tests {
         writes.asked(&group, &write(6).0);
         assert!(writes.answered(2, &group, &read(Some(5))).is_ok());
         assert!(writes.answered(3, &group, &read(Some(6))).is_ok());
-        assert!(
-            writes.answered(4, &group, &read(Some(5))).is_err(),
-            "shown and gone again"
-        );
+        assert!(writes.answered(4, &group, &read(Some(5))).is_err(), "shown and gone again");
     }
 }

@@ -29,10 +29,7 @@ pub(crate) struct Local {
 impl Local {
     /// `nodes`: name and socket of each.
     pub(crate) fn new(nodes: Vec<(String, PathBuf)>) -> Self {
-        Self {
-            nodes,
-            preferred: Cell::new(0),
-        }
+        Self { nodes, preferred: Cell::new(0) }
     }
 
     /// Asks one node after the other until one answers.
@@ -53,29 +50,19 @@ impl Local {
 
     fn ask_one(&self, index: usize, call: &Call) -> anyhow::Result<Reply> {
         let answer = self.ask_line(index, call)?;
-        serde_json::from_str(&answer)
-            .with_context(|| format!("{} answered {answer:?}", self.nodes[index].0))
+        serde_json::from_str(&answer).with_context(|| format!("{} answered {answer:?}", self.nodes[index].0))
     }
 
     fn ask_line(&self, index: usize, call: &Call) -> anyhow::Result<String> {
         let (name, socket) = &self.nodes[index];
         let asked = || format!("asking {name}");
         let mut stream = UnixStream::connect(socket).with_context(asked)?;
-        stream
-            .set_read_timeout(Some(ANSWER_WITHIN))
-            .and_then(|()| stream.set_write_timeout(Some(ANSWER_WITHIN)))
-            .with_context(asked)?;
-        let mut line = serde_json::to_string(&Request {
-            version: api::VERSION,
-            call: call.clone(),
-        })
-        .with_context(asked)?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN)).and_then(|()| stream.set_write_timeout(Some(ANSWER_WITHIN))).with_context(asked)?;
+        let mut line = serde_json::to_string(&Request { version: api::VERSION, call: call.clone() }).with_context(asked)?;
         line.push('\n');
         stream.write_all(line.as_bytes()).with_context(asked)?;
         let mut answer = String::new();
-        BufReader::new(stream)
-            .read_line(&mut answer)
-            .with_context(asked)?;
+        BufReader::new(stream).read_line(&mut answer).with_context(asked)?;
         Ok(answer)
     }
 
@@ -93,10 +80,7 @@ impl Local {
     }
 
     fn index(&self, node: &str) -> anyhow::Result<usize> {
-        self.nodes
-            .iter()
-            .position(|(name, _)| name == node)
-            .with_context(|| format!("{node} is no node of the demo"))
+        self.nodes.iter().position(|(name, _)| name == node).with_context(|| format!("{node} is no node of the demo"))
     }
 
     /// Asks for something to be done. Another node is asked only if the first could not be reached.
@@ -116,9 +100,7 @@ fn unexpected(reply: Reply) -> anyhow::Error {
 }
 
 fn status(reply: Reply) -> anyhow::Result<Status> {
-    let Reply::Status(status) = reply else {
-        return Err(unexpected(reply));
-    };
+    let Reply::Status(status) = reply else { return Err(unexpected(reply)) };
     let row = |row: &api::ServiceRow| Service {
         name: row.name.to_string(),
         active: row.active.filter(|_| row.is_serving).map(|n| n.to_string()),
@@ -127,18 +109,8 @@ fn status(reply: Reply) -> anyhow::Result<Status> {
     };
     let up = |node: &&api::NodeRow| node.state == "up" && node.links.iter().all(|link| *link);
     Ok(Status {
-        services: status
-            .services
-            .iter()
-            .chain(&status.chassis)
-            .map(row)
-            .collect(),
-        nodes_up: status
-            .nodes
-            .iter()
-            .filter(up)
-            .map(|n| n.id.to_string())
-            .collect(),
+        services: status.services.iter().chain(&status.chassis).map(row).collect(),
+        nodes_up: status.nodes.iter().filter(up).map(|n| n.id.to_string()).collect(),
     })
 }
 
@@ -167,31 +139,19 @@ impl Domain for Local {
     fn suspensions(&mut self) -> anyhow::Result<u64> {
         let mut sum = 0;
         for index in 0..self.nodes.len() {
-            let Ok(line) = self.ask_line(index, &Call::Status) else {
-                continue;
-            };
-            let answer: serde_json::Value = serde_json::from_str(&line)
-                .with_context(|| format!("{} answered {line:?}", self.nodes[index].0))?;
-            sum += answer
-                .pointer("/status/suspensions")
-                .and_then(serde_json::Value::as_u64)
-                .unwrap_or(0);
+            let Ok(line) = self.ask_line(index, &Call::Status) else { continue };
+            let answer: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("{} answered {line:?}", self.nodes[index].0))?;
+            sum += answer.pointer("/status/suspensions").and_then(serde_json::Value::as_u64).unwrap_or(0);
         }
         Ok(sum)
     }
 
     fn why(&mut self, name: &str) -> anyhow::Result<Vec<String>> {
-        match self.ask(&Call::Why {
-            what: name.to_owned(),
-        })? {
+        match self.ask(&Call::Why { what: name.to_owned() })? {
             Reply::Why(story) => {
                 let missing = story.missing.iter().map(|id| format!("missing: {id}"));
                 let row = |e: &api::EventRow| {
-                    let policy = e
-                        .policy
-                        .as_ref()
-                        .map(|p| format!(" ({p})"))
-                        .unwrap_or_default();
+                    let policy = e.policy.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
                     format!("{} {} {}{policy}", e.id, e.object, e.text)
                 };
                 Ok(story.chain.iter().map(row).chain(missing).collect())
@@ -202,56 +162,31 @@ impl Domain for Local {
 
     fn switchover(&mut self, service: &str, to: Option<&str>) -> anyhow::Result<()> {
         let to = to.map(str::parse).transpose()?;
-        self.order(&Call::Switchover {
-            service: service.to_owned(),
-            to,
-        })
+        self.order(&Call::Switchover { service: service.to_owned(), to })
     }
 
     fn inject(&mut self, chassis: &str, fault: &str, target: &str) -> anyhow::Result<()> {
         let target = Some(target.to_owned());
-        self.order_near_chassis(&Call::Inject {
-            chassis: chassis.to_owned(),
-            fault: fault.to_owned(),
-            target,
-            for_s: FAULT_FOR_S,
-        })
+        self.order_near_chassis(&Call::Inject { chassis: chassis.to_owned(), fault: fault.to_owned(), target, for_s: FAULT_FOR_S })
     }
 
     fn clear(&mut self, chassis: &str) -> anyhow::Result<()> {
-        self.order_near_chassis(&Call::InjectClear {
-            chassis: chassis.to_owned(),
-        })
+        self.order_near_chassis(&Call::InjectClear { chassis: chassis.to_owned() })
     }
 
     fn alarms(&mut self) -> anyhow::Result<Vec<Alarm>> {
         match self.ask(&Call::Alarms)? {
-            Reply::Alarms(rows) => Ok(rows
-                .into_iter()
-                .map(|r| Alarm {
-                    id: r.id.to_string(),
-                    object: r.object,
-                    alarm: r.kind,
-                })
-                .collect()),
+            Reply::Alarms(rows) => {
+                Ok(rows.into_iter().map(|r| Alarm { id: r.id.to_string(), object: r.object, alarm: r.kind }).collect())
+            }
             other => Err(unexpected(other)),
         }
     }
 
     fn events(&mut self, at: &str, origin: &str) -> anyhow::Result<Vec<String>> {
         let origin: NodeId = origin.parse()?;
-        match self.ask_one(
-            self.index(at)?,
-            &Call::Events {
-                last: EVENTS,
-                pattern: "/**".to_owned(),
-            },
-        )? {
-            Reply::Events(rows) => Ok(rows
-                .into_iter()
-                .filter(|r| r.id.node == origin)
-                .map(|r| r.id.to_string())
-                .collect()),
+        match self.ask_one(self.index(at)?, &Call::Events { last: EVENTS, pattern: "/**".to_owned() })? {
+            Reply::Events(rows) => Ok(rows.into_iter().filter(|r| r.id.node == origin).map(|r| r.id.to_string()).collect()),
             other => Err(unexpected(other)),
         }
     }

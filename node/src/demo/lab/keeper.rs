@@ -50,22 +50,13 @@ impl Keeper {
     pub(super) fn new(directory: Option<&Path>) -> anyhow::Result<Self> {
         let directory = match directory {
             Some(directory) => {
-                fs::create_dir_all(directory)
-                    .with_context(|| format!("making {}", directory.display()))?;
-                directory
-                    .canonicalize()
-                    .with_context(|| format!("making {}", directory.display()))?
+                fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+                directory.canonicalize().with_context(|| format!("making {}", directory.display()))?
             }
             None => fresh_directory()?,
         };
-        let inner = Inner {
-            directory,
-            keep_directory: AtomicBool::new(false),
-            state: Mutex::default(),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { directory, keep_directory: AtomicBool::new(false), state: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where everything is written.
@@ -102,10 +93,7 @@ impl Keeper {
     }
 
     pub(super) fn mark(&self, name: &str, namespace: Option<u64>) -> Mark {
-        let mark = Mark {
-            text: format!("{}:{}", self.inner.directory.display(), name),
-            namespace,
-        };
+        let mark = Mark { text: format!("{}:{}", self.inner.directory.display(), name), namespace };
         self.state().rooms.push(mark.clone());
         mark
     }
@@ -133,31 +121,19 @@ impl Keeper {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for children that have ended, so that they do not stay as zombies.
     pub(crate) fn reap(&self) {
-        self.state()
-            .children
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.state().children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let ended = self
-            .state
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ended;
-        debug_assert!(
-            ended || std::thread::panicking(),
-            "the lab ends its world before it goes"
-        );
+        let ended = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).ended;
+        debug_assert!(ended || std::thread::panicking(), "the lab ends its world before it goes");
     }
 }
 
@@ -182,18 +158,10 @@ impl Mark {
     /// Oldest first. Those that are dead and not yet waited for are not among them.
     pub(super) fn processes(&self) -> Vec<i32> {
         let all: Vec<i32> = fs::read_dir("/proc")
-            .map(|entries| {
-                entries
-                    .flatten()
-                    .filter_map(|e| e.file_name().to_str()?.parse().ok())
-                    .collect()
-            })
+            .map(|entries| entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
             .unwrap_or_default();
         let mut found: Vec<i32> = match self.namespace {
-            Some(inode) => all
-                .into_iter()
-                .filter(|pid| namespace_of(*pid) == Some(inode))
-                .collect(),
+            Some(inode) => all.into_iter().filter(|pid| namespace_of(*pid) == Some(inode)).collect(),
             None => self.marked(&all),
         };
         found.retain(|pid| is_alive(*pid));
@@ -205,27 +173,13 @@ impl Mark {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let needle = format!("{ROOM}={}", self.text);
         let bears = |pid: &i32| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| {
-                e.split(|b| *b == 0)
-                    .any(|variable| variable == needle.as_bytes())
-            })
+            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| e.split(|b| *b == 0).any(|variable| variable == needle.as_bytes()))
         };
-        let parents: BTreeMap<i32, i32> = all
-            .iter()
-            .filter_map(|pid| Some((*pid, parent_of(*pid)?)))
-            .collect();
-        let mut found: BTreeSet<i32> = all
-            .iter()
-            .copied()
-            .filter(|pid| *pid != own)
-            .filter(bears)
-            .collect();
+        let parents: BTreeMap<i32, i32> = all.iter().filter_map(|pid| Some((*pid, parent_of(*pid)?))).collect();
+        let mut found: BTreeSet<i32> = all.iter().copied().filter(|pid| *pid != own).filter(bears).collect();
         loop {
-            let more: Vec<i32> = parents
-                .iter()
-                .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
-                .map(|(pid, _)| *pid)
-                .collect();
+            let more: Vec<i32> =
+                parents.iter().filter(|(pid, parent)| found.contains(parent) && !found.contains(pid)).map(|(pid, _)| *pid).collect();
             if more.is_empty() {
                 return found.into_iter().collect();
             }
@@ -260,20 +214,13 @@ impl Mark {
 }
 
 fn namespace_of(pid: i32) -> Option<u64> {
-    fs::metadata(format!("/proc/{pid}/ns/net"))
-        .ok()
-        .map(|m| m.ino())
+    fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|m| m.ino())
 }
 
 /// The fields of `/proc/PID/stat` behind the name, which may hold anything: state, parent, ... (proc(5), from field 3).
 fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(
-        text[text.rfind(')')? + 1..]
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
-    )
+    Some(text[text.rfind(')')? + 1..].split_whitespace().map(str::to_owned).collect())
 }
 
 fn state_of(pid: i32) -> Option<char> {
@@ -289,9 +236,7 @@ fn parent_of(pid: i32) -> Option<i32> {
 }
 
 fn started_at(pid: i32) -> u64 {
-    stat(pid)
-        .and_then(|fields| fields.get(19)?.parse().ok())
-        .unwrap_or(0)
+    stat(pid).and_then(|fields| fields.get(19)?.parse().ok()).unwrap_or(0)
 }
 
 fn fresh_directory() -> anyhow::Result<PathBuf> {
@@ -299,30 +244,18 @@ fn fresh_directory() -> anyhow::Result<PathBuf> {
     for attempt in 0..1000 {
         let path = base.join(format!("sixnines-demo-{}-{attempt}", std::process::id()));
         match fs::DirBuilder::new().create(&path) {
-            Ok(()) => {
-                return path
-                    .canonicalize()
-                    .with_context(|| format!("making {}", path.display()));
-            }
+            Ok(()) => return path.canonicalize().with_context(|| format!("making {}", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("making a directory in {}", base.display()));
-            }
+            Err(error) => return Err(error).with_context(|| format!("making a directory in {}", base.display())),
         }
     }
-    anyhow::bail!(
-        "{} is full of old demos: remove sixnines-demo-*",
-        base.display()
-    )
+    anyhow::bail!("{} is full of old demos: remove sixnines-demo-*", base.display())
 }
 
 /// The hidden subcommand `demo-exec`: asks the kernel to end this process with its parent, opens the ears that the lab
 /// closed, and becomes `command`. Returns only if it could not.
 pub(crate) fn run_wrapped(parent: u32, command: &[OsString]) -> anyhow::Error {
-    let [program, arguments @ ..] = command else {
-        return anyhow::anyhow!("nothing to execute");
-    };
+    let [program, arguments @ ..] = command else { return anyhow::anyhow!("nothing to execute") };
     let prepared = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .context("asking to die with the lab")
         .and_then(|()| SigSet::empty().thread_set_mask().context("opening signals"));

@@ -26,29 +26,16 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(
-        name: &'static str,
-        netns: Option<Netns>,
-        keeper: &Keeper,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(name: &'static str, netns: Option<Netns>, keeper: &Keeper) -> anyhow::Result<Self> {
         let inode = match &netns {
             None => None,
             Some(netns) => {
-                let file = File::from(
-                    std::os::fd::AsFd::as_fd(netns)
-                        .try_clone_to_owned()
-                        .context("holding a namespace")?,
-                );
+                let file = File::from(std::os::fd::AsFd::as_fd(netns).try_clone_to_owned().context("holding a namespace")?);
                 Some(file.metadata().context("looking at a namespace")?.ino())
             }
         };
         let mark = keeper.mark(name, inode);
-        Ok(Self {
-            name,
-            netns,
-            mark,
-            keeper: keeper.clone(),
-        })
+        Ok(Self { name, netns, mark, keeper: keeper.clone() })
     }
 
     /// The room's name.
@@ -61,9 +48,7 @@ impl Room {
     /// # Errors
     /// On loopback there is none.
     pub(crate) fn netns(&self) -> anyhow::Result<&Netns> {
-        self.netns
-            .as_ref()
-            .context("on loopback there are no namespaces")
+        self.netns.as_ref().context("on loopback there are no namespaces")
     }
 
     /// The room's log: what its processes print.
@@ -76,11 +61,7 @@ impl Room {
     /// Start it on the main thread: the kernel ends it when the *thread* ends that started it.
     pub(crate) fn command(&self, program: impl Into<OsString>) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command
-            .arg(EXEC)
-            .arg(std::process::id().to_string())
-            .arg("--")
-            .arg(program.into());
+        command.arg(EXEC).arg(std::process::id().to_string()).arg("--").arg(program.into());
         command.process_group(0); // Ctrl-C is for the demo alone, which then ends everything in its order.
         command.stdin(Stdio::null());
         self.mark.set_on(&mut command);
@@ -99,26 +80,13 @@ impl Room {
     }
 
     /// The same with one more variable in the environment.
-    pub(crate) fn start_with(
-        &self,
-        arguments: &[OsString],
-        variable: Option<(&str, &str)>,
-    ) -> anyhow::Result<u32> {
-        let [program, arguments @ ..] = arguments else {
-            anyhow::bail!("nothing to start in {}", self.name)
-        };
-        let mut log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .context("opening a log")?;
+    pub(crate) fn start_with(&self, arguments: &[OsString], variable: Option<(&str, &str)>) -> anyhow::Result<u32> {
+        let [program, arguments @ ..] = arguments else { anyhow::bail!("nothing to start in {}", self.name) };
+        let mut log = File::options().create(true).append(true).open(self.log()).context("opening a log")?;
         writeln!(log, "--- {}", program.to_string_lossy()).context("writing to a log")?;
         let mut command = self.command(program);
         command.envs(variable);
-        command
-            .args(arguments)
-            .stdout(log.try_clone().context("opening a log")?)
-            .stderr(log);
+        command.args(arguments).stdout(log.try_clone().context("opening a log")?).stderr(log);
         self.spawn(command).map(|child| {
             let pid = child.id();
             self.keeper.keep(child);
@@ -128,9 +96,7 @@ impl Room {
 
     /// Starts what [`Self::command`] made; the caller keeps the child and waits for it.
     pub(crate) fn spawn(&self, mut command: Command) -> anyhow::Result<Child> {
-        command
-            .spawn()
-            .with_context(|| format!("starting a process in {}", self.name))
+        command.spawn().with_context(|| format!("starting a process in {}", self.name))
     }
 
     /// The processes in this room that run or are stopped, oldest first.
@@ -142,9 +108,7 @@ impl Room {
     pub(crate) fn find(&self, word: &str) -> Option<i32> {
         let bears = |pid: &i32| {
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            arguments
-                .split(|b| *b == 0)
-                .any(|argument| argument == word.as_bytes())
+            arguments.split(|b| *b == 0).any(|argument| argument == word.as_bytes())
         };
         self.processes().into_iter().rev().find(bears)
     }

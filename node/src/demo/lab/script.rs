@@ -29,17 +29,9 @@ enum Line {
     /// Send `kill`, `stop` or `cont` to all of a room: `{"hit"}`.
     Signal { room: String, signal: Sign },
     /// Pull or plug a cable.
-    Cable {
-        node: String,
-        fabric: Fabric,
-        plugged: bool,
-    },
+    Cable { node: String, fabric: Fabric, plugged: bool },
     /// Put an address on a node's front device and announce it, or take it away.
-    Address {
-        node: String,
-        address: String,
-        present: bool,
-    },
+    Address { node: String, address: String, present: bool },
     /// Start the load generator.
     Client { calls: u32 },
     /// Tell the load generator: its own reply.
@@ -62,16 +54,11 @@ pub(crate) fn run(mode: Option<Mode>) -> anyhow::Result<()> {
     let mode = mode.unwrap_or_else(worlds::enter);
     let lab = Lab::build(mode, None)?;
     lab.keeper().end_on_signals()?;
-    let mut world = World {
-        client: None,
-        addresses: BTreeMap::new(),
-    };
+    let mut world = World { client: None, addresses: BTreeMap::new() };
     say(&json!({ "mode": mode, "directory": lab.directory(), "service": lab.service() }))?;
     for line in std::io::stdin().lock().lines() {
         let line = line.context("reading a line")?;
-        let reply = serde_json::from_str(&line)
-            .context("not a command")
-            .and_then(|line| obey(&lab, &mut world, line));
+        let reply = serde_json::from_str(&line).context("not a command").and_then(|line| obey(&lab, &mut world, line));
         say(&reply.unwrap_or_else(|error| json!({ "error": format!("{error:#}") })))?;
     }
     Ok(())
@@ -79,9 +66,7 @@ pub(crate) fn run(mode: Option<Mode>) -> anyhow::Result<()> {
 
 fn say(value: &Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{value}")
-        .and_then(|()| out.flush())
-        .context("writing a reply")
+    writeln!(out, "{value}").and_then(|()| out.flush()).context("writing a reply")
 }
 
 /// What the lines have made so far, besides processes.
@@ -92,17 +77,9 @@ struct World {
 
 fn obey(lab: &Lab, world: &mut World, line: Line) -> anyhow::Result<Value> {
     lab.keeper().reap();
-    let room = |name: &str| {
-        lab.find_room(name)
-            .with_context(|| format!("there is no room {name:?}"))
-    };
+    let room = |name: &str| lab.find_room(name).with_context(|| format!("there is no room {name:?}"));
     match line {
-        Line::Start {
-            room: name,
-            command,
-        } => Ok(
-            json!({ "pid": room(&name)?.start(&command.into_iter().map(OsString::from).collect::<Vec<_>>())? }),
-        ),
+        Line::Start { room: name, command } => Ok(json!({ "pid": room(&name)?.start(&command.into_iter().map(OsString::from).collect::<Vec<_>>())? })),
         Line::Processes { room: name } => Ok(json!({ "pids": room(&name)?.processes() })),
         Line::Signal { room: name, signal } => {
             let signal = match signal {
@@ -112,27 +89,15 @@ fn obey(lab: &Lab, world: &mut World, line: Line) -> anyhow::Result<Value> {
             };
             Ok(json!({ "hit": room(&name)?.signal(signal) }))
         }
-        Line::Cable {
-            node,
-            fabric,
-            plugged,
-        } => {
+        Line::Cable { node, fabric, plugged } => {
             lab.set_cable(&node, fabric, plugged)?;
             Ok(json!({}))
         }
-        Line::Address {
-            node,
-            address,
-            present,
-        } => {
+        Line::Address { node, address, present } => {
             let cidr: Cidr = address.parse()?;
             let key = (node, cidr);
             if !present {
-                world
-                    .addresses
-                    .remove(&key)
-                    .context("that address is not there")?
-                    .give_up()?;
+                world.addresses.remove(&key).context("that address is not there")?.give_up()?;
                 return Ok(json!({}));
             }
             let ledger = lab.path(format!("{}.addresses", key.0));
@@ -152,11 +117,7 @@ fn obey(lab: &Lab, world: &mut World, line: Line) -> anyhow::Result<Value> {
             Ok(json!({ "realtime": started.realtime, "sniffer": started.sniffer }))
         }
         Line::Tell { command } => {
-            let reply = world
-                .client
-                .as_mut()
-                .context("the client has not been started")?
-                .ask(&command)?;
+            let reply = world.client.as_mut().context("the client has not been started")?.ask(&command)?;
             Ok(serde_json::to_value(reply)?)
         }
     }

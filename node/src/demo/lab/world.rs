@@ -55,11 +55,7 @@ pub(crate) fn enter() -> Mode {
         return Mode::Loopback;
     }
     if Netns::new().is_ok() {
-        return if tried.is_some() {
-            Mode::Userns
-        } else {
-            Mode::Netns
-        };
+        return if tried.is_some() { Mode::Userns } else { Mode::Netns };
     }
     if tried.is_none() {
         let mut again = Command::new("/proc/self/exe");

@@ -13,16 +13,9 @@ fn seen() -> Seen {
             two_actives_ms: 0.0,
             late_max_ms: 0.1,
             voices: vec![(17, "n1".into()), (18, "n3".into())],
-            sums: Sums {
-                acknowledged: 11_480,
-                answers: 11_500,
-                ..Sums::default()
-            },
+            sums: Sums { acknowledged: 11_480, answers: 11_500, ..Sums::default() },
         },
-        frames: Some(sniffer::Report {
-            two_speakers_ms: 0.0,
-            speakers: vec![],
-        }),
+        frames: Some(sniffer::Report { two_speakers_ms: 0.0, speakers: vec![] }),
         calls_up: 2000,
     }
 }
@@ -34,11 +27,7 @@ fn facts() -> Facts {
         active: ("n1".into(), "n3".into()),
         fault: seen(),
         healed: seen(),
-        read_back: ReadBack {
-            calls: 2000,
-            acknowledged: 11_480,
-            ..ReadBack::default()
-        },
+        read_back: ReadBack { calls: 2000, acknowledged: 11_480, ..ReadBack::default() },
         chassis_two_actives_ms: 0.0,
         suspensions: 0,
         why: vec!["n3.1.990  beats of n1 stop".into()],
@@ -53,10 +42,7 @@ fn a_good_step_keeps_every_promise() {
     assert!(outcome.broken.is_empty(), "{:?}", outcome.broken);
     assert!(outcome.report.moved);
     assert!(DemoReport::new(Mode::Netns, &[outcome]).ok);
-    assert!(
-        !DemoReport::new(Mode::Netns, &[]).ok,
-        "nothing shown is nothing promised"
-    );
+    assert!(!DemoReport::new(Mode::Netns, &[]).ok, "nothing shown is nothing promised");
 }
 
 #[test]
@@ -64,31 +50,15 @@ fn each_broken_promise_is_found_by_itself() {
     type Break = fn(&mut Facts);
     let breaks: [(&str, Break); 11] = [
         ("the service stayed on n1", |f| f.active.1 = "n1".into()),
-        ("the service moved from n1 to n3", |f| {
-            f.meant = Meant::Stays
-        }),
-        ("2 acknowledged changes are lost", |f| {
-            f.healed.client.sums.lost = 2
-        }),
-        ("1 changes were applied twice", |f| {
-            f.healed.client.sums.doubled = 1
-        }),
-        ("3 requests were never answered", |f| {
-            f.healed.client.sums.given_up = 3
-        }),
+        ("the service moved from n1 to n3", |f| f.meant = Meant::Stays),
+        ("2 acknowledged changes are lost", |f| f.healed.client.sums.lost = 2),
+        ("1 changes were applied twice", |f| f.healed.client.sums.doubled = 1),
+        ("3 requests were never answered", |f| f.healed.client.sums.given_up = 3),
         ("4 calls could not be read back", |f| f.read_back.unread = 4),
-        ("two actives for 0.000 ms", |f| {
-            f.healed.client.two_actives_ms = 0.000_001
-        }),
-        ("two actives for 7.000 ms", |f| {
-            f.healed.frames.as_mut().unwrap().two_speakers_ms = 7.0
-        }),
-        ("two actives for 1.500 ms", |f| {
-            f.chassis_two_actives_ms = 1.5
-        }),
-        ("nothing was acknowledged", |f| {
-            f.healed.client.sums.acknowledged = 0
-        }),
+        ("two actives for 0.000 ms", |f| f.healed.client.two_actives_ms = 0.000_001),
+        ("two actives for 7.000 ms", |f| f.healed.frames.as_mut().unwrap().two_speakers_ms = 7.0),
+        ("two actives for 1.500 ms", |f| f.chassis_two_actives_ms = 1.5),
+        ("nothing was acknowledged", |f| f.healed.client.sums.acknowledged = 0),
         ("the domain cannot say why", |f| f.why.clear()),
     ];
     for (expected, break_it) in breaks {
@@ -132,8 +102,5 @@ fn the_table_fits_a_serial_terminal() {
 
 #[test]
 fn figures_are_grouped_by_thousands() {
-    assert_eq!(
-        [0, 999, 1000, 1_234_567].map(grouped),
-        ["0", "999", "1 000", "1 234 567"]
-    );
+    assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1 000", "1 234 567"]);
 }

@@ -16,32 +16,14 @@ impl Server {
         if request.op == Op::Setup || (known && request.op != Op::Query) {
             let (applied, digest, last) = self.calls.entry(request.call).or_default();
             if *last < request.sequence {
-                (*applied, *digest, *last) = (
-                    *applied + 1,
-                    fold(*digest, request.sequence),
-                    request.sequence,
-                );
+                (*applied, *digest, *last) = (*applied + 1, fold(*digest, request.sequence), request.sequence);
             }
         } else if !known {
             verdict = Verdict::Unknown;
         }
         let (applied, digest, _) = self.calls.get(&request.call).copied().unwrap_or_default();
-        let Request {
-            client,
-            sequence,
-            attempt,
-            ..
-        } = request;
-        Answer {
-            client,
-            sequence,
-            attempt,
-            verdict,
-            node: NodeId(1),
-            epoch: Epoch(self.epoch),
-            applied,
-            digest,
-        }
+        let Request { client, sequence, attempt, .. } = request;
+        Answer { client, sequence, attempt, verdict, node: NodeId(1), epoch: Epoch(self.epoch), applied, digest }
     }
 }
 
@@ -59,17 +41,7 @@ impl Pair {
     fn new(calls: u32) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
         let client = Machine::new(7, calls, now);
-        Self {
-            client,
-            server: Server {
-                epoch: 1,
-                ..Server::default()
-            },
-            now,
-            silent: false,
-            results: vec![],
-            sendings: vec![],
-        }
+        Self { client, server: Server { epoch: 1, ..Server::default() }, now, silent: false, results: vec![], sendings: vec![] }
     }
 
     fn run(&mut self, turns: u32) {
@@ -112,16 +84,10 @@ fn a_good_server_loses_nothing() {
     let mut pair = Pair::new(50);
     pair.run(2000);
     let result = pair.read_back();
-    assert_eq!(
-        (result.calls, result.lost, result.doubled, result.unread),
-        (50, 0, 0, 0)
-    );
+    assert_eq!((result.calls, result.lost, result.doubled, result.unread), (50, 0, 0, 0));
     assert!(result.acknowledged > 1900, "{result:?}");
     let report = pair.client.record.report(pair.now);
-    assert!(
-        report.sums.acknowledged > 1990 && report.sums.repeated == 0,
-        "{report:?}"
-    );
+    assert!(report.sums.acknowledged > 1990 && report.sums.repeated == 0, "{report:?}");
 }
 
 #[test]
@@ -139,18 +105,8 @@ fn an_outage_is_seen_by_fresh_requests_and_what_was_open_is_repeated_with_the_sa
     assert!(report.sums.repeated >= 100, "{report:?}");
     let lone = |s: &&Request| s.attempt > 0;
     for repeat in pair.sendings.iter().filter(lone) {
-        let first = pair
-            .sendings
-            .iter()
-            .find(|r| r.sequence == repeat.sequence)
-            .unwrap();
-        assert_eq!(
-            *first,
-            Request {
-                attempt: 0,
-                ..*repeat
-            }
-        );
+        let first = pair.sendings.iter().find(|r| r.sequence == repeat.sequence).unwrap();
+        assert_eq!(*first, Request { attempt: 0, ..*repeat });
     }
     assert_eq!(pair.read_back().lost, 0);
 }
