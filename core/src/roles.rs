@@ -296,7 +296,7 @@ pub struct Roles {
     open: BTreeMap<Purpose, Open>,
     tickets: u64,
     leader: Option<NodeId>,
-    /// Since when a majority holds the leader for dead; `None` once this node has campaigned.
+    /// A majority holds the leader for dead.
     leaderless: Option<Leaderless>,
     quiet_since: Instant,
     /// Since when, and by which event, the lease is over.

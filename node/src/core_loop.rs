@@ -163,7 +163,7 @@ impl<W: Ways> CoreLoop<W> {
             self.feed_engine(now, engine::Input::Timeout);
         }
         if self.mesh_quiet_at.take_if(|at| now >= *at).is_some() {
-            self.observe_mesh(now, "good", "nothing more was seen of it");
+            self.observe_part(now, "mesh", "good", "nothing more was seen of it");
         }
         self.settle_wishes(now);
     }
@@ -251,13 +251,12 @@ impl<W: Ways> CoreLoop<W> {
     }
 
     fn on_gate(&mut self, now: Instant, state: GateState) {
-        let (word, why) = match state {
+        let (state, why) = match state {
             GateState::Whole => ("whole", String::new()),
             GateState::Restored(pieces) => ("tampered", format!("{pieces} pieces had been taken away and were put back")),
             GateState::Broken(why) => ("broken", why),
         };
-        let object = format!("{}/gate", node_object(self.me));
-        self.observe(now, &object, "state", Some(self::word(word)), Quality::Good, None, &why, false);
+        self.observe_part(now, "gate", state, &why);
     }
 
     fn on_mesh_fault(&mut self, now: Instant, fault: &Fault) {
@@ -268,18 +267,18 @@ impl<W: Ways> CoreLoop<W> {
             Fault::Panicked { .. } => return, // a fault of our own, mended by the mesh itself and counted
         };
         self.mesh_quiet_at = Some(now + MESH_QUIET);
-        self.observe_mesh(now, state, &fault.to_string());
-    }
-
-    fn observe_mesh(&mut self, now: Instant, state: &str, why: &str) {
-        let object = format!("{}/mesh", node_object(self.me));
-        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, why, false);
+        self.observe_part(now, "mesh", state, &fault.to_string());
     }
 
     fn on_journal(&mut self, now: Instant, news: Result<(), String>) {
-        let object = format!("{}/journal", node_object(self.me));
         let (state, why) = news.map_or_else(|why| ("failing", why), |()| ("written", String::new()));
-        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, &why, false);
+        self.observe_part(now, "journal", state, &why);
+    }
+
+    /// How a part of this node is: its gate, mesh or journal.
+    fn observe_part(&mut self, now: Instant, part: &str, state: &str, why: &str) {
+        let object = format!("{}/{part}", node_object(self.me));
+        self.observe(now, &object, "state", Some(word(state)), Quality::Good, None, why, false);
     }
 
     // ---- what the control log says ------------------------------------------------------------------------------

@@ -59,10 +59,16 @@ struct World {
     in_sync_by_itself: bool,
 }
 
+/// The domain whose first entry is [`config`].
+fn configured() -> Domain {
+    let mut domain = Domain::default();
+    domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
+    domain
+}
+
 impl World {
     fn new() -> Self {
-        let mut domain = Domain::default();
-        domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
+        let domain = configured();
         let roles = (1..=3).map(|id| (n(id), Roles::new(n(id), u64::from(id)))).collect();
         let mut world = Self { now: Instant::from_nanos(1), domain, roles, orders: Vec::new(), down: Vec::new(), in_sync_by_itself: true };
         world.spread();
@@ -382,8 +388,7 @@ fn when_a_majority_has_released_the_logs_leader_the_least_busy_voter_campaigns_f
 #[test]
 fn what_a_dead_leader_may_have_swallowed_is_proposed_again_to_the_next_at_once() {
     let mut roles = Roles::new(n(2), 5);
-    let mut domain = Domain::default();
-    domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config: config() }).expect("a good configuration");
+    let domain = configured();
     let now = Instant::from_nanos(1);
     let proposals = |roles: &mut Roles| std::iter::from_fn(|| roles.poll_output()).filter(|o| matches!(o, Output::Propose { .. })).count();
     roles.handle(now, Input::Applied(Arc::new(domain)));

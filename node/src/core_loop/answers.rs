@@ -255,6 +255,11 @@ impl<W: Ways> CoreLoop<W> {
 
     // ---- what changes something ---------------------------------------------------------------------------------
 
+    /// Somebody's word, as the cause of what follows from it.
+    fn requested(&mut self, now: Instant, text: &str) -> EventId {
+        self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.into())), Quality::Good, None, "", false)
+    }
+
     fn move_role(&mut self, now: Instant, wish: Wish, service: &str, principal: &Principal, reply: Sender<Reply>) {
         let group = GroupName::new(service);
         let Some(row) = self.domain.groups.get(&group) else {
@@ -262,8 +267,7 @@ impl<W: Ways> CoreLoop<W> {
             return say(&reply, fail_help("unknown-service", format!("there is no service {service}"), &format!("there are: {}", names.join(", ")), 2));
         };
         let epoch = row.epoch;
-        let text = format!("{} asks to move {service}", principal.name);
-        let cause = self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
+        let cause = self.requested(now, &format!("{} asks to move {service}", principal.name));
         let waits_for = WaitsFor::Role { group, epoch, cause };
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for });
         self.feed_roles(now, roles::Input::Move { wish, cause });
@@ -278,8 +282,7 @@ impl<W: Ways> CoreLoop<W> {
         if bundle == self.domain.bundle {
             return say(&reply, Reply::Done { text: format!("generation {} is the same: nothing to do", self.domain.bundle_version) });
         }
-        let text = format!("{} applies policies: {message}", principal.name);
-        let cause = self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
+        let cause = self.requested(now, &format!("{} applies policies: {message}", principal.name));
         let expected = self.domain.bundle_version;
         let ticket = ASK_TICKETS + now.as_nanos();
         let done = format!("generation {} -> {}. Back: nines policy apply with the former files", expected, expected.0 + 1);
