@@ -12,9 +12,12 @@ mod ways;
 use std::collections::BTreeMap;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
-use sixnines_core::ids::{GroupName, NodeId};
+use sixnines_core::ids::NodeId;
+use sixnines_core::time::nanos;
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
+use sixnines_hwsim::domain::chaos::draw::{Ground, draw};
+use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{Maker, Setup};
@@ -46,15 +49,46 @@ pub(crate) struct Plan {
     pub(crate) faults: u64,
 }
 
-/// Runs one seed of a three-node domain with two services.
+/// Draws and plays one seed of a three-node domain with two services.
 pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
     let config = three_nodes();
-    let nodes: Vec<NodeId> = config.nodes.iter().map(|n| n.id).collect();
-    let services: Vec<GroupName> = config.services.iter().map(|s| s.name.clone()).collect();
-    let chassis = config.chassis.iter().map(|c| c.name.clone()).collect();
-    let chassis_check_epochs = plan.mutation != Mutation::ShelvesObeyAnybody;
-    let setup = Setup { seed, nodes, links: 2, services, chassis, chassis_check_epochs, maker: maker(config, seed, plan.mutation) };
-    chaos::run(setup, plan.faults)
+    let script = draw(seed, &ground(&config), plan.faults);
+    play(&config, plan.mutation, &script)
+}
+
+/// Plays a script on a new domain of that configuration.
+pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
+    chaos::play(setup(config, mutation, script.seed), &ground(config), script)
+}
+
+/// What there is to break.
+pub(crate) fn ground(config: &DomainConfig) -> Ground {
+    let within = |chassis: &ChassisConfig| config.nodes.iter().filter(|n| n.chassis == chassis.name).map(|n| n.id).collect();
+    Ground {
+        nodes: config.nodes.iter().map(|n| n.id).collect(),
+        links: links(config),
+        services: config.services.iter().map(|s| s.name.clone()).collect(),
+        chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
+        dead_after: nanos(config.profile.times().dead_after),
+    }
+}
+
+fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Setup {
+    Setup {
+        seed,
+        nodes: config.nodes.iter().map(|n| n.id).collect(),
+        links: links(config),
+        services: config.services.iter().map(|s| s.name.clone()).collect(),
+        clients: 3,
+        chassis: config.chassis.iter().map(|c| c.name.clone()).collect(),
+        chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
+        maker: maker(config.clone(), seed, mutation),
+    }
+}
+
+/// Every node has as many; the configuration is checked for it.
+fn links(config: &DomainConfig) -> u8 {
+    config.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1)
 }
 
 /// Makes nodes whose disks outlive them, less what was not synced.
@@ -72,7 +106,7 @@ fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
 }
 
 /// n1 and n2 in mxp1, n3 in mxp2, and two services, so that nothing assumes one.
-fn three_nodes() -> DomainConfig {
+pub(crate) fn three_nodes() -> DomainConfig {
     let node = |id: u16, chassis: &str| NodeConfig {
         id: NodeId(id),
         chassis: chassis.into(),
