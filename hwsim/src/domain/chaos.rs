@@ -7,6 +7,7 @@ pub mod breach;
 pub mod draw;
 pub mod incidents;
 pub mod script;
+pub mod shrink;
 
 use sixnines_core::ids::{GroupName, LinkId, NodeId};
 use sixnines_core::value::Value;
