@@ -4,6 +4,7 @@
 //! product's own machines. It moves bytes and time, breaks things as the seed says, and shows [`Observation`]s to the invariants. The
 //! same seed gives the same trace, byte for byte: nothing here reads a clock, and every draw comes from a named stream.
 
+pub mod campaign;
 pub mod chaos;
 pub mod invariants;
 pub mod seeds;

@@ -10,13 +10,14 @@ mod tests;
 mod ways;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::nanos;
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
-use sixnines_hwsim::domain::chaos::draw::{Ground, draw};
+use sixnines_hwsim::domain::chaos::draw::Ground;
 use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
@@ -25,7 +26,7 @@ use sixnines_hwsim::domain::{Maker, Setup};
 use node::Node;
 
 /// A safety rule to break on purpose, so that it can be seen that the invariants notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mutation {
     /// None: the product as it is.
     #[default]
@@ -40,25 +41,24 @@ pub(crate) enum Mutation {
     ShelvesObeyAnybody,
 }
 
-/// What one seed is run with.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
-    /// A rule to break.
-    pub(crate) mutation: Mutation,
-    /// Faults in the first phase.
-    pub(crate) faults: u64,
-}
-
-/// Draws and plays one seed of a three-node domain with two services.
-pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
-    let config = three_nodes();
-    let script = draw(seed, &ground(&config), plan.faults);
-    play(&config, plan.mutation, &script)
+impl Mutation {
+    /// Its name on the command line.
+    pub(crate) fn word(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 /// Plays a script on a new domain of that configuration.
 pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
     chaos::play(setup(config, mutation, script.seed), &ground(config), script)
+}
+
+/// As [`play`]; a broken assertion of the product is a failure of this run and of no other.
+pub(crate) fn play_safely(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
+    std::panic::catch_unwind(AssertUnwindSafe(|| play(config, mutation, script))).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Report { seed: script.seed, failure: Some(format!("an assertion is broken: {}", words.unwrap_or("it says nothing"))), ..Report::default() }
+    })
 }
 
 /// What there is to break.
@@ -73,7 +73,8 @@ pub(crate) fn ground(config: &DomainConfig) -> Ground {
     }
 }
 
-fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Setup {
+/// A new domain of that configuration.
+pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Setup {
     Setup {
         seed,
         nodes: config.nodes.iter().map(|n| n.id).collect(),

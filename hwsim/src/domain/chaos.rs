@@ -18,7 +18,7 @@ use incidents::{Incident, Watch};
 use script::{Fault, Features, Place, Script, US};
 
 /// What a run came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -80,7 +80,7 @@ struct Player<'a> {
 impl Player<'_> {
     fn play(&mut self, script: &Script) -> Result<(), String> {
         let services = &script.features.services;
-        serve(&mut self.world, services, "the domain forms and serves")?;
+        serve(&mut self.world, self.ground, services, "the domain forms and serves")?;
         self.epochs_before = self.epochs(services);
         self.prepare(&script.features)?;
         let mut seen_us = 0; // of the coming wait, which an incident's window has used up
@@ -93,7 +93,7 @@ impl Player<'_> {
         self.world.note("chaos ends".into());
         heal(&mut self.world);
         self.world.restart_all();
-        serve(&mut self.world, services, "everything is whole, and it serves again")?;
+        serve(&mut self.world, self.ground, services, "everything is whole, and it serves again")?;
         cool(&mut self.world)?;
         self.world.prove_journals()
     }
@@ -136,10 +136,10 @@ impl Player<'_> {
 }
 
 /// Every service answers, and goes on answering for a while.
-pub(super) fn serve(world: &mut World, services: &[GroupName], what: &str) -> Result<(), String> {
+pub(super) fn serve(world: &mut World, ground: &Ground, services: &[GroupName], what: &str) -> Result<(), String> {
     for group in services {
         let since = world.now();
-        world.run_until(HEALED_MAX, &format!("{what} ({group})"), |w| w.now() > since + 30 * MS && answers_steadily(w, group))?;
+        world.run_until(HEALED_MAX.max(40 * ground.dead_after), &format!("{what} ({group})"), |w| w.now() > since + 30 * MS && answers_steadily(w, group))?;
     }
     Ok(())
 }
@@ -238,5 +238,5 @@ fn cool(world: &mut World) -> Result<(), String> {
 
 /// A fan counts as failed after a second; a claim that failed is made again after another.
 const COOLED_MAX: Truth = 8_000 * MS;
-/// After healing it must serve within so long: two elections, a resynchronisation, restarts of the applications.
+/// After healing it must serve within so long: two elections, a resynchronisation, restarts of the applications. Slower profiles get more.
 const HEALED_MAX: Truth = 5_000 * MS;
