@@ -6,6 +6,7 @@
 
 pub mod campaign;
 pub mod chaos;
+pub mod faults;
 pub mod invariants;
 pub mod seeds;
 mod shelves;

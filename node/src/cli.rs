@@ -2,6 +2,7 @@
 
 pub(crate) mod campaign;
 pub(crate) mod client;
+pub(crate) mod faults;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
@@ -158,7 +159,7 @@ pub(crate) enum Command {
         step: JournalStep,
     },
     /// Simulates whole domains in virtual time, with the product's own machines.
-    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html --json night.json\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml")]
+    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html --json night.json\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim faults --domain domain.yaml")]
     Sim {
         #[command(subcommand)]
         step: SimStep,
@@ -184,6 +185,9 @@ pub(crate) enum SimStep {
     /// Plays many seeds, each with its own mix of faults, and reports what failovers cost. Exit 1 if a seed fails; Ctrl-C ends it with a report (exit 130).
     #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html\n  nines sim campaign --seeds 1000 --mtbf node-killed=8000h,process-killed=100h")]
     Campaign(campaign::Options),
+    /// Breaks every part of a domain in virtual time, each on its own, and tells what stops and why: finds single points of failure.
+    #[command(after_help = "Examples:\n  nines sim faults\n  nines sim faults --domain domain.yaml --check\n  nines sim faults --double --json")]
+    Faults(faults::Options),
     /// Plays one seed or one script of faults again and tells the story. Exit 1 if it fails.
     #[command(after_help = "Examples:\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim replay --script 123.yaml --lines 200")]
     Replay(replay::Options),

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => ended(demo::run(&options)),
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
         Command::Sim { step: SimStep::Campaign(options) } => cli::campaign::run(&options),
+        Command::Sim { step: SimStep::Faults(options) } => cli::faults::run(&options),
         Command::Sim { step: SimStep::Replay(options) } => cli::replay::run(&options),
         Command::Hidden(command) => ended(command.run().map(|()| ExitCode::SUCCESS)),
         Command::Init(options) => bad_input(init::run(&options)),
