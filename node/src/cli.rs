@@ -1,9 +1,12 @@
 //! The command line: what people type, and how answers look. It is a client of the daemon's local socket like any other.
 
+pub(crate) mod campaign;
 pub(crate) mod client;
+pub(crate) mod faults;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
+pub(crate) mod replay;
 
 use std::path::PathBuf;
 
@@ -155,6 +158,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: JournalStep,
     },
+    /// Simulates whole domains in virtual time, with the product's own machines.
+    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html --json night.json\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim faults --domain domain.yaml")]
+    Sim {
+        #[command(subcommand)]
+        step: SimStep,
+    },
     /// Measures.
     #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
     Bench {
@@ -169,6 +178,19 @@ pub(crate) enum Command {
 pub(crate) enum Bench {
     /// Repeats each fault of the demo and reports what the client outside saw.
     Failover(crate::demo::bench::Options),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimStep {
+    /// Plays many seeds, each with its own mix of faults, and reports what failovers cost. Exit 1 if a seed fails; Ctrl-C ends it with a report (exit 130).
+    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html\n  nines sim campaign --seeds 1000 --mtbf node-killed=8000h,process-killed=100h")]
+    Campaign(campaign::Options),
+    /// Breaks every part of a domain in virtual time, each on its own, and tells what stops and why: finds single points of failure.
+    #[command(after_help = "Examples:\n  nines sim faults\n  nines sim faults --domain domain.yaml --check\n  nines sim faults --double --json")]
+    Faults(faults::Options),
+    /// Plays one seed or one script of faults again and tells the story. Exit 1 if it fails.
+    #[command(after_help = "Examples:\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim replay --script 123.yaml --lines 200")]
+    Replay(replay::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -321,7 +343,7 @@ impl Command {
                 plain(call, ask)
             }
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
-            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
+            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
     }
 }

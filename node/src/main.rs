@@ -14,7 +14,6 @@ mod init;
 mod loadgen;
 mod realtime;
 mod shipped;
-#[cfg(test)]
 mod sim;
 mod sniffer;
 mod standing;
@@ -25,12 +24,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use api::{Call, Failure, Reply};
-use cli::{Ask, Bench, Cli, Command, JournalStep, PolicyStep, client, render};
+use cli::{Ask, Bench, Cli, Command, JournalStep, PolicyStep, SimStep, client, render};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(options) => ended(demo::run(&options)),
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
+        Command::Sim { step: SimStep::Campaign(options) } => cli::campaign::run(&options),
+        Command::Sim { step: SimStep::Faults(options) } => cli::faults::run(&options),
+        Command::Sim { step: SimStep::Replay(options) } => cli::replay::run(&options),
         Command::Hidden(command) => ended(command.run().map(|()| ExitCode::SUCCESS)),
         Command::Init(options) => bad_input(init::run(&options)),
         Command::Run(options) => bad_input(daemon::run(&options)),
