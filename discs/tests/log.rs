@@ -263,6 +263,31 @@ fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replace
     c.commit(new, lost);
 }
 
+/// Found by the simulator: without a majority nobody could find out about the disk, and then the leadership changed.
+#[test]
+fn a_replacement_survives_a_change_of_the_leader() {
+    for seed in 0..8 {
+        let mut c = Cluster::settled(80 + seed);
+        let leader = c.wait_for_leader();
+        let away = c.follower();
+        let lost = *c.places.keys().find(|id| **id != leader && **id != away).expect("three nodes");
+        c.cut_off(away);
+        c.run(Duration::from_millis(50));
+        c.crash(lost);
+        c.places[&lost].disk.wipe();
+        c.run(Duration::from_millis(270));
+        c.start(lost).expect("an empty disk");
+        c.run(Duration::from_millis(420));
+        c.heal();
+        c.log(leader).handle().replace(lost);
+        c.log(away).handle().replace(lost);
+        c.run_until("its old disk is let go", |c| !c.log(leader).handle().metrics().voters.contains(&lost));
+        c.crash(leader); // whoever leads next knows nothing of what was found out
+        c.start(leader).expect("its own disk");
+        c.run_until("it votes again", |c| c.log(lost).handle().metrics().voters.contains(&lost));
+    }
+}
+
 /// An operator may ask before anybody has heard of the new disk, or with no reason at all.
 #[test]
 fn a_replacement_is_remembered_until_the_node_speaks_and_forgotten_if_its_disk_is_the_old_one() {

@@ -302,6 +302,7 @@ enum Happening {
     Restart(NodeId),
     CallAgain { client: usize, turn: u64 },
     Shelves,
+    Readmit,
     Light(ChassisName),
     Order { node: NodeId, start: u32, request: Request },
     Outcome { node: NodeId, start: u32, request: EventId, outcome: Outcome },
@@ -374,7 +375,7 @@ pub struct World {
     /// When the last mesh frame of a pair arrives: it keeps order.
     mesh_until: BTreeMap<(NodeId, NodeId), Truth>,
     held: Vec<Parcel>,
-    /// Those whose disk was replaced, and nobody has said so yet.
+    /// Those whose disk was replaced.
     strangers: BTreeSet<NodeId>,
     clients: Vec<Client>,
     shelves: Shelves,
@@ -601,12 +602,15 @@ impl World {
         self.workshop.disk(node, what);
     }
 
-    /// An operator tells every node which of the others have another disk.
+    /// An operator tells every node which of the others have another disk, and says it again now and then: whoever heard it may die.
     pub fn readmit_all(&mut self) {
-        for stranger in std::mem::take(&mut self.strangers) {
-            for node in self.nodes().into_iter().filter(|n| *n != stranger) {
+        for stranger in self.strangers.clone() {
+            for node in self.nodes().into_iter().filter(|n| *n != stranger && self.is_up(*n)) {
                 self.give(node, SimInput::Readmit(stranger));
             }
+        }
+        if !self.strangers.is_empty() {
+            self.schedule(self.now + READMIT_AGAIN, Happening::Readmit);
         }
     }
 
@@ -681,6 +685,7 @@ impl World {
             Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
             Happening::CallAgain { .. } => {}
             Happening::Shelves => self.look_at_shelves(),
+            Happening::Readmit => self.readmit_all(),
             Happening::Light(chassis) => self.shelves.darken(&chassis, false),
             Happening::Order { node, start, request } => self.obey(node, start, &request),
             Happening::Outcome { node, start, request, outcome } => self.hand_back(node, start, request, outcome),
@@ -964,6 +969,8 @@ const ORDER_HELD_UP: Truth = 300 * MS;
 /// Between two looks at the shelves, as a shelf manager's own period.
 const SHELVES_EVERY: Truth = 100 * MS;
 
+/// An operator who sees no effect asks again.
+const READMIT_AGAIN: Truth = 700 * MS;
 /// A supervisor starts a daemon that has ended by itself after so long.
 const SUPERVISED: Truth = 300 * MS;
 

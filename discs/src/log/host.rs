@@ -300,6 +300,7 @@ impl<R: AsyncRuntime> Host<R> {
                 }
                 self.serve_proposal(proposal).await
             }
+            Request::Who => Reply::Unable,
         };
         self.peers.answer(from, correlation, reply);
     }
@@ -368,6 +369,7 @@ impl<R: AsyncRuntime> Host<R> {
         if law.config_version == Version(0) {
             return self.commit_first().await;
         }
+        self.call_the_missing(&law);
         let Some(change) = self.next_change(&law) else { return };
         tracing::info!(?change, "changing the membership");
         // A node that is not a voter any more stays as a learner only if the configuration still names it.
@@ -385,6 +387,17 @@ impl<R: AsyncRuntime> Host<R> {
         for entry in entries {
             let proposal = Proposal { by: self.me(), ticket: 0, cause: None, entry };
             drop(self.raft.client_write(Command(proposal.encode().into())).await);
+        }
+    }
+
+    /// Those that the configuration names and the membership does not, and of whose disk nothing is known.
+    fn call_the_missing(&self, law: &super::Law) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let unknown = law.nodes.iter().filter(|n| membership.get_node(n).is_none() && self.peers.heard(**n).is_none());
+        for node in unknown.copied() {
+            let (peers, timeout) = (self.peers.clone(), self.timing.heartbeat);
+            drop(R::spawn(async move { drop(peers.ask(node, Request::Who, timeout).await) }));
         }
     }
 

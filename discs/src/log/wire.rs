@@ -63,6 +63,8 @@ pub(crate) enum Request {
     Transfer { vote: Vote, to: NodeId, last: Option<LogId> },
     SnapshotPart(SnapshotPart),
     Propose { proposal: Vec<u8> },
+    /// Say anything: a node that is not (or no longer) in the membership is spoken to by nobody, and its disk must be known to take it in.
+    Who,
 }
 
 /// One part of a snapshot; the transfer's parts come one after the other.
@@ -186,7 +188,7 @@ impl Request {
                 let end = part.offset.checked_add(part.bytes.len() as u64);
                 by_leader(&part.vote) && part.total <= SNAPSHOT_BYTES_MAX && end.is_some_and(|end| end <= part.total)
             }
-            Self::Propose { .. } => true,
+            Self::Propose { .. } | Self::Who => true,
         }
     }
 }
