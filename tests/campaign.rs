@@ -51,6 +51,28 @@ fn a_broken_rule_ends_with_1_and_a_script_that_fails_again_in_another_process() 
 }
 
 #[test]
+fn ctrl_c_ends_with_a_report_and_the_state_goes_on() {
+    let home = tempfile::tempdir().expect("a directory");
+    let state = home.path().join("state");
+    let arguments = |seeds: &str| ["sim", "campaign", "--seeds", seeds, "--faults", "2", "--json", "-", "--state", path(&state)].map(str::to_owned);
+    let mut campaign = Command::new(env!("CARGO_BIN_EXE_nines"));
+    let campaign = campaign.args(arguments("1000000")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nines runs");
+    while !state.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50)); // saved every few seconds
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(campaign.id()).expect("a process id"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
+    let output = campaign.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let done = report["seeds"]["done"].as_u64().expect("a number");
+    assert!(done > 0 && report["interrupted"] == true && report["good"] == true, "{report}");
+    let more = nines(&arguments(&(done + 3).to_string()).each_ref().map(String::as_str));
+    let report: Value = serde_json::from_slice(&more.stdout).expect("it is JSON");
+    assert_eq!((more.status.code(), report["seeds"]["done"].as_u64()), (Some(0), Some(done + 3)), "{}", text(&more));
+}
+
+#[test]
 fn bad_input_ends_with_2_and_says_what_would_be_right() {
     let home = tempfile::tempdir().expect("a directory");
     let file = home.path().join("script.yaml");

@@ -1,7 +1,8 @@
 //! From the files of a bundle to what runs: `policy check`, `policy apply` and every node do the same thing here.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::alarms::Catalogue;
 use crate::class::{Class, Pattern, read_class};
@@ -75,10 +76,28 @@ pub fn compile_bundle(bundle: &Bundle) -> Result<Arc<Compiled>, Vec<Diagnostic>>
     Ok(Arc::new(Compiled { classes, catalogue, objects, policies, files: bundle.clone(), warnings, watch: language.watch, names }))
 }
 
+/// As [`compile_bundle`], but the thread's newest bundle is shared if it is made of the same files: nodes that start again, replays, and
+/// simulated domains compile the same one over and over, and what is compiled does not change.
+///
+/// # Errors
+/// As [`compile_bundle`].
+pub fn shared_bundle(bundle: &Bundle) -> Result<Arc<Compiled>, Vec<Diagnostic>> {
+    thread_local! {
+        static NEWEST: RefCell<Option<Arc<Compiled>>> = const { RefCell::new(None) };
+    }
+    if let Some(same) = NEWEST.with_borrow(|newest| newest.clone().filter(|c| c.files == *bundle)) {
+        return Ok(same);
+    }
+    let compiled = compile_bundle(bundle)?;
+    NEWEST.set(Some(Arc::clone(&compiled)));
+    Ok(compiled)
+}
+
 impl Compiled {
-    /// A bundle without anything.
+    /// A bundle without anything. One for all: even that knows the whole language.
     pub fn empty() -> Arc<Self> {
-        compile_bundle(&Bundle::default()).expect("nothing in it is wrong")
+        static EMPTY: LazyLock<Arc<Compiled>> = LazyLock::new(|| compile_bundle(&Bundle::default()).expect("nothing in it is wrong"));
+        Arc::clone(&EMPTY)
     }
 
     /// The class whose `names` wait for an object of this name.

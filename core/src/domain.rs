@@ -11,6 +11,7 @@ pub mod entry;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +28,8 @@ pub struct Domain {
     pub config: DomainConfig,
     /// Grows with each change of [`Self::config`].
     pub config_version: Version,
-    /// Classes, objects and policies in force.
-    pub bundle: Bundle,
+    /// Classes, objects and policies in force. Shared: the domain is copied with every entry, and this is the bulk of it.
+    pub bundle: Arc<Bundle>,
     /// Grows with each change of [`Self::bundle`]; operators call it the generation of the policies.
     pub bundle_version: Version,
     /// What is known of each node that ever joined.
@@ -229,7 +230,7 @@ impl Domain {
 
     fn replace_bundle(&mut self, expected: Version, bundle: &Bundle) -> Result<Vec<Change>, Void> {
         expect_version(expected, self.bundle_version)?;
-        self.bundle = bundle.clone();
+        self.bundle = Arc::new(bundle.clone());
         self.bundle_version.0 += 1;
         Ok(vec![Change::Bundled])
     }

@@ -14,6 +14,7 @@ mod shelves;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fmt::{self, Write as _};
 
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
@@ -371,7 +372,7 @@ pub struct World {
     /// How the wires behave.
     pub manners: Manners,
     /// (from, to, link) on which nothing passes.
-    cuts: Vec<(NodeId, NodeId, LinkId)>,
+    cuts: BTreeSet<(NodeId, NodeId, LinkId)>,
     /// When the last mesh frame of a pair arrives: it keeps order.
     mesh_until: BTreeMap<(NodeId, NodeId), Truth>,
     held: Vec<Parcel>,
@@ -394,19 +395,30 @@ pub struct Trace {
 
 impl Trace {
     /// Into the checksum alone: what happens every millisecond would push the story out.
-    fn count(&mut self, line: &str) {
-        // FNV-1a: two runs are compared by it, nothing else.
-        for byte in line.bytes() {
-            self.checksum = (self.checksum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    fn count(&mut self, line: fmt::Arguments<'_>) {
+        let mut sum = Sum(self.checksum);
+        if sum.write_fmt(line).is_ok() {
+            self.checksum = sum.0;
         }
     }
 
     fn write(&mut self, line: String) {
-        self.count(&line);
+        self.count(format_args!("{line}"));
         self.lines.push_back(line);
         if self.lines.len() > LINES_MAX {
             self.lines.pop_front();
         }
+    }
+}
+
+/// Text that goes nowhere but into the checksum: what nobody reads is not built.
+struct Sum(u64);
+
+impl fmt::Write for Sum {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // FNV-1a: two runs are compared by it, nothing else.
+        self.0 = text.bytes().fold(self.0, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        Ok(())
     }
 }
 
@@ -454,7 +466,7 @@ impl World {
             seed: setup.seed,
             wire: Stream::new(setup.seed, "wire"),
             manners: Manners::default(),
-            cuts: Vec::new(),
+            cuts: BTreeSet::new(),
             mesh_until: BTreeMap::new(),
             held: Vec::new(),
             strangers: BTreeSet::new(),
@@ -481,6 +493,11 @@ impl World {
     /// What happened.
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    /// The last lines of what happened.
+    pub fn into_story(self) -> Vec<String> {
+        self.trace.lines.into()
     }
 
     /// What the invariants have seen.
@@ -571,7 +588,7 @@ impl World {
     /// Nothing passes from `from` to `to` on `link`.
     pub fn cut(&mut self, from: NodeId, to: NodeId, link: LinkId) {
         self.note(format!("cut {from} > {to} on link {link}"));
-        self.cuts.push((from, to, link));
+        self.cuts.insert((from, to, link));
     }
 
     /// Both ways, every link, to everybody.
@@ -605,9 +622,8 @@ impl World {
     /// An operator tells every node which of the others have another disk, and says it again now and then: whoever heard it may die.
     pub fn readmit_all(&mut self) {
         for stranger in self.strangers.clone() {
-            for node in self.nodes().into_iter().filter(|n| *n != stranger && self.is_up(*n)) {
-                self.give(node, SimInput::Readmit(stranger));
-            }
+            let hearers: Vec<NodeId> = self.nodes().into_iter().filter(|n| *n != stranger && self.is_up(*n)).collect();
+            hearers.into_iter().for_each(|node| self.give(node, SimInput::Readmit(stranger)));
         }
         if !self.strangers.is_empty() {
             self.schedule(self.now + READMIT_AGAIN, Happening::Readmit);
@@ -827,13 +843,13 @@ impl World {
 
     fn carry_out(&mut self, node: NodeId, output: SimOutput) {
         match output {
-            SimOutput::Send { to, link, door, bytes } => self.send(node, to, link, door, &bytes),
+            SimOutput::Send { to, link, door, bytes } => self.send(node, to, link, door, bytes),
             SimOutput::Answer { group, epoch, answer } => self.answer(node, &group, epoch, &answer),
             SimOutput::Gate { group, until } => self.arm(node, group, until),
             SimOutput::Drive { group, drives } => self.shelves.drive(node, &group, drives),
             SimOutput::Act(request) => self.order(node, request),
             SimOutput::Observe(Observation::Event { id, cause }) => {
-                self.trace.count(&format!("{node} event {id} {cause:?}"));
+                self.trace.count(format_args!("{node} event {id} {cause:?}"));
                 self.judge.observe(self.now, node, &Observation::Event { id, cause });
             }
             SimOutput::Observe(observation) => {
@@ -849,15 +865,13 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: NodeId, to: NodeId, link: Option<LinkId>, door: Door, bytes: &[u8]) {
+    fn send(&mut self, from: NodeId, to: NodeId, link: Option<LinkId>, door: Door, bytes: Vec<u8>) {
         let Some(lives) = self.hosts.get(&to).map(|h| (self.hosts[&from].starts, h.starts)) else { return };
-        let links: Vec<LinkId> = match (door, link) {
-            (Door::Liveness, None) => (0..self.links).map(LinkId).collect(),
-            (_, Some(link)) => vec![link],
-            (Door::Mesh, None) => vec![LinkId(0)], // which one, the mesh decides while it carries
-        };
-        for link in links {
-            self.carry(Parcel { from, to, link, door, bytes: bytes.to_vec(), lives });
+        let parcel = |link, bytes| Parcel { from, to, link, door, bytes, lives };
+        match (door, link) {
+            (_, Some(link)) => self.carry(parcel(link, bytes)),
+            (Door::Mesh, None) => self.carry(parcel(LinkId(0), bytes)), // which one, the mesh decides while it carries
+            (Door::Liveness, None) => (0..self.links).for_each(|link| self.carry(parcel(LinkId(link), bytes.clone()))),
         }
     }
 
@@ -908,7 +922,7 @@ impl World {
         if !self.is_gate_open(node, group) {
             return; // the kernel drops it
         }
-        self.trace.count(&format!("{} {node} answers {answer:?} under {epoch}", self.now));
+        self.trace.count(format_args!("{} {node} answers {answer:?} under {epoch}", self.now));
         self.judge.spoke(self.now, node, group, epoch);
         let asked_it = |c: &Client| c.group == *group && c.open.as_ref().is_some_and(|c| c.request == answer.request);
         let Some(client) = self.clients.iter().position(asked_it) else { return };

@@ -183,7 +183,7 @@ pub(crate) enum Bench {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimStep {
     /// Plays many seeds, each with its own mix of faults, and reports what failovers cost. Exit 1 if a seed fails; Ctrl-C ends it with a report (exit 130).
-    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html\n  nines sim campaign --seeds 1000 --mtbf node-killed=8000h,process-killed=100h")]
+    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html\n  nines sim campaign --seeds 1000 --only node-killed\n  nines sim campaign --seeds 1000 --mtbf node-killed=8000h,process-killed=100h")]
     Campaign(campaign::Options),
     /// Breaks every part of a domain in virtual time, each on its own, and tells what stops and why: finds single points of failure.
     #[command(after_help = "Examples:\n  nines sim faults\n  nines sim faults --domain domain.yaml --check\n  nines sim faults --double --json")]

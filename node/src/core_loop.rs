@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sixnines_core::authority::AccessRole;
-use sixnines_core::bundle::{Compiled, compile_bundle};
+use sixnines_core::bundle::{Compiled, shared_bundle};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
 use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
@@ -304,7 +304,7 @@ impl<W: Ways> CoreLoop<W> {
             self.ways.configured(&self.domain.config);
         }
         if before.bundle_version != self.domain.bundle_version || self.compiled.is_none() {
-            match compile_bundle(&self.domain.bundle) {
+            match shared_bundle(&self.domain.bundle) {
                 Ok(compiled) => self.compiled = Some((self.domain.bundle_version, compiled)),
                 // It was checked before it was committed; a version that reads it otherwise keeps the one that runs.
                 Err(errors) => tracing::error!(errors = errors.len(), first = errors.first().map(ToString::to_string), "the bundle in force cannot be compiled here"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Command, Engine, Fact, Input, Output};
-use crate::bundle::compile_bundle;
+use crate::bundle::shared_bundle;
 use crate::domain::config::Bundle;
 use crate::event::Event;
 use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName};
@@ -74,7 +74,7 @@ impl Kept {
             Self::NotOwner { group, epoch, active } => Input::NotOwner { group, epoch, active },
             Self::Fact(fact) => Input::Fact(fact),
             Self::Domain { nodes, services } => Input::Domain { nodes, services },
-            Self::Bundle(bundle) => Input::Bundle(compile_bundle(&bundle).ok()?),
+            Self::Bundle(bundle) => Input::Bundle(shared_bundle(&bundle).ok()?),
             Self::Timeout => Input::Timeout,
         })
     }

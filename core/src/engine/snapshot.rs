@@ -10,7 +10,7 @@ use super::change::Hold;
 use super::claims::{Control, Pending};
 use super::deadlines::Deadlines;
 use super::{Alarm, AlarmKey, CommandError, CommandId, Config, Engine};
-use crate::bundle::compile_bundle;
+use crate::bundle::shared_bundle;
 use crate::class::Slot;
 use crate::diagnostic::Diagnostic;
 use crate::domain::config::Bundle;
@@ -128,7 +128,7 @@ impl Engine {
             return Err(RestoreError::Unreadable);
         }
         let snapshot: Snapshot = postcard::from_bytes(rest).map_err(|_| RestoreError::Unreadable)?;
-        let compiled = compile_bundle(&snapshot.bundle).map_err(RestoreError::Bundle)?;
+        let compiled = shared_bundle(&snapshot.bundle).map_err(RestoreError::Bundle)?;
         let mut world = World::new(compiled);
         for saved in snapshot.objects {
             let unfit = || RestoreError::Object(saved.name.clone());

@@ -66,6 +66,22 @@ impl SimLog {
         });
     }
 
+    /// As [`Self::step_until`], but free of cost while nothing is due and nothing came. The runtime's clock then stays behind: whoever
+    /// puts something in goes through [`Self::handle_at`].
+    pub fn step_if_due(&mut self, now: Instant) {
+        if self.next_wake().is_some_and(|due| due <= now) {
+            self.step_until(now);
+        }
+    }
+
+    /// The way in at `now`: the runtime has caught up, so that what is put in is taken up at that instant, and not in its past.
+    pub fn handle_at(&mut self, now: Instant) -> &Handle {
+        if now > self.stepped {
+            self.step_until(now);
+        }
+        &self.handle
+    }
+
     /// When the log next does something, as long as no input comes; at once, if one has come since the last step.
     pub fn next_wake(&self) -> Option<Instant> {
         if self.handle.has_inputs() {

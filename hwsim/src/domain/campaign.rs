@@ -140,6 +140,11 @@ impl Tally {
 }
 
 impl ClassTally {
+    /// A seed that shows a gap of that length, if it is one of the longest.
+    pub fn seed_of(&self, gap_us: u64) -> Option<u64> {
+        self.slowest.iter().find(|(gap, _)| *gap == gap_us).map(|(_, seed)| *seed)
+    }
+
     fn add(&mut self, seed: u64, incident: &Incident) {
         let gap = incident.gap_us;
         if incident.moved { self.moved.add(gap) } else { self.stayed.add(gap) }

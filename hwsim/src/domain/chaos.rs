@@ -65,7 +65,7 @@ pub fn play(mut setup: Setup, ground: &Ground, script: &Script) -> Report {
         overlapping,
         lasted: world.now(),
         checksum: world.trace().checksum,
-        story: world.trace().lines.iter().cloned().collect(),
+        story: world.into_story(),
     }
 }
 

@@ -49,7 +49,7 @@ pub fn examine(setup: Setup, ground: &Ground, faults: &[Fault]) -> Effect {
 fn lose(world: &mut World, ground: &Ground, faults: &[Fault], services: &mut [ServiceEffect]) -> Result<(), String> {
     let names: Vec<GroupName> = services.iter().map(|s| s.service.clone()).collect();
     serve(world, ground, &names, "the domain forms and serves")?;
-    world.run(ground.settled())?;
+    world.run(ground.formed())?;
     let epochs: Vec<_> = names.iter().map(|s| world.active(s).map(|(_, epoch)| epoch)).collect();
     for fault in faults {
         world.note(format!("FAULT {fault}"));

@@ -12,6 +12,7 @@ pub(crate) mod state;
 mod tests;
 mod text;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_hwsim::domain::campaign::availability::{RATES, Rate};
-use sixnines_hwsim::domain::chaos::draw::draw;
+use sixnines_hwsim::domain::chaos::draw::{Mix, classes, draw};
 use sixnines_hwsim::domain::chaos::script::Script;
 
 use super::replay::shrink;
@@ -44,6 +45,9 @@ pub(crate) struct Subject {
     /// Faults per seed; a calm seed, which lets the domain settle after each, has a third of it.
     #[arg(long, default_value_t = FAULTS)]
     pub(crate) faults: u64,
+    /// Only faults of these classes, each on a whole domain: what one class costs; several with commas.
+    #[arg(long, value_delimiter = ',', value_parser = class, value_name = "CLASS")]
+    pub(crate) only: Vec<String>,
 }
 
 /// What `nines sim campaign` takes.
@@ -90,7 +94,7 @@ impl Subject {
 
     /// What the seed does to it.
     pub(crate) fn script(&self, config: &DomainConfig, seed: u64) -> Script {
-        draw(seed, &sim::ground(config), self.faults)
+        draw(seed, &sim::ground(config), &Mix { faults: self.faults, only: self.only.clone() })
     }
 
     /// The options that a command needs to play the same.
@@ -98,6 +102,9 @@ impl Subject {
         let mut text = self.domain.as_ref().map(|d| format!(" --domain {}", d.display())).unwrap_or_default();
         if self.faults != FAULTS {
             text += &format!(" --faults {}", self.faults);
+        }
+        if !self.only.is_empty() {
+            text += &format!(" --only {}", self.only.join(","));
         }
         if self.mutation != Mutation::None {
             text += &format!(" --break {}", self.mutation.word());
@@ -198,6 +205,14 @@ fn find<'a>(rates: &'a mut [Rate], class: &str) -> anyhow::Result<&'a mut Rate> 
     let known: Vec<&str> = rates.iter().map(|r| r.class).collect();
     let known = known.join(", ");
     rates.iter_mut().find(|r| r.class == class).with_context(|| format!("there is no fault class {class:?}; there are {known}"))
+}
+
+fn class(text: &str) -> Result<String, String> {
+    if classes().any(|class| class == text) {
+        return Ok(text.to_owned());
+    }
+    let known: BTreeSet<&str> = classes().collect();
+    Err(format!("there is no fault class {text:?}; there are {}", known.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 fn class_and_time(text: &str) -> Result<(String, f64), String> {

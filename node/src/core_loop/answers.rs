@@ -279,7 +279,7 @@ impl<W: Ways> CoreLoop<W> {
             let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
             return say(&reply, fail("bad-policies", format!("{}\nNothing was loaded, generation {} goes on.", text.join("\n"), self.domain.bundle_version), 2));
         }
-        if bundle == self.domain.bundle {
+        if bundle == *self.domain.bundle {
             return say(&reply, Reply::Done { text: format!("generation {} is the same: nothing to do", self.domain.bundle_version) });
         }
         let cause = self.requested(now, &format!("{} applies policies: {message}", principal.name));

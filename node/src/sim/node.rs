@@ -106,6 +106,8 @@ pub(super) struct Node {
     mailbox: Arc<Mailbox>,
     domain: Arc<Domain>,
     groups: BTreeMap<GroupName, Group>,
+    /// Their names, shared: every step goes through them.
+    names: Arc<[GroupName]>,
     lease: Instant,
     has_lease: bool,
     /// The life in which each peer was last heard.
@@ -138,6 +140,7 @@ impl Node {
             mailbox,
             domain: Arc::default(),
             groups: BTreeMap::new(),
+            names: Arc::default(),
             lease: Instant::ZERO,
             has_lease: false,
             lives: BTreeMap::new(),
@@ -193,7 +196,7 @@ impl Node {
     fn on_mesh(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         let Ok(frame) = postcard::from_bytes(bytes) else { return };
         let input = match frame {
-            Frame::Log(frame) => return self.log.handle().frame(from, frame),
+            Frame::Log(frame) => return self.log.handle_at(now).frame(from, frame),
             Frame::Copy { group, bytes } => {
                 if let Some(group) = self.groups.get_mut(&group)
                     && let Err(fault) = group.copy.handle(now, sixnines_checkpoint::Input::Frame { from, bytes: &bytes })
@@ -248,17 +251,17 @@ impl Node {
         if changed {
             self.core(now, Some(In::Liveness(LivenessNews::Suspended(!has_lease))));
         }
-        for name in self.groups.keys().cloned().collect::<Vec<_>>() {
-            let group = self.groups.get_mut(&name).expect("just listed");
+        for name in Arc::clone(&self.names).iter() {
+            let group = self.groups.get_mut(name).expect("each name has its group");
             if changed {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Lease(has_lease));
             }
             if group.copy.poll_timeout().is_some_and(|at| now >= at) {
                 feed(&mut group.copy, now, sixnines_checkpoint::Input::Timeout);
             }
-            self.bring_back(now, &name);
+            self.bring_back(now, name);
         }
-        self.log.step_until(now);
+        self.log.step_if_due(now);
     }
 
     /// An application that had died is there again; it is told its role when it connects.
@@ -289,9 +292,9 @@ impl Node {
             self.on_way(now, way);
             did = true;
         }
-        for name in self.groups.keys().cloned().collect::<Vec<_>>() {
-            while let Some(output) = self.groups.get_mut(&name).and_then(|g| g.copy.poll_output()) {
-                self.on_copy(now, &name, output);
+        for name in Arc::clone(&self.names).iter() {
+            while let Some(output) = self.groups.get_mut(name).and_then(|g| g.copy.poll_output()) {
+                self.on_copy(now, name, output);
                 did = true;
             }
         }
@@ -355,6 +358,9 @@ impl Node {
                 self.core(now, Some(In::Unit { group: config.name.clone(), unit: Unit::Ready, why: "connected".to_owned() }));
             }
         }
+        if self.names.len() != self.groups.len() {
+            self.names = self.groups.keys().cloned().collect();
+        }
     }
 
     fn on_liveness(&mut self, now: Instant, output: liveness::Output) {
@@ -384,7 +390,7 @@ impl Node {
         match way {
             Way::Propose(proposal) => {
                 self.out.push(SimOutput::Note(format!("proposes {:?}", proposal.entry)));
-                self.log.handle().propose(proposal);
+                self.log.handle_at(now).propose(proposal);
             }
             Way::Role(group, role) => self.on_role(&group, role),
             Way::Relinquish(group, epoch) => {
@@ -423,10 +429,10 @@ impl Node {
                 to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
             }
             Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
-            Way::TransferLeader(to) => self.log.handle().transfer_leader(to),
+            Way::TransferLeader(to) => self.log.handle_at(now).transfer_leader(to),
             Way::Campaign(against) => {
                 self.out.push(SimOutput::Note(format!("campaigns against {against}")));
-                self.log.handle().campaign(against);
+                self.log.handle_at(now).campaign(against);
             }
         }
     }

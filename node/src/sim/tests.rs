@@ -2,7 +2,7 @@
 
 use sixnines_hwsim::domain::chaos::Report;
 use sixnines_hwsim::domain::chaos::breach::kind;
-use sixnines_hwsim::domain::chaos::draw::draw;
+use sixnines_hwsim::domain::chaos::draw::{Mix, draw};
 use sixnines_hwsim::domain::chaos::shrink::shrink;
 
 use super::{Mutation, ground, play, three_nodes};
@@ -19,7 +19,11 @@ struct Plan {
 /// Draws and plays one seed of a three-node domain with two services.
 fn run(seed: u64, plan: &Plan) -> Report {
     let config = three_nodes();
-    play(&config, plan.mutation, &draw(seed, &ground(&config), plan.faults))
+    play(&config, plan.mutation, &draw(seed, &ground(&config), &mix(plan.faults)))
+}
+
+fn mix(faults: u64) -> Mix {
+    Mix { faults, only: Vec::new() }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -74,7 +78,7 @@ fn a_failing_seed_is_shrunk_to_few_faults_that_still_fail() {
     for mutation in [Mutation::GateNeverCloses, Mutation::AcknowledgesAlone] {
         let failing = |seed| run(seed, &Plan { mutation, faults: FAULTS }).failure.map(|failure| (seed, failure));
         let (seed, failure) = (1..=40).find_map(failing).expect("it is found, as the test above shows");
-        let script = draw(seed, &ground(&config), FAULTS);
+        let script = draw(seed, &ground(&config), &mix(FAULTS));
         let shrunk = shrink(script.clone(), failure.clone(), 150, |s| play(&config, mutation, s).failure, |_, _| {});
         assert!(shrunk.script.steps.len() <= 3 && shrunk.script.steps.len() <= script.steps.len(), "{mutation:?}: {}", shrunk.script);
         let again = play(&config, mutation, &shrunk.script).failure.expect("a shrunk script fails");

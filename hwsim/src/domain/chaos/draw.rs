@@ -21,12 +21,26 @@ pub struct Ground {
     pub dead_after: Truth,
 }
 
-/// Draws what one seed does to a domain: up to `faults` faults.
-pub fn draw(seed: u64, ground: &Ground, faults: u64) -> Script {
+/// How much is done, and what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mix {
+    /// So many faults at most; a calm run, which lets the domain settle after each, has a third of it.
+    pub faults: u64,
+    /// Only faults of these classes, each on a whole domain, and as many as are asked for: what one class costs. Empty: a mix of all.
+    pub only: Vec<String>,
+}
+
+/// The classes that can be drawn.
+pub fn classes() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(_, class)| *class)
+}
+
+/// Draws what one seed does to a domain.
+pub fn draw(seed: u64, ground: &Ground, mix: &Mix) -> Script {
     let random = Stream::new(seed, "script");
     let mut drawer = Drawer { ground, random, at: 0, whole_at: 0, calm: false, weights: Vec::new(), heals_in: 4, disks_lost: 0, steps: Vec::new() };
-    let features = drawer.features();
-    drawer.steps(faults);
+    let features = drawer.features(&mix.only);
+    drawer.steps(if drawer.calm && mix.only.is_empty() { mix.faults.div_ceil(3) } else { mix.faults });
     let rest_us = if drawer.calm { drawer.ground.window() / US } else { drawer.wait() };
     Script { seed, features, steps: drawer.steps, rest_us }
 }
@@ -35,6 +49,11 @@ impl Ground {
     /// A fault's effect is looked at for so long. A takeover is due after one `dead_after`; who needs twenty has failed.
     pub fn window(&self) -> Truth {
         20 * self.dead_after
+    }
+
+    /// After its first service a new domain needs so long until the lead of the control log is where it belongs.
+    pub fn formed(&self) -> Truth {
+        40 * self.dead_after
     }
 
     /// After the end of the last fault a domain is whole again within so long: copies are in sync, leadership has settled.
@@ -64,23 +83,24 @@ enum Kind {
     LoseDisk,
 }
 
-const KINDS: [Kind; 16] = [
-    Kind::Kill,
-    Kind::Hang,
-    Kind::Isolate,
-    Kind::CutPair,
-    Kind::CutOneLink,
-    Kind::CutOneWayOneLink,
-    Kind::KillProcess,
-    Kind::Switch,
-    Kind::Fans,
-    Kind::Wires,
-    Kind::LoseChassis,
-    Kind::LoseFabric,
-    Kind::SlowDisk,
-    Kind::FullDisk,
-    Kind::FailingDisk,
-    Kind::LoseDisk,
+/// With the classes that reports know them by.
+const KINDS: [(Kind, &str); 16] = [
+    (Kind::Kill, "node-killed"),
+    (Kind::Hang, "node-hung"),
+    (Kind::Isolate, "links-cut"),
+    (Kind::CutPair, "one-way-cut"),
+    (Kind::CutOneLink, "one-link-cut"),
+    (Kind::CutOneWayOneLink, "one-way-cut"),
+    (Kind::KillProcess, "process-killed"),
+    (Kind::Switch, "switchover"),
+    (Kind::Fans, "fans-failed"),
+    (Kind::Wires, "wires-bad"),
+    (Kind::LoseChassis, "chassis-lost"),
+    (Kind::LoseFabric, "fabric-lost"),
+    (Kind::SlowDisk, "disk-slow"),
+    (Kind::FullDisk, "disk-full"),
+    (Kind::FailingDisk, "disk-fails"),
+    (Kind::LoseDisk, "disk-replaced"),
 ];
 
 struct Drawer<'a> {
@@ -99,10 +119,12 @@ struct Drawer<'a> {
 }
 
 impl Drawer<'_> {
-    fn features(&mut self) -> Features {
-        self.calm = self.random.below(4) == 0;
+    fn features(&mut self, only: &[String]) -> Features {
+        self.calm = self.random.below(4) == 0 || !only.is_empty();
         self.heals_in = self.random.choose(&[2, 4, 8]);
-        self.weights = KINDS.iter().filter_map(|kind| (self.random.below(2) == 0).then(|| (*kind, 1 + self.random.below(8)))).collect();
+        let is_asked_for = |class: &str| only.iter().any(|o| o == class);
+        let mut weigh = |(kind, class): &(Kind, &str)| (self.random.below(2) == 0 || is_asked_for(class)).then(|| (*kind, 1 + self.random.below(8)));
+        self.weights = KINDS.iter().filter(|(_, class)| only.is_empty() || is_asked_for(class)).filter_map(&mut weigh).collect();
         if self.weights.is_empty() {
             self.weights = vec![(Kind::Kill, 1)];
         }
@@ -119,7 +141,6 @@ impl Drawer<'_> {
     }
 
     fn steps(&mut self, faults: u64) {
-        let faults = if self.calm { faults.div_ceil(3) } else { faults };
         for _ in 0..faults {
             let wait = self.wait();
             let kind = self.kind();
@@ -149,7 +170,11 @@ impl Drawer<'_> {
     }
 
     fn wait(&mut self) -> u64 {
-        let settle = if self.calm { self.ground.settled() + 2 * MS } else { MS };
+        let settle = match (self.calm, self.steps.is_empty()) {
+            (true, true) => self.ground.formed(),
+            (true, false) => self.ground.settled() + 2 * MS,
+            (false, _) => MS,
+        };
         (settle + self.random.below(120 * MS)) / US
     }
 
@@ -294,10 +319,22 @@ mod tests {
         }
     }
 
+    fn mix() -> Mix {
+        Mix { faults: 12, only: Vec::new() }
+    }
+
+    #[test]
+    fn one_class_alone_can_be_asked_for() {
+        let mix = Mix { faults: 12, only: vec!["node-killed".into()] };
+        let script = draw(5, &ground(), &mix);
+        let killed = script.steps.iter().filter(|s| s.fault.class() == "node-killed").count();
+        assert!(killed >= 10, "{script}");
+    }
+
     #[test]
     fn a_seed_has_one_script_and_seeds_have_different_mixes() {
-        assert_eq!(draw(3, &ground(), 12), draw(3, &ground(), 12));
-        let mixes: BTreeSet<Vec<&str>> = (0..50).map(|seed| draw(seed, &ground(), 12).steps.iter().map(|s| s.fault.class()).collect()).collect();
+        assert_eq!(draw(3, &ground(), &mix()), draw(3, &ground(), &mix()));
+        let mixes: BTreeSet<Vec<&str>> = (0..50).map(|seed| draw(seed, &ground(), &mix()).steps.iter().map(|s| s.fault.class()).collect()).collect();
         assert!(mixes.len() > 40, "{}", mixes.len());
         let classes: BTreeSet<&str> = mixes.into_iter().flatten().collect();
         assert_eq!(classes.len(), 17, "every kind of fault occurs: {classes:?}");
@@ -308,7 +345,7 @@ mod tests {
         let ground = ground();
         let window = ground.window() / US;
         let is_calm = |script: &Script| script.steps.iter().skip(1).all(|s| s.wait_us * US > ground.settled());
-        let calm = (0..100).map(|seed| draw(seed, &ground, 12)).filter(is_calm).filter(|s| s.rest_us >= window).count();
+        let calm = (0..100).map(|seed| draw(seed, &ground, &mix())).filter(is_calm).filter(|s| s.rest_us >= window).count();
         assert!((10..50).contains(&calm), "{calm}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod plots;
 
+use sixnines_hwsim::domain::campaign::ClassTally;
 use sixnines_hwsim::domain::campaign::availability::nines;
 use sixnines_hwsim::domain::campaign::histogram::Histogram;
 use sixnines_hwsim::domain::chaos::breach::Harm;
@@ -59,19 +60,22 @@ fn gaps(out: &mut String, summary: &Summary) {
     let head = "<tr><th>class</th><th>n</th><th>p50 ms</th><th>p99</th><th>p99.9</th><th>max</th><th>seed of the max</th></tr>";
     add(out, &format!("<h3>Failovers</h3><table>{head}"));
     for (name, class) in summary.tally.classes.iter().filter(|(_, c)| c.moved.n() > 0) {
-        let seed = class.slowest.first().map(|(_, seed)| seed.to_string()).unwrap_or_default();
-        add(out, &row(name, &class.moved, &seed));
+        add(out, &row(name, &class.moved, class));
     }
     add(out, &format!("</table><h3>Stayed where it was</h3><table>{head}"));
     for (name, class) in summary.tally.classes.iter().filter(|(_, c)| c.stayed.n() > 0) {
-        add(out, &row(name, &class.stayed, ""));
+        add(out, &row(name, &class.stayed, class));
     }
     add(out, "</table>");
+    for (name, class) in summary.tally.classes.iter().filter(|(_, c)| c.unserved > 0) {
+        add(out, &format!("<p>{} of {} after {}: no steady answers at the end of the window.</p>", class.unserved, class.moved.n() + class.stayed.n(), escape(name)));
+    }
 }
 
-fn row(name: &str, histogram: &Histogram, seed: &str) -> String {
+fn row(name: &str, histogram: &Histogram, class: &ClassTally) -> String {
+    let seed = class.seed_of(histogram.max()).map(|seed| seed.to_string()).unwrap_or_default();
     let at = |per_mille| histogram.per_mille(per_mille).map_or_else(String::new, |us| format!("{:.1}", ms(us)));
-    let cells = [histogram.n().to_string(), at(500), at(990), at(999), at(1000), seed.to_owned()].map(|c| format!("<td class=n>{c}</td>"));
+    let cells = [histogram.n().to_string(), at(500), at(990), at(999), at(1000), seed].map(|c| format!("<td class=n>{c}</td>"));
     format!("<tr><td>{}</td>{}</tr>", escape(name), cells.concat())
 }
 

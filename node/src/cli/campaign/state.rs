@@ -19,6 +19,7 @@ pub(crate) struct State {
     version: String,
     domain: DomainConfig,
     faults: u64,
+    only: Vec<String>,
     /// The rule that is broken on purpose.
     broken: String,
     /// The first seed.
@@ -65,6 +66,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             domain: config.clone(),
             faults: options.subject.faults,
+            only: options.subject.only.clone(),
             broken: options.subject.mutation.word(),
             from: options.from,
             next: options.from,
@@ -79,6 +81,7 @@ impl State {
             ("versions of nines", self.version == new.version),
             ("domains", self.domain == new.domain),
             ("--faults", self.faults == new.faults),
+            ("--only", self.only == new.only),
             ("--break", self.broken == new.broken),
             ("--from", self.from == new.from),
         ];

@@ -1,5 +1,6 @@
 //! A campaign's report as text, 80 columns wide.
 
+use sixnines_hwsim::domain::campaign::ClassTally;
 use sixnines_hwsim::domain::campaign::availability::nines;
 use sixnines_hwsim::domain::campaign::histogram::Histogram;
 use sixnines_hwsim::domain::chaos::breach::Harm;
@@ -40,12 +41,19 @@ fn gaps(out: &mut String, summary: &Summary) {
     line!(out, "\nThe client's gap in ms, of faults that hit a whole domain (once per service)");
     line!(out, "FAILOVERS            N     P50     P99   P99.9     MAX  SEED OF THE MAX");
     for (name, class) in summary.tally.classes.iter().filter(|(_, c)| c.moved.n() > 0) {
-        line!(out, "{name:<15} {}  {}", row(&class.moved), class.slowest.first().map_or(0, |(_, seed)| *seed));
+        line!(out, "{name:<15} {}  {}", row(&class.moved), seed(class, &class.moved));
     }
-    line!(out, "STAYED               N     P50     P99   P99.9     MAX");
+    line!(out, "STAYED               N     P50     P99   P99.9     MAX  SEED OF THE MAX");
     for (name, class) in summary.tally.classes.iter().filter(|(_, c)| c.stayed.n() > 0) {
-        line!(out, "{name:<15} {}", row(&class.stayed));
+        line!(out, "{name:<15} {}  {}", row(&class.stayed), seed(class, &class.stayed));
     }
+    for (name, class) in summary.tally.classes.iter().filter(|(_, c)| c.unserved > 0) {
+        line!(out, "  {} of {} after {name}: no steady answers at the end of the window", class.unserved, class.moved.n() + class.stayed.n());
+    }
+}
+
+fn seed(class: &ClassTally, histogram: &Histogram) -> String {
+    class.seed_of(histogram.max()).map(|seed| seed.to_string()).unwrap_or_default()
 }
 
 fn row(histogram: &Histogram) -> String {

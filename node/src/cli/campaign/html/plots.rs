@@ -38,13 +38,13 @@ fn draw_gaps(root: &Area<'_>, curves: &[(&str, Vec<(f64, f64)>)], most: f64) -> 
         .x_label_area_size(40)
         .y_label_area_size(50)
         .build_cartesian_2d((GAP_MIN_MS..most * 1.1).log_scale(), 0.0..1.0)?;
-    chart.configure_mesh().x_desc("ms").y_label_formatter(&|share| format!("{:.0} %", share * 100.0)).x_label_formatter(&|ms| format!("{ms:.0}")).draw()?;
+    chart.configure_mesh().max_light_lines(0).x_desc("ms").y_label_formatter(&|share| format!("{:.0} %", share * 100.0)).x_label_formatter(&|ms| format!("{ms:.0}")).draw()?;
     for (index, (name, points)) in curves.iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
         let line = LineSeries::new(points.iter().copied(), color.stroke_width(2));
         chart.draw_series(line)?.label(*name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], color.stroke_width(2)));
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).background_style(WHITE).border_style(BLACK.mix(0.3)).draw()?;
     Ok(())
 }
 
@@ -64,7 +64,7 @@ fn draw_budget(root: &Area<'_>, rows: &[(&str, f64)]) -> Drawn {
         .x_label_area_size(30)
         .y_label_area_size(120)
         .build_cartesian_2d(0.0..most * 1.05, names.as_slice().into_segmented())?;
-    chart.configure_mesh().disable_y_mesh().draw()?;
+    chart.configure_mesh().disable_y_mesh().max_light_lines(0).draw()?;
     chart.draw_series(rows.iter().map(|(name, seconds)| {
         let from = (0.0, SegmentValue::Exact(name));
         let index = names.iter().position(|n| n == name).and_then(|at| names.get(at + 1));
