@@ -66,6 +66,15 @@ impl Scenario {
         read::scenario(source, bundle, open)
     }
 
+    /// The line of a step that asks for roles, which only a domain has.
+    pub fn asks_for_roles(&self) -> Option<u32> {
+        let asks = |step: &&Step| {
+            let waits = matches!(&step.trigger, Trigger::When { condition, .. } if condition.needs_roles());
+            waits || step.expectation.as_ref().is_some_and(|e| e.condition.needs_roles())
+        };
+        self.steps.iter().find(asks).map(|step| step.at.line)
+    }
+
     /// How many of its steps expect something.
     pub fn expectations(&self) -> usize {
         self.steps.iter().filter(|step| step.expectation.is_some()).count()

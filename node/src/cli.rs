@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
+pub(crate) mod sim;
 
 use std::path::PathBuf;
 
@@ -154,6 +155,12 @@ pub(crate) enum Command {
     Journal {
         #[command(subcommand)]
         step: JournalStep,
+    },
+    /// A simulated chassis in virtual time: playing scenarios on it, and checking what describes it. No daemon is needed.
+    #[command(after_help = "Examples:\n  nines sim run first.yaml --story\n  nines sim run policies/tests/scenarios --plot plots --junit results.xml\n  nines sim check first.yaml my-shelf.yaml")]
+    Sim {
+        #[command(subcommand)]
+        step: sim::SimStep,
     },
     /// Measures.
     #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
@@ -321,7 +328,7 @@ impl Command {
                 plain(call, ask)
             }
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
-            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
+            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
     }
 }

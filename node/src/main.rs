@@ -13,6 +13,7 @@ mod demo;
 mod init;
 mod loadgen;
 mod realtime;
+mod scenario;
 mod shipped;
 #[cfg(test)]
 mod sim;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Chassis(options) => bad_input(chassis::run(&options)),
         Command::Journal { step: JournalStep::Check { place, json } } => cli::journal::check(&place, json),
         Command::Journal { step: JournalStep::Show { place, pattern, last, json } } => cli::journal::show(&place, &pattern, last, json),
+        Command::Sim { step } => cli::sim::sim(&step),
         Command::Policy { step: PolicyStep::Check { dir, json } } => cli::policy::check(&dir, json),
         Command::Policy { step: PolicyStep::Apply { dir, message, ask } } => match cli::policy::read(&dir) {
             Ok(files) => answers(Call::PolicyApply { files, message }, &ask, false),

@@ -17,7 +17,7 @@ use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
 use super::condition::RoleWord;
 use super::setting::{OWNER, Setting};
 use super::stage::{Mend, Occurrence, Stage};
-use crate::chassis::{Chassis, Injection, Named};
+use crate::chassis::{Ageing, Chassis, Injection, Named};
 
 /// How often the engine is told what has not changed.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ pub struct OwnerStage {
     group: GroupName,
     services: Vec<GroupName>,
     chassis: Chassis,
+    ageing: Option<Ageing>,
     engine: Engine,
     epoch: Epoch,
     now: Instant,
@@ -53,6 +54,7 @@ impl OwnerStage {
             group: chassis_group(setting.chassis.chassis.as_str()),
             services: setting.services.clone(),
             engine: engine(1),
+            ageing: setting.ageing.map(|speed| Ageing::new(&setting.chassis, setting.chassis.seed, speed, Instant::ZERO)),
             chassis,
             epoch: Epoch(1),
             now: Instant::ZERO,
@@ -136,9 +138,18 @@ impl OwnerStage {
         }
     }
 
+    /// Breaks what breaks by itself now.
+    fn age(&mut self) {
+        while let Some((_, injection)) = self.ageing.as_mut().and_then(|ageing| ageing.poll(self.now)) {
+            // More faults at once than the chassis takes: this one is lost in the crowd.
+            drop(self.chassis.inject(self.now, injection));
+        }
+    }
+
     fn next(&self) -> Instant {
         let refresh = self.refreshed + REFRESH;
         let next = self.chassis.poll_timeout().min(refresh);
+        let next = self.ageing.as_ref().and_then(Ageing::poll_timeout).map_or(next, |at| next.min(at));
         self.engine.poll_timeout().map_or(next, |at| next.min(at)).max(self.now)
     }
 }
@@ -151,6 +162,7 @@ impl Stage for OwnerStage {
                 break;
             }
             self.now = next;
+            self.age();
             self.chassis.step(self.now);
             if self.now >= self.refreshed + REFRESH {
                 self.refresh();

@@ -69,7 +69,7 @@ impl Steps<'_> {
     fn step(&self, node: &Node, out: &mut Diagnostics) -> Option<Step> {
         let source = self.names.source;
         let mut fields = Fields::new(source, "a step", node, out);
-        fields.elsewhere(&[("chassis", BESIDE), ("policy", BESIDE), ("lasts", BESIDE), ("services", BESIDE)]);
+        fields.elsewhere(&[("chassis", BESIDE), ("policy", BESIDE), ("lasts", BESIDE), ("services", BESIDE), ("ageing", BESIDE)]);
         let trigger = self.trigger(&mut fields, out);
         let lasting = fields.take("for").and_then(|node| self.duration("for", node, out));
         let is_lasting = lasting.is_some();

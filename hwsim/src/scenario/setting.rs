@@ -23,6 +23,8 @@ pub struct Setting {
     pub chassis: Plan,
     /// Classes, objects, alarms and policies.
     pub compiled: Arc<Compiled>,
+    /// How many times faster than its rates say (`reliability`) the chassis ages; `None`: nothing fails by itself.
+    pub ageing: Option<f64>,
     /// Services of the domain, as far as a scenario names them.
     pub services: Vec<GroupName>,
     /// Every object of the chassis with its class.
@@ -46,7 +48,7 @@ impl Setting {
             compiled = compile_bundle(&bundle)?;
         }
         let objects = compiled.objects.iter().map(|o| (o.name.clone(), o.class.clone())).collect();
-        Ok(Self { chassis, compiled, services, objects, sample })
+        Ok(Self { chassis, compiled, ageing: None, services, objects, sample })
     }
 
     /// The class of an object, declared or waited for by its name.

@@ -72,11 +72,6 @@ pub trait Stage {
 
     /// What has happened since this was asked last.
     fn take_occurrences(&mut self) -> Vec<Occurrence>;
-
-    /// Whether it knows roles at all.
-    fn knows_roles(&self) -> bool {
-        false
-    }
 }
 
 /// Which faults end.

@@ -39,6 +39,8 @@ impl Header {
         let services = fields.words("services", out).unwrap_or_default();
         let services = services.iter().map(|(name, _)| GroupName::new(name)).collect();
         let called = fields.text("name", out);
+        let scale = fields.take("time_scale").map(|node| (node, node.number().filter(|x| (0.001..=3600.0).contains(x))));
+        let ageing = ageing(fields, out);
         let seed = fields.take("seed").map(|node| (node, node.scalar().and_then(|text| text.parse().ok())));
         let Some(mut plan) = chassis(source, fields.take("chassis"), open, out) else { return Ok(None) };
         if let Some(name) = called {
@@ -49,7 +51,13 @@ impl Header {
             Some((node, None)) => fields.wrong("seed", "a whole number", node, out),
             None => {}
         }
-        let setting = Setting::new(plan, bundle, services)?;
+        match scale {
+            Some((_, Some(scale))) => plan.time_scale = scale,
+            Some((node, None)) => fields.wrong("time_scale", "how many seconds the chassis lives in one: 0.001 to 3600", node, out),
+            None => {}
+        }
+        let mut setting = Setting::new(plan, bundle, services)?;
+        setting.ageing = ageing;
         Ok(Some(Self { name, text, policy, lasts, setting }))
     }
 
@@ -78,6 +86,16 @@ fn lasts(source: Source<'_>, node: &Node, out: &mut Diagnostics) -> Option<Durat
         return None;
     }
     Some(lasts)
+}
+
+/// How much faster than its rates say the chassis ages.
+fn ageing(fields: &mut Fields<'_>, out: &mut Diagnostics) -> Option<f64> {
+    let node = fields.take("ageing")?;
+    let speed = node.number().filter(|x| (1.0..=1e6).contains(x));
+    if speed.is_none() {
+        fields.wrong("ageing", "how many times faster than its rates the chassis fails: 1 to 1000000", node, out);
+    }
+    speed
 }
 
 /// A shelf that ships, by its name, or a file.
