@@ -24,11 +24,12 @@ pub(super) fn scenario(source: Source<'_>, bundle: &Bundle, open: Open<'_>) -> R
     let mut out = Diagnostics::default();
     let mut fields = Fields::new(source, "a scenario", &root, &mut out);
     fields.elsewhere(&STEP_FIELDS.map(|field| (field, "in a step, under `timeline`")));
-    let Some(header) = Header::read(source, &mut fields, bundle, open, &mut out)? else {
+    let Some(mut header) = Header::read(source, &mut fields, bundle, open, &mut out)? else {
         return Err(out.into_sorted()); // without its setting nothing else can be judged
     };
     let timeline = fields.require("timeline", &mut out);
     fields.finish(&mut out);
+    timeline.into_iter().flat_map(objects_read).for_each(|name| header.setting.await_object(name));
     let reader = Steps { names: Reader { source, setting: &header.setting }, open, lasts: header.lasts };
     let steps = timeline.map(|node| reader.steps(node, &mut out)).unwrap_or_default();
     let lasts = times::length(source, header.lasts, &steps, root.at, &mut out);
@@ -40,6 +41,27 @@ pub(super) fn scenario(source: Source<'_>, bundle: &Bundle, open: Open<'_>) -> R
     match out.has_errors() {
         true => Err(out.into_sorted()),
         false => Ok(header.into_scenario(source, lasts, steps)),
+    }
+}
+
+/// The objects of which readings are given: they come into being with them.
+fn objects_read(timeline: &Node) -> Vec<&str> {
+    let steps = list(timeline).iter().filter_map(|step| match &step.data {
+        Data::Map(entries) => entries.iter().find(|(key, _)| key.text == "reading"),
+        _ => None,
+    });
+    let lines = steps.flat_map(|(_, node)| list(node)).filter_map(|line| match &line.data {
+        Data::Text(text) => text.split_whitespace().next(),
+        _ => None,
+    });
+    lines.collect()
+}
+
+/// The items of a list; anything else is a list of one.
+fn list(node: &Node) -> &[Node] {
+    match &node.data {
+        Data::List(items) => items,
+        _ => std::slice::from_ref(node),
     }
 }
 
@@ -63,7 +85,15 @@ impl Steps<'_> {
             self.names.complain("too-large", message, node.at, Some("`every` repeats a step".into()), out);
             return Vec::new();
         }
-        items.iter().filter_map(|item| self.step(item, out)).collect()
+        items.iter().filter_map(|item| self.one(item, out)).collect()
+    }
+
+    /// One cause is one message: a step with a mistake is not also one that does nothing.
+    fn one(&self, node: &Node, out: &mut Diagnostics) -> Option<Step> {
+        let mut found = Diagnostics::default();
+        let step = self.step(node, &mut found);
+        found.into_sorted().into_iter().for_each(|diagnostic| out.push(diagnostic));
+        step
     }
 
     fn step(&self, node: &Node, out: &mut Diagnostics) -> Option<Step> {
@@ -83,6 +113,9 @@ impl Steps<'_> {
         let takes_for = expectation.as_ref().is_some_and(|e| matches!(e.must, Must::Always(_) | Must::Never(_)));
         let deeds_take_for = deeds.iter().any(deeds::takes_for);
         if deeds.is_empty() && expectation.is_none() {
+            if out.has_errors() {
+                return None;
+            }
             complain("the step does nothing and expects nothing", EXAMPLE, out);
         } else if is_lasting && takes_for == deeds_take_for {
             let message = if takes_for { "`for` could mean the deed or the expectation" } else { "nothing in this step lasts: `for` means nothing" };
@@ -103,15 +136,13 @@ impl Steps<'_> {
     /// `Err`: something is wrong with it, and was said.
     fn expectation(&self, fields: &mut Fields<'_>, lasting: Option<Duration>, out: &mut Diagnostics) -> Result<Option<Expectation>, ()> {
         let within = fields.take("within");
-        let mut found = None;
-        for word in ["expect", "always", "never"] {
-            let Some((key, node)) = fields.take_with_key(word) else { continue };
-            if found.replace((word, node)).is_some() {
-                let message = format!("`{word}` beside another expectation");
-                self.names.complain("step", message, Spot { length: 6, ..key.at }, Some("write two steps".into()), out);
-                return Err(());
-            }
+        let given: Vec<_> = MUSTS.into_iter().filter_map(|word| Some((word, fields.take_with_key(word)?))).collect();
+        if let [_, (word, (key, _)), ..] = given.as_slice() {
+            let message = format!("`{word}` beside another expectation");
+            self.names.complain("step", message, Spot { length: 6, ..key.at }, Some("write two steps".into()), out);
+            return Err(());
         }
+        let found = given.first().map(|(word, (_, node))| (*word, *node));
         let Some((word, node)) = found else {
             if let Some(node) = within {
                 self.names.complain("step", "`within` of what? the step expects nothing".into(), node.at, Some("expect: CONDITION".into()), out);
@@ -143,6 +174,7 @@ impl Steps<'_> {
     }
 }
 
+const MUSTS: [&str; 3] = ["expect", "always", "never"];
 const STEP_FIELDS: [&str; 9] = ["at", "when", "every", "expect", "always", "never", "inject", "set", "reading"];
 const BESIDE: &str = "at the top, beside `timeline`";
 const EXAMPLE: &str = "- { at: 10s, inject: fan-failed fan=1, expect: alarm fan-failed on /mxp1/fan1, within: 5s }";

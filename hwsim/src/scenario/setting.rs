@@ -27,7 +27,7 @@ pub struct Setting {
     pub ageing: Option<f64>,
     /// Services of the domain, as far as a scenario names them.
     pub services: Vec<GroupName>,
-    /// Every object of the chassis with its class.
+    /// Every object that there is, or will be, with its class.
     objects: BTreeMap<ObjectName, ClassName>,
     /// The chassis as it begins, to ask what it has.
     sample: Chassis,
@@ -48,7 +48,17 @@ impl Setting {
             compiled = compile_bundle(&bundle)?;
         }
         let objects = compiled.objects.iter().map(|o| (o.name.clone(), o.class.clone())).collect();
-        Ok(Self { chassis, compiled, ageing: None, services, objects, sample })
+        let mut this = Self { chassis, compiled, ageing: None, services, objects, sample };
+        let services: Vec<String> = this.services.iter().map(|name| format!("/services/{name}")).collect();
+        services.iter().chain([&format!("/nodes/{OWNER}")]).for_each(|name| this.await_object(name));
+        Ok(this)
+    }
+
+    /// Something will be read of this object, so it comes into being if a class waits for its name: patterns mean it too.
+    pub(super) fn await_object(&mut self, name: &str) {
+        if let Some(class) = self.compiled.class_for(name) {
+            self.objects.insert(ObjectName::new(name), class.name.clone());
+        }
     }
 
     /// The class of an object, declared or waited for by its name.
@@ -81,12 +91,12 @@ impl Setting {
         object.strip_prefix('/').is_some_and(|rest| rest.split('/').next() == Some(name))
     }
 
-    /// Names of all declared objects.
+    /// Names of all objects.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectName> + Clone {
         self.objects.keys()
     }
 
-    /// Declared objects whose name matches.
+    /// Objects whose name matches.
     pub fn matching(&self, pattern: &str) -> Vec<ObjectName> {
         let pattern = Pattern::new(pattern);
         self.objects.keys().filter(|name| pattern.matches(name.as_str())).cloned().collect()

@@ -3,16 +3,15 @@
 //!
 //! It leaves nothing behind: each fault ends with the scenario at the latest, and so do the operator's claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant as Clock};
 
 use anyhow::{Context as _, anyhow};
 use sixnines_core::bundle::Compiled;
 use sixnines_core::engine::CommandBody;
 use sixnines_core::event::AlarmStep;
-use sixnines_core::ids::{AttributeName, GroupName, NodeId, ObjectName};
+use sixnines_core::ids::{AttributeName, EventId, GroupName, NodeId, ObjectName};
 use sixnines_core::time::Instant;
 use sixnines_core::value::{Update, Value};
 use sixnines_hwsim::chassis::Injection;
@@ -32,7 +31,9 @@ pub(crate) struct LiveStage {
     lasts: Duration,
     runtime: Runtime,
     injector: Option<Client>,
-    events: Receiver<EventRow>,
+    /// The newest events at the last look; what is not among them is news.
+    seen: BTreeSet<EventId>,
+    news: Vec<Occurrence>,
     values: BTreeMap<(ObjectName, AttributeName), Value>,
     alarms: Vec<AlarmRow>,
     status: Option<Box<Status>>,
@@ -61,13 +62,15 @@ impl LiveStage {
             lasts: scenario.lasts,
             runtime,
             injector,
-            events: follow(ask)?,
+            seen: BTreeSet::new(),
+            news: Vec::new(),
             values: BTreeMap::new(),
             alarms: Vec::new(),
             status: None,
             claims: Vec::new(),
         };
         stage.look().map_err(|why| anyhow!(why))?;
+        stage.news.clear(); // what was before is not the scenario's
         stage.began = Clock::now();
         Ok(stage)
     }
@@ -118,6 +121,10 @@ impl LiveStage {
             // What a failed parent explains is no alarm of its own.
             self.alarms = rows.into_iter().filter(|row| !row.note.contains("explained")).collect();
         }
+        if let Reply::Events(rows) = self.call(Call::Events { last: EVENTS_LAST, pattern: "/**".into() })? {
+            let seen = std::mem::replace(&mut self.seen, rows.iter().map(|row| row.id).collect());
+            self.news.extend(rows.iter().filter(|row| !seen.contains(&row.id)).map(|row| occurrence(row, self.now)));
+        }
         if let Reply::Status(status) = self.call(Call::Status)? {
             self.status = Some(status);
         }
@@ -146,22 +153,6 @@ fn manager(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Option<String>> {
     let chassis = chassis.with_context(|| format!("domain {} has no chassis {name}; it has {} (`name` in the scenario)", domain.domain, known.join(", ")))?;
     let address = chassis.manager.with_context(|| format!("domain {} does not say where the manager of {name} answers", domain.domain))?;
     Ok(Some(address.to_string()))
-}
-
-/// Follows the node's events on a thread of its own, which ends with the connection or with who reads.
-fn follow(ask: &Ask) -> anyhow::Result<Receiver<EventRow>> {
-    let answers = client::ask(ask, Call::Watch { pattern: "/**".into() }).map_err(|failure| anyhow!(failure.message))?;
-    let (sender, receiver) = sync_channel(EVENTS_MAX);
-    std::thread::Builder::new().name("scenario-events".into()).spawn(move || {
-        for reply in answers {
-            if let Ok(Reply::Event(row)) = reply
-                && sender.send(row).is_err()
-            {
-                return;
-            }
-        }
-    })?;
-    Ok(receiver)
 }
 
 impl Drop for LiveStage {
@@ -258,13 +249,7 @@ impl Stage for LiveStage {
     }
 
     fn take_occurrences(&mut self) -> Vec<Occurrence> {
-        let mut list = Vec::new();
-        loop {
-            match self.events.try_recv() {
-                Ok(row) => list.push(occurrence(&row, self.now)),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return list,
-            }
-        }
+        std::mem::take(&mut self.news)
     }
 }
 
@@ -281,8 +266,8 @@ fn occurrence(row: &EventRow, at: Instant) -> Occurrence {
     Occurrence { at, object: ObjectName::new(&row.object), attribute: AttributeName::new(&row.attribute), what }
 }
 
-/// Events that wait for the next look; beyond, the socket holds them back, and in the end the node skips some.
-const EVENTS_MAX: usize = 4096;
+/// Looked at ten times a second: a domain that has more news than that is in worse trouble than a scenario can judge.
+const EVENTS_LAST: usize = 500;
 /// Who injects and claims.
 const BY: &str = "scenario";
 const ASKS_DRIVER: &str = "asks its driver for";
@@ -306,7 +291,7 @@ mod tests {
     #[test]
     fn events_are_read_back_from_the_words_that_people_see() {
         let row = |text: &str| EventRow {
-            id: sixnines_core::ids::EventId::default(),
+            id: EventId::default(),
             at: String::new(),
             at_ns: 0,
             object: "/mxp1/fan1".into(),

@@ -12,7 +12,7 @@ use sixnines_core::time::Duration;
 use sixnines_core::value::{Quality, Update, Value};
 use sixnines_core::world::Owner;
 
-use super::Steps;
+use super::{Steps, list};
 use crate::chassis::{CATALOGUE, FaultError, Injection};
 use crate::scenario::condition::{scalar, words};
 use crate::scenario::setting::OWNER;
@@ -32,27 +32,23 @@ impl Steps<'_> {
         let quality = fields.take("quality");
         let mut had_reading = false;
         for name in VERBS {
-            for (node, text) in self.lines(fields, name, out)? {
+            let lines = self.lines(fields, name, out);
+            is_good &= lines.is_some();
+            for (node, text) in lines.unwrap_or_default() {
                 had_reading |= name == "reading";
-                let deed = match name {
-                    "clear" => self.mend(node, &text, out),
-                    "inject" => self.inject(node, &text, lasting, out),
-                    "reading" => self.reading(node, &text, quality, out),
-                    "set" => self.set(node, &text, lasting, out),
-                    "force" => self.force(node, &text, lasting, out),
-                    "operate" => self.operate(node, &text, out),
-                    _ => self.alarm_deed(name, node, &text, lasting, out),
-                };
+                let deed = self.deed(name, node, &text, (lasting, quality), out);
                 is_good &= deed.is_some();
                 deeds.extend(deed);
             }
         }
         if let Some(node) = quality.filter(|_| !had_reading) {
             self.names.complain("step", "`quality` goes with `reading`".into(), node.at, None, out);
-            return None;
+            is_good = false;
         }
         if let Some(node) = fields.take("apply") {
-            deeds.push(self.apply(node, out)?);
+            let deed = self.apply(node, out);
+            is_good &= deed.is_some();
+            deeds.extend(deed);
         }
         if fields.flag("takeover", out) {
             deeds.push(Deed::Takeover);
@@ -60,15 +56,23 @@ impl Steps<'_> {
         is_good.then_some(deeds)
     }
 
+    fn deed(&self, name: &str, node: &Node, text: &str, (lasting, quality): (Option<Duration>, Option<&Node>), out: &mut Diagnostics) -> Option<Deed> {
+        match name {
+            "clear" => self.mend(node, text, out),
+            "inject" => self.inject(node, text, lasting, out),
+            "reading" => self.reading(node, text, quality, out),
+            "set" => self.set(node, text, lasting, out),
+            "force" => self.force(node, text, lasting, out),
+            "operate" => self.operate(node, text, out),
+            _ => self.alarm_deed(name, node, text, lasting, out),
+        }
+    }
+
     /// One line, or a list of them.
     fn lines<'n>(&self, fields: &mut Fields<'n>, name: &'static str, out: &mut Diagnostics) -> Option<Vec<(&'n Node, String)>> {
         let Some(node) = fields.take(name) else { return Some(Vec::new()) };
-        let items = match &node.data {
-            Data::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(node),
-        };
         let mut lines = Vec::new();
-        for item in items {
+        for item in list(node) {
             let Data::Text(text) = &item.data else {
                 fields.wrong(name, "a line of text, or a list of them", item, out);
                 return None;
