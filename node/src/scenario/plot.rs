@@ -19,10 +19,12 @@ const WIDTH: u32 = 1200;
 const PANEL_HEIGHT: u32 = 300;
 const BAR_HEIGHT: u32 = 20;
 const TITLE_HEIGHT: u32 = 40;
-/// More bars than that nobody can read; the JSON has them all.
-const BARS_MAX: usize = 40;
-/// A longer legend would cover the lines; the chassis' own stand first.
-const LEGEND_MAX: usize = 10;
+/// More lines of bars than that nobody can read; the JSON has them all.
+const LINES_MAX: usize = 60;
+/// Left of every panel, so that their times stand under each other: room for the longest name of an alarm and its object.
+const LEFT: u32 = 260;
+/// More names than that do not fit beside a panel; the chassis' own stand first.
+const NAMES_MAX: usize = 13;
 /// The name under which plotters and a browser know the font.
 const FONT: &str = "monospace";
 
@@ -63,11 +65,14 @@ fn write_png(path: &Path, size: (u32, u32), pixels: &[u8]) -> anyhow::Result<()>
 /// What is drawn, sorted into panels.
 struct Picture<'a> {
     title: String,
-    seconds: f64,
+    time: Scale,
     /// By unit.
     panels: Vec<(String, Vec<&'a Series>)>,
-    bars: Vec<(&'static str, Vec<&'a Bar>)>,
+    bars: Vec<(&'static str, Lines<'a>)>,
 }
+
+/// One line for each label, with all its bars.
+type Lines<'a> = Vec<(&'a str, Vec<&'a Bar>)>;
 
 impl<'a> Picture<'a> {
     fn of(report: &'a Report) -> Self {
@@ -78,11 +83,12 @@ impl<'a> Picture<'a> {
                 None => panels.push((series.unit.clone(), vec![series])),
             }
         }
-        let few = |bars: &'a [Bar]| bars.iter().take(BARS_MAX).collect::<Vec<_>>();
-        let bars = [("alarms", few(&report.recording.alarms)), ("roles", few(&report.recording.roles))];
+        // Natural order: fan2 before fan10, and the chassis before what sits in it.
+        panels.iter_mut().for_each(|(_, list)| list.sort_by_key(|s| (s.object.as_str().len(), s.object.clone(), s.attribute.clone())));
+        let bars = [("alarms", lines(&report.recording.alarms)), ("roles", lines(&report.recording.roles))];
         Self {
             title: format!("{}: {}", report.name, if report.is_good() { "kept" } else { "NOT kept" }),
-            seconds: report.lasted.as_secs_f64(),
+            time: Scale::of(report.lasted.as_secs_f64()),
             panels,
             bars: bars.into_iter().filter(|(_, list)| !list.is_empty()).collect(),
         }
@@ -90,7 +96,7 @@ impl<'a> Picture<'a> {
 
     fn height(&self) -> u32 {
         let panels = u32::try_from(self.panels.len()).unwrap_or(1) * PANEL_HEIGHT;
-        let bars: u32 = self.bars.iter().map(|(_, list)| bars_height(list)).sum();
+        let bars: u32 = self.bars.iter().map(|(_, list)| bars_height(list.len())).sum();
         TITLE_HEIGHT + panels + bars
     }
 
@@ -107,7 +113,7 @@ impl<'a> Picture<'a> {
             rest = below;
         }
         for (what, list) in &self.bars {
-            let (panel, below) = rest.split_vertically(bars_height(list));
+            let (panel, below) = rest.split_vertically(bars_height(list.len()));
             self.draw_bars(&panel, what, list)?;
             rest = below;
         }
@@ -121,7 +127,7 @@ impl<'a> Picture<'a> {
     {
         let values = || list.iter().flat_map(|series| series.points.iter().filter_map(|(_, value)| *value));
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-        let caption = match list.len().saturating_sub(LEGEND_MAX) {
+        let caption = match list.len().saturating_sub(NAMES_MAX) {
             0 => unit.to_owned(),
             more => format!("{unit}  ({more} more lines without a name)"),
         };
@@ -130,54 +136,72 @@ impl<'a> Picture<'a> {
             .margin(10)
             .margin_right(40)
             .x_label_area_size(30)
-            .y_label_area_size(80)
+            .y_label_area_size(LEFT)
             .caption(caption, (FONT, 14))
-            .build_cartesian_2d(0.0..self.seconds, low - margin..high + margin)?;
-        let label = |x: &f64| clock(*x, self.seconds);
+            .build_cartesian_2d(0.0..self.time.whole(), low - margin..high + margin)?;
+        let label = |x: &f64| self.time.label(*x);
         chart.configure_mesh().x_label_formatter(&label).label_style((FONT, 12)).light_line_style(WHITE).draw()?;
         for (index, series) in list.iter().enumerate() {
             let color = Palette99::pick(index).to_rgba();
-            for (part, stretch) in series.points.split(|(_, value)| value.is_none()).filter(|s| !s.is_empty()).enumerate() {
-                let points = stretch.iter().filter_map(|(x, value)| Some((*x, (*value)?)));
-                let drawn = chart.draw_series(LineSeries::new(points, color))?;
-                if part == 0 && index < LEGEND_MAX {
-                    let name = format!("{} {}", series.object, series.attribute);
-                    drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
-                }
+            for stretch in series.points.split(|(_, value)| value.is_none()).filter(|stretch| !stretch.is_empty()) {
+                let points = stretch.iter().filter_map(|(x, value)| Some((self.time.at(*x), (*value)?)));
+                chart.draw_series(LineSeries::new(points, color))?;
             }
         }
-        chart.configure_series_labels().label_font((FONT, 12)).background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.2)).draw()?;
+        // To the left, where it covers nothing.
+        for (line, series) in (0..).zip(list.iter().take(NAMES_MAX)) {
+            let y = 40 + line * 17;
+            let color = Palette99::pick(usize::try_from(line).unwrap_or(0)).to_rgba();
+            area.draw(&PathElement::new([(10, y + 6), (24, y + 6)], color.stroke_width(2)))?;
+            area.draw(&Text::new(format!("{} {}", series.object, series.attribute), (30, y), (FONT, 12)))?;
+        }
         Ok(())
     }
 
-    /// One line for each bar; what it is stands beside it.
-    fn draw_bars<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, what: &str, list: &[&Bar]) -> anyhow::Result<()>
+    /// What it is stands to the left of each line.
+    fn draw_bars<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, what: &str, list: &Lines<'_>) -> anyhow::Result<()>
     where
         DB::ErrorType: 'static,
     {
-        let lines = i32::try_from(list.len()).unwrap_or(1);
+        let count = i32::try_from(list.len()).unwrap_or(1);
         let mut chart = ChartBuilder::on(area)
             .margin(10)
             .margin_right(40)
             .x_label_area_size(30)
-            .y_label_area_size(80)
+            .y_label_area_size(LEFT)
             .caption(what, (FONT, 14))
-            .build_cartesian_2d(0.0..self.seconds, 0..lines)?;
-        let label = |x: &f64| clock(*x, self.seconds);
+            .build_cartesian_2d(0.0..self.time.whole(), 0..count)?;
+        let label = |x: &f64| self.time.label(*x);
         chart.configure_mesh().x_label_formatter(&label).label_style((FONT, 12)).disable_y_axis().disable_y_mesh().light_line_style(WHITE).draw()?;
-        for (line, bar) in (0..).zip(list.iter().rev()) {
-            let (from, until) = (bar.from.as_secs_f64(), bar.until.as_secs_f64().max(bar.from.as_secs_f64() + self.seconds / 500.0));
-            chart.draw_series([Rectangle::new([(from, line), (until, line + 1)], color(bar.severity).filled())])?;
-            // Beside its beginning, unless there is no room to the right of it.
-            let at = from.min(self.seconds * 0.55);
-            chart.draw_series([Text::new(bar.label.clone(), (at, line + 1), (FONT, 13))])?;
+        let thin = self.time.whole() / 500.0; // what was over at once is still seen
+        for (line, (name, bars)) in (0..).zip(list.iter().rev()) {
+            let ends = |bar: &Bar| (self.time.at(bar.from.as_secs_f64()), self.time.at(bar.until.as_secs_f64()));
+            chart.draw_series(bars.iter().map(|bar| {
+                let (from, until) = ends(bar);
+                Rectangle::new([(from, line), (until.max(from + thin), line + 1)], color(bar.severity).filled())
+            }))?;
+            let (_, y) = chart.backend_coord(&(0.0, line + 1));
+            area.draw(&Text::new((*name).to_owned(), (10, y - area.get_base_pixel().1 + 3), (FONT, 12)))?;
         }
         Ok(())
     }
 }
 
-fn bars_height(list: &[&Bar]) -> u32 {
-    70 + u32::try_from(list.len()).unwrap_or(0) * BAR_HEIGHT
+/// The bars by their label, in the order of the first of each.
+fn lines(bars: &[Bar]) -> Lines<'_> {
+    let mut list: Lines<'_> = Vec::new();
+    for bar in bars {
+        match list.iter().position(|(label, _)| *label == bar.label) {
+            Some(line) => list[line].1.push(bar),
+            None if list.len() < LINES_MAX => list.push((&bar.label, vec![bar])),
+            None => {}
+        }
+    }
+    list
+}
+
+fn bars_height(lines: usize) -> u32 {
+    70 + u32::try_from(lines).unwrap_or(0) * BAR_HEIGHT
 }
 
 /// As front panels show it; a role has the colour of nothing wrong.
@@ -192,12 +216,34 @@ fn color(severity: Severity) -> RGBAColor {
     }
 }
 
-/// The time on an axis, in the unit that the whole asks for.
-fn clock(seconds: f64, whole: f64) -> String {
-    match whole {
-        w if w > 2.0 * 86_400.0 => format!("{:.1} d", seconds / 86_400.0),
-        w if w > 2.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),
-        w if w > 600.0 => format!("{:.0} m", seconds / 60.0),
-        _ => format!("{seconds:.0} s"),
+/// The axis of time, in the unit that the whole asks for, so that its marks are round.
+#[derive(Clone, Copy)]
+struct Scale {
+    seconds: f64,
+    each: f64,
+    unit: &'static str,
+}
+
+impl Scale {
+    fn of(seconds: f64) -> Self {
+        let (each, unit) = match seconds {
+            s if s > 2.0 * 86_400.0 => (86_400.0, "d"),
+            s if s > 2.0 * 3600.0 => (3600.0, "h"),
+            s if s > 300.0 => (60.0, "min"),
+            _ => (1.0, "s"),
+        };
+        Self { seconds, each, unit }
+    }
+
+    fn at(self, seconds: f64) -> f64 {
+        seconds / self.each
+    }
+
+    fn whole(self) -> f64 {
+        self.at(self.seconds)
+    }
+
+    fn label(self, x: f64) -> String {
+        format!("{} {}", (x * 100.0).round() / 100.0, self.unit)
     }
 }
