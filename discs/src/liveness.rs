@@ -284,15 +284,21 @@ impl Liveness {
         self.take_releases(beat);
         self.judge(now, beat.from.node);
         self.renew_lease();
-        if !beat.is_echo && self.stalled.is_none() && self.echoes_at_once() {
+        if beat.is_echo || self.stalled.is_some() {
+            return;
+        }
+        if self.echoes_at_once() {
             // On the way it came: the holder's lease counts from when it sent, so each millisecond here is lost.
             let heartbeat = self.heartbeat(now, true);
             self.outputs.push_back(Output::Send { to: beat.from.node, link: Some(link), heartbeat });
+        } else if self.pace.is_soon(self.next_beat, now) {
+            self.beat(now);
+            self.next_beat = self.pace.next(now, now);
         }
     }
 
-    /// Whether a grant has to go back at once. Where the lease lasts for several beats it rides on this node's next beat, which halves the
-    /// datagrams and the wake-ups; what is left of a lease is then never less than `L - 2 intervals` while all goes well. A lease that
+    /// Whether a grant has to go back at once. Where the lease lasts for several beats it rides on this node's next beat, which is sent
+    /// with it where it was due soon anyway; what is left of a lease is then never less than `L - 2 intervals` while all goes well. A lease that
     /// a coarse gate has cut short has no beat to spare.
     fn echoes_at_once(&self) -> bool {
         self.times.lease < self.times.interval * BEATS_TO_SPARE

@@ -4,7 +4,9 @@
 //! product's own machines. It moves bytes and time, breaks things as the seed says, and shows [`Observation`]s to the invariants. The
 //! same seed gives the same trace, byte for byte: nothing here reads a clock, and every draw comes from a named stream.
 
+pub mod campaign;
 pub mod chaos;
+pub mod faults;
 pub mod invariants;
 pub mod seeds;
 mod shelves;
@@ -210,6 +212,8 @@ pub struct Setup {
     pub links: u8,
     /// The services that clients call.
     pub services: Vec<GroupName>,
+    /// Clients per service.
+    pub clients: u64,
     /// The shelves; they outlive the nodes, as hardware does.
     pub chassis: Vec<ChassisName>,
     /// Whether the shelves refuse orders of older epochs, as they should.
@@ -265,6 +269,7 @@ enum Happening {
     Restart(NodeId),
     CallAgain { client: usize, turn: u64 },
     Shelves,
+    Light(ChassisName),
     Order { node: NodeId, start: u32, request: Request },
     Outcome { node: NodeId, start: u32, request: EventId, outcome: Outcome },
 }
@@ -398,7 +403,7 @@ impl World {
         });
         let mut clients = Vec::new();
         for group in &setup.services {
-            for number in 1..=CLIENTS {
+            for number in 1..=setup.clients {
                 let random = Stream::new(setup.seed, &format!("client {group} {number}"));
                 clients.push(Client { group: group.clone(), next_request: number << 32, open: None, random, turn: 0 });
             }
@@ -616,6 +621,7 @@ impl World {
             Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
             Happening::CallAgain { .. } => {}
             Happening::Shelves => self.look_at_shelves(),
+            Happening::Light(chassis) => self.shelves.darken(&chassis, false),
             Happening::Order { node, start, request } => self.obey(node, start, &request),
             Happening::Outcome { node, start, request, outcome } => self.hand_back(node, start, request, outcome),
         }
@@ -673,6 +679,22 @@ impl World {
     pub fn mend(&mut self, chassis: &ChassisName) {
         self.note(format!("{chassis} is mended"));
         self.shelves.mend(chassis);
+    }
+
+    /// A shelf has no power: its manager says nothing and obeys nobody, for `span` or until [`Self::light_up`]. Its nodes are others' business.
+    pub fn darken(&mut self, chassis: &ChassisName, span: Option<Truth>) {
+        self.note(format!("{chassis} is without power"));
+        self.shelves.darken(chassis, true);
+        if let Some(span) = span {
+            self.schedule(self.now + span, Happening::Light(chassis.clone()));
+        }
+    }
+
+    /// Every shelf has power.
+    pub fn light_up(&mut self) {
+        for chassis in self.chassis() {
+            self.shelves.darken(&chassis, false);
+        }
     }
 
     /// What a shelf's sensor shows.
@@ -880,8 +902,6 @@ impl Client {
 const ORDER_HELD_UP: Truth = 300 * MS;
 /// Between two looks at the shelves, as a shelf manager's own period.
 const SHELVES_EVERY: Truth = 100 * MS;
-/// Clients per service.
-const CLIENTS: u64 = 3;
 
 /// So much of truth as a duration, for people.
 pub fn span(truth: Truth) -> Duration {

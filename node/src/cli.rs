@@ -1,9 +1,12 @@
 //! The command line: what people type, and how answers look. It is a client of the daemon's local socket like any other.
 
+pub(crate) mod campaign;
 pub(crate) mod client;
+pub(crate) mod faults;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
+pub(crate) mod replay;
 pub(crate) mod sim;
 
 use std::path::PathBuf;
@@ -156,11 +159,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: JournalStep,
     },
-    /// A simulated chassis in virtual time: playing scenarios on it, and checking what describes it. No daemon is needed.
-    #[command(after_help = "Examples:\n  nines sim run first.yaml --story\n  nines sim run policies/tests/scenarios --plot plots --junit results.xml\n  nines sim check first.yaml my-shelf.yaml")]
+    /// Simulates in virtual time: a chassis with its owner as a scenario says, and whole domains with the product's own machines.
+    #[command(after_help = "Examples:\n  nines sim run first.yaml --story\n  nines sim run policies/tests/scenarios --plot plots --junit results.xml\n  nines sim check first.yaml my-shelf.yaml\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html --json night.json\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim faults --domain domain.yaml")]
     Sim {
         #[command(subcommand)]
-        step: sim::SimStep,
+        step: SimStep,
     },
     /// Measures.
     #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
@@ -176,6 +179,32 @@ pub(crate) enum Command {
 pub(crate) enum Bench {
     /// Repeats each fault of the demo and reports what the client outside saw.
     Failover(crate::demo::bench::Options),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimStep {
+    /// Plays scenarios: what breaks when, what an operator does, and what has to come of it. Exit 1 if an expectation is not kept.
+    #[command(after_help = include_str!("cli/sim/words.txt"))]
+    Run(sim::RunOptions),
+    /// Checks scenarios and chassis files, and says of each mistake where it is and what would be right. Exit 2 if there is one.
+    #[command(after_help = "Examples:\n  nines sim check first.yaml\n  nines sim check my-shelf.yaml --json\n  nines sim check scenarios --config /etc/sixnines/policies")]
+    Check(sim::CheckOptions),
+    /// Every fault that a scenario or `nines inject` can bring about, with its parameters.
+    #[command(after_help = "Examples:\n  nines sim catalogue\n  nines sim catalogue fan\n  nines sim catalogue sensor")]
+    Catalogue {
+        /// Only those whose name has this word.
+        #[arg(default_value = "")]
+        word: String,
+    },
+    /// Plays many seeds, each with its own mix of faults, and reports what failovers cost. Exit 1 if a seed fails; Ctrl-C ends it with a report (exit 130).
+    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html\n  nines sim campaign --seeds 1000 --mtbf node-killed=8000h,process-killed=100h")]
+    Campaign(campaign::Options),
+    /// Breaks every part of a domain in virtual time, each on its own, and tells what stops and why: finds single points of failure.
+    #[command(after_help = "Examples:\n  nines sim faults\n  nines sim faults --domain domain.yaml --check\n  nines sim faults --double --json")]
+    Faults(faults::Options),
+    /// Plays one seed or one script of faults again and tells the story. Exit 1 if it fails.
+    #[command(after_help = "Examples:\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim replay --script 123.yaml --lines 200")]
+    Replay(replay::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -369,7 +398,9 @@ mod tests {
     fn every_example_parses() {
         let mut command = Cli::command();
         command.build();
-        for sub in command.get_subcommands() {
+        let mut waiting: Vec<&clap::Command> = vec![&command];
+        while let Some(sub) = waiting.pop() {
+            waiting.extend(sub.get_subcommands());
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines().filter_map(|l| l.trim().strip_prefix("nines ")) {
                 let line = line.split("   ").next().unwrap_or(line);

@@ -10,12 +10,12 @@ mod config;
 mod core_loop;
 mod daemon;
 mod demo;
+mod font;
 mod init;
 mod loadgen;
 mod realtime;
 mod scenario;
 mod shipped;
-#[cfg(test)]
 mod sim;
 mod sniffer;
 mod standing;
@@ -26,19 +26,24 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use api::{Call, Failure, Reply};
-use cli::{Ask, Bench, Cli, Command, JournalStep, PolicyStep, client, render};
+use cli::{Ask, Bench, Cli, Command, JournalStep, PolicyStep, SimStep, client, render};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(options) => ended(demo::run(&options)),
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
+        Command::Sim { step: SimStep::Run(options) } => cli::sim::run(&options),
+        Command::Sim { step: SimStep::Check(options) } => cli::sim::check(&options),
+        Command::Sim { step: SimStep::Catalogue { word } } => cli::sim::catalogue(&word),
+        Command::Sim { step: SimStep::Campaign(options) } => cli::campaign::run(&options),
+        Command::Sim { step: SimStep::Faults(options) } => cli::faults::run(&options),
+        Command::Sim { step: SimStep::Replay(options) } => cli::replay::run(&options),
         Command::Hidden(command) => ended(command.run().map(|()| ExitCode::SUCCESS)),
         Command::Init(options) => bad_input(init::run(&options)),
         Command::Run(options) => bad_input(daemon::run(&options)),
         Command::Chassis(options) => bad_input(chassis::run(&options)),
         Command::Journal { step: JournalStep::Check { place, json } } => cli::journal::check(&place, json),
         Command::Journal { step: JournalStep::Show { place, pattern, last, json } } => cli::journal::show(&place, &pattern, last, json),
-        Command::Sim { step } => cli::sim::sim(&step),
         Command::Policy { step: PolicyStep::Check { dir, json } } => cli::policy::check(&dir, json),
         Command::Policy { step: PolicyStep::Apply { dir, message, ask } } => match cli::policy::read(&dir) {
             Ok(files) => answers(Call::PolicyApply { files, message }, &ask, false),

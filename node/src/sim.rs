@@ -10,11 +10,15 @@ mod tests;
 mod ways;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
-use sixnines_core::ids::{GroupName, NodeId};
+use sixnines_core::ids::NodeId;
+use sixnines_core::time::nanos;
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
+use sixnines_hwsim::domain::chaos::draw::Ground;
+use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{Maker, Setup};
@@ -22,7 +26,7 @@ use sixnines_hwsim::domain::{Maker, Setup};
 use node::Node;
 
 /// A safety rule to break on purpose, so that it can be seen that the invariants notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mutation {
     /// None: the product as it is.
     #[default]
@@ -37,24 +41,55 @@ pub(crate) enum Mutation {
     ShelvesObeyAnybody,
 }
 
-/// What one seed is run with.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
-    /// A rule to break.
-    pub(crate) mutation: Mutation,
-    /// Faults in the first phase.
-    pub(crate) faults: u64,
+impl Mutation {
+    /// Its name on the command line.
+    pub(crate) fn word(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
-/// Runs one seed of a three-node domain with two services.
-pub(crate) fn run(seed: u64, plan: &Plan) -> Report {
-    let config = three_nodes();
-    let nodes: Vec<NodeId> = config.nodes.iter().map(|n| n.id).collect();
-    let services: Vec<GroupName> = config.services.iter().map(|s| s.name.clone()).collect();
-    let chassis = config.chassis.iter().map(|c| c.name.clone()).collect();
-    let chassis_check_epochs = plan.mutation != Mutation::ShelvesObeyAnybody;
-    let setup = Setup { seed, nodes, links: 2, services, chassis, chassis_check_epochs, maker: maker(config, seed, plan.mutation) };
-    chaos::run(setup, plan.faults)
+/// Plays a script on a new domain of that configuration.
+pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
+    chaos::play(setup(config, mutation, script.seed), &ground(config), script)
+}
+
+/// As [`play`]; a broken assertion of the product is a failure of this run and of no other.
+pub(crate) fn play_safely(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
+    std::panic::catch_unwind(AssertUnwindSafe(|| play(config, mutation, script))).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Report { seed: script.seed, failure: Some(format!("an assertion is broken: {}", words.unwrap_or("it says nothing"))), ..Report::default() }
+    })
+}
+
+/// What there is to break.
+pub(crate) fn ground(config: &DomainConfig) -> Ground {
+    let within = |chassis: &ChassisConfig| config.nodes.iter().filter(|n| n.chassis == chassis.name).map(|n| n.id).collect();
+    Ground {
+        nodes: config.nodes.iter().map(|n| n.id).collect(),
+        links: links(config),
+        services: config.services.iter().map(|s| s.name.clone()).collect(),
+        chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
+        dead_after: nanos(config.profile.times().dead_after),
+    }
+}
+
+/// A new domain of that configuration.
+pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Setup {
+    Setup {
+        seed,
+        nodes: config.nodes.iter().map(|n| n.id).collect(),
+        links: links(config),
+        services: config.services.iter().map(|s| s.name.clone()).collect(),
+        clients: 3,
+        chassis: config.chassis.iter().map(|c| c.name.clone()).collect(),
+        chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
+        maker: maker(config.clone(), seed, mutation),
+    }
+}
+
+/// Every node has as many; the configuration is checked for it.
+fn links(config: &DomainConfig) -> u8 {
+    config.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1)
 }
 
 /// Makes nodes whose disks outlive them, less what was not synced.
@@ -72,7 +107,7 @@ fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
 }
 
 /// n1 and n2 in mxp1, n3 in mxp2, and two services, so that nothing assumes one.
-fn three_nodes() -> DomainConfig {
+pub(crate) fn three_nodes() -> DomainConfig {
     let node = |id: u16, chassis: &str| NodeConfig {
         id: NodeId(id),
         chassis: chassis.into(),

@@ -261,12 +261,10 @@ impl Engine {
 
     /// Something that this node has seen by itself.
     pub(super) fn on_fact(&mut self, fact: Fact) {
-        if let Some(node) = fact.object.as_str().strip_prefix("/nodes/").and_then(|n| n.parse::<NodeId>().ok())
-            && fact.attribute.as_str() == "state"
-        {
-            let dead = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if &**t == "dead");
-            self.alive.insert(node, !dead || node == self.me.node);
-            self.settle_ownership();
+        let seen = self.seen_of_a_node(&fact);
+        // A death is judged by who owns the domain after it, a return by who owned it before: he has raised the alarm.
+        if let Some((node, false)) = seen {
+            self.settle_alive(node, false);
         }
         let token = fact.token;
         let event = match self.find(&fact.object) {
@@ -277,6 +275,23 @@ impl Engine {
             && token != 0
         {
             self.outputs.push_back(Output::Recorded { token, event });
+        }
+        if let Some((node, true)) = seen {
+            self.run_policies();
+            self.settle_alive(node, true);
+        }
+    }
+
+    /// The node that a fact is about, and whether that node is alive.
+    fn seen_of_a_node(&self, fact: &Fact) -> Option<(NodeId, bool)> {
+        let node = fact.object.as_str().strip_prefix("/nodes/")?.parse::<NodeId>().ok().filter(|_| fact.attribute.as_str() == "state")?;
+        let dead = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if &**t == "dead");
+        Some((node, !dead || node == self.me.node))
+    }
+
+    fn settle_alive(&mut self, node: NodeId, alive: bool) {
+        if self.alive.insert(node, alive) != Some(alive) {
+            self.settle_ownership();
         }
     }
 

@@ -16,7 +16,7 @@ impl Engine {
         let is_wanted = |ix: Ix| wanted.iter().any(|p| p.matches(self.world.object(ix).name.as_str()));
         let mut levels = Vec::new();
         for (ix, object) in self.world.iter() {
-            // What nodes see of each other every node sees for itself.
+            // What nodes see of each other every node sees for itself; the alarms about it are below.
             if object.owned.is_none() || object.owner == Owner::Domain || !is_wanted(ix) {
                 continue;
             }
@@ -28,8 +28,10 @@ impl Engine {
                 levels.push(Arc::new(event));
             }
         }
+        // The domain's owner is the lowest node alive: perhaps the very one that has just come and knows nothing. So everybody tells.
+        let is_told_here = |ix: Ix| self.is_owned(ix) || self.world.object(ix).owner == Owner::Domain;
         let standing = self.alarms.iter().filter(|(_, a)| a.is_active());
-        for (key, alarm) in standing.filter(|(k, _)| self.is_owned(k.object) && is_wanted(k.object)) {
+        for (key, alarm) in standing.filter(|(k, _)| is_told_here(k.object) && is_wanted(k.object)) {
             levels.extend(self.alarm_level(key, alarm));
         }
         levels

@@ -8,7 +8,7 @@ use super::{Cause, Deadline, Engine, Output};
 use crate::alarms::builtin;
 use crate::bundle::Compiled;
 use crate::class::{Derive, Slot};
-use crate::event::{Body, Event};
+use crate::event::{AlarmStep, Body, Event};
 use crate::ids::{Epoch, GroupName, Member, ObjectName};
 use crate::time::{Duration, Instant};
 use crate::value::Quality;
@@ -158,10 +158,12 @@ impl Engine {
         let event = self.adopt_time(event);
         self.history.push(event.clone());
         let ix = self.find_remote(&event.object);
-        if let Some(ix) = ix
-            && !self.is_owned(ix)
-        {
-            self.mirror_event(ix, &event);
+        if let Some(ix) = ix {
+            if !self.is_owned(ix) {
+                self.mirror_event(ix, &event);
+            } else if self.world.object(ix).owner == Owner::Domain {
+                self.inherit_alarm(ix, &event);
+            }
         }
         if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.hearers.contains_key(&event.class) {
             self.pending.push_back((None, event));
@@ -197,6 +199,20 @@ impl Engine {
             }
             Body::Alarm { .. } => self.mirror_alarm(ix, event),
             _ => {}
+        }
+    }
+
+    /// An alarm that the domain's last owner has raised: it goes on here, the policy judges anew, and until then he may clear it himself.
+    fn inherit_alarm(&mut self, ix: Ix, event: &Event) {
+        let Body::Alarm { kind, qualifier, step } = &event.body else { return };
+        let key = AlarmKey { object: ix, kind: kind.clone(), qualifier: qualifier.clone() };
+        let is_own = self.alarms.get(&key).is_some_and(|a| a.id.is_none_or(|id| id.node == self.me.node));
+        if is_own {
+            return;
+        }
+        self.mirror_alarm(ix, event);
+        if *step == AlarmStep::Raised {
+            self.starts.push_back(ix);
         }
     }
 

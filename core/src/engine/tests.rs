@@ -3,5 +3,6 @@
 mod alarms;
 mod claims;
 mod levels;
+mod nodes;
 mod seed;
 pub(crate) mod shelf;

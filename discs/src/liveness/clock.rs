@@ -1,4 +1,9 @@
-//! When the next beat is due, with jitter so that nodes do not fall into step (RFC 5880, 6.8.7).
+//! When the next beat is due.
+//!
+//! Nodes fall into step on purpose: who hears a peer when his own beat is due soon sends it at once ([`Pace::is_soon`]). All beats of a
+//! round then arrive together: one wake-up of a node takes them all, and a grant goes back while the beat that it is for is young. A
+//! fabric carries such a round easily, a few hundred bytes for each pair; what BFD spreads out with its jitter are thousands of sessions on one
+//! wire. A little jitter is kept, so that the lead changes and no node is always first.
 
 use sixnines_core::time::{Duration, Instant};
 
@@ -16,7 +21,13 @@ impl Pace {
         Self { interval, state: seed | 1, sent: Instant::ZERO }
     }
 
-    /// Due after the one due at `due`, given that it is `now`: at most one interval, up to an eighth of it sooner.
+    /// Whether a beat that is due at `due` may as well be sent now. Half an interval: faster than twice the pace nobody is driven. What is late
+    /// already waits for its time-out, which first reads everything that has come meanwhile.
+    pub(super) fn is_soon(&self, due: Instant, now: Instant) -> bool {
+        now < due && due.since(now) <= self.interval / 2
+    }
+
+    /// Due after the one due at `due`, given that it is `now`: at most one interval, a little sooner.
     pub(super) fn next(&mut self, due: Instant, now: Instant) -> Instant {
         let base = if now.since(due) > self.interval { now } else { due };
         base + self.interval - self.jitter()
@@ -27,7 +38,10 @@ impl Pace {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        let eighths = u32::try_from(self.state >> 56).expect("8 bits");
-        self.interval / 8 * eighths / 256
+        let fraction = u32::try_from(self.state >> 56).expect("8 bits");
+        self.interval / JITTER * fraction / 256
     }
 }
+
+/// A beat comes early by this part of an interval at most.
+const JITTER: u32 = 32;

@@ -237,15 +237,14 @@ impl Shell {
             }
             self.receive(ready, 1); // what is left is told by the next look
             let now = boot_now();
+            let stalled = self.stalled(now);
+            self.machine.handle(now, Input::Progress(stalled));
             let due = self.machine.poll_timeout();
             if now >= due {
                 if now.since(due) > LATE {
                     self.receive(ALL_LINKS, CATCH_UP); // nobody is judged by what has come meanwhile and lies unread (5.1)
                 }
-                let now = boot_now();
-                let stalled = self.stalled(now);
-                self.machine.handle(now, Input::Progress(stalled));
-                self.machine.handle(now, Input::Timeout);
+                self.machine.handle(boot_now(), Input::Timeout);
             }
             self.carry_out();
             self.note_suspension(boot_now());
@@ -426,6 +425,7 @@ mod tests {
         handle: Handle,
         news: Receiver<News>,
         address: SocketAddr,
+        turns: Arc<Turns>,
     }
 
     impl Node {
@@ -441,6 +441,11 @@ mod tests {
 
     /// Three nodes on two loopback addresses each.
     fn three() -> Vec<Node> {
+        three_with(None)
+    }
+
+    /// The same, where the core loop of the first is watched.
+    fn three_with(patience: Option<Duration>) -> Vec<Node> {
         let sockets: Vec<Vec<UdpSocket>> =
             (0..3).map(|_| (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect()).collect();
         let addresses: Vec<Vec<SocketAddr>> =
@@ -457,14 +462,16 @@ mod tests {
                 times: Profile::Wan.times(), // a loaded machine must not make this test fail
                 seed: i as u64,
             };
-            let wiring = Wiring { sockets, peers, turns: Arc::default(), patience: [None; 4], news: tx };
+            let turns = Arc::new(Turns::default());
+            let patience = [patience.filter(|_| i == 0), None, None, None];
+            let wiring = Wiring { sockets, peers, turns: Arc::clone(&turns), patience, news: tx };
             let handle = Handle::start(setup, wiring, || {}).expect("a thread");
             for p in (0..3).filter(|p| *p != i) {
                 let key = [u8::try_from(i + p).expect("few"); KEY_LENGTH];
                 handle.order(Order::Key(id(p), 1, key));
             }
             handle.order(Order::Applied(LogIndex(3), standing()));
-            Node { handle, news, address: addresses[i][0] }
+            Node { handle, news, address: addresses[i][0], turns }
         });
         nodes.collect()
     }
@@ -507,6 +514,16 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(boot_now() < nodes[0].handle.lease());
+    }
+
+    #[test]
+    fn a_daemon_whose_core_loop_hangs_looks_dead_though_its_peers_set_the_pace() {
+        let nodes = three_with(Some(Duration::from_millis(500)));
+        nodes[1].wait_for(|n| {
+            nodes[0].turns.turn(Part::CoreLoop);
+            matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Alive, .. }))
+        });
+        nodes[1].wait_for(|n| matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Dead, .. })));
     }
 
     #[test]

@@ -30,6 +30,8 @@ struct Host {
     mailbox: Vec<(LinkId, Vec<u8>)>,
     releases: BTreeMap<NodeId, Vec<Release>>,
     verdicts: Vec<(NodeId, Verdict)>,
+    /// True times of its beats.
+    beats: Vec<u64>,
 }
 
 impl Host {
@@ -77,6 +79,7 @@ impl Wire {
                     mailbox: Vec::new(),
                     releases: BTreeMap::new(),
                     verdicts: Vec::new(),
+                    beats: Vec::new(),
                 }
             })
             .collect();
@@ -106,6 +109,11 @@ impl Wire {
         while let Some(output) = self.hosts[from].machine.poll_output() {
             match output {
                 Output::Send { to, link, heartbeat } => {
+                    let now = self.now;
+                    let beats = &mut self.hosts[from].beats;
+                    if link.is_none() && beats.last() != Some(&now) {
+                        beats.push(now);
+                    }
                     let to = usize::from(to.0) - 1;
                     let links = link.map_or(vec![LinkId(0), LinkId(1)], |l| vec![l]);
                     for link in links {
@@ -177,6 +185,20 @@ fn everyone_gets_a_lease_and_nobody_is_released() {
         assert!(wire.may_speak(i), "n{}", i + 1);
         assert!(wire.hosts[i].releases.is_empty());
         assert_eq!(wire.hosts[i].verdicts.iter().filter(|(_, v)| *v == Verdict::Alive).count(), 2);
+    }
+}
+
+#[test]
+fn nodes_beat_in_step_and_no_faster_than_their_pace() {
+    let mut wire = Wire::new(5);
+    wire.run(100 * MS, |_| {});
+    wire.hosts.iter_mut().for_each(|h| h.beats.clear());
+    wire.run(500 * MS, |_| {});
+    for host in &wire.hosts {
+        assert!((99..=106).contains(&host.beats.len()), "{} beats in 100 intervals", host.beats.len());
+        let others = wire.hosts.iter().flat_map(|h| &h.beats).collect::<Vec<_>>();
+        let alone = host.beats.iter().filter(|at| others.iter().filter(|o| o.abs_diff(**at) < MS).count() < 3).count();
+        assert!(alone <= 2, "{alone} beats came alone"); // the first and the last of the span may
     }
 }
 

@@ -1,13 +1,24 @@
-//! One run from one seed: chaos first, in which only safety counts; then everything heals, and it must serve again.
+//! One run of a script: chaos first, in which only safety counts; then everything heals, and it must serve again.
+//!
+//! Everything that happens is in the [`Script`], which is drawn from the seed before the run begins: so a run can be written down,
+//! changed by hand, and shrunk. Nothing in here draws a number.
 
-use sixnines_core::ids::{GroupName, LinkId};
+pub mod breach;
+pub mod draw;
+pub mod incidents;
+pub mod script;
+pub mod shrink;
+
+use sixnines_core::ids::{GroupName, LinkId, NodeId};
 use sixnines_core::value::Value;
 
-use super::seeds::Stream;
-use super::{MS, Manners, Setup, SimInput, Truth, World};
+use super::{MS, Setup, SimInput, Truth, World};
+use draw::Ground;
+use incidents::{Incident, Watch};
+use script::{Fault, Features, Place, Script, US};
 
 /// What a run came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -15,124 +26,202 @@ pub struct Report {
     pub failure: Option<String>,
     /// Answers that clients got.
     pub answers: u64,
-    /// Faults injected.
+    /// Faults injected; repairs are none.
     pub faults: u64,
-    /// Role changes that clients could see.
-    pub epochs: u64,
+    /// Role changes of services since they first served.
+    pub role_changes: u64,
     /// How often a group's state was declared lost, because every node with a complete copy had died.
     pub losses: u64,
+    /// What each fault that hit an otherwise whole domain did to each service with clients.
+    pub incidents: Vec<Incident>,
+    /// Faults that hit a domain that was not whole, or that was hit again before it could be seen what they cost.
+    pub overlapping: u64,
+    /// Virtual time.
+    pub lasted: Truth,
     /// Checksum of the whole trace.
     pub checksum: u64,
     /// The last lines of the trace.
     pub story: Vec<String>,
 }
 
-/// Runs one seed: `faults` faults, then healing.
-pub fn run(setup: Setup, faults: u64) -> Report {
-    let seed = setup.seed;
-    let services = setup.services.clone();
-    let mut world = World::new(setup);
-    let outcome = play(&mut world, seed, &services, faults);
-    let epochs = services.iter().filter_map(|g| world.active(g)).map(|(_, e)| e.0).sum();
+/// Plays a script on a new domain. What the setup says of services and clients gives way to the script's features.
+pub fn play(mut setup: Setup, ground: &Ground, script: &Script) -> Report {
+    setup.seed = script.seed;
+    setup.services.clone_from(&script.features.services);
+    setup.clients = script.features.clients;
+    let mut player = Player { world: World::new(setup), ground, watch: Watch::new(ground), incidents: Vec::new(), overlapping: 0, epochs_before: 0 };
+    let failure = player.play(script).err();
+    let epochs = player.epochs(&script.features.services);
+    let Player { world, incidents, overlapping, epochs_before, .. } = player;
     Report {
-        seed,
-        failure: outcome.err(),
+        seed: script.seed,
+        failure,
         answers: world.judge().answers(),
-        faults,
-        epochs,
+        faults: script.steps.iter().filter(|s| !s.fault.is_repair()).count() as u64,
+        role_changes: epochs.saturating_sub(epochs_before),
         losses: world.judge().losses(),
+        incidents,
+        overlapping,
+        lasted: world.now(),
         checksum: world.trace().checksum,
         story: world.trace().lines.iter().cloned().collect(),
     }
 }
 
-fn play(world: &mut World, seed: u64, services: &[GroupName], faults: u64) -> Result<(), String> {
-    let mut random = Stream::new(seed, "chaos");
-    serve(world, services, "the domain forms and serves")?;
-    if random.below(2) == 0 {
-        heat_up(world, &mut random)?;
-    }
-    world.manners = Manners { loss: random.below(60), doubled: random.below(30), delay_max: MS / 10 + random.below(3 * MS) };
-    for _ in 0..faults {
-        one_fault(world, &mut random, services);
-        let wait = MS + random.below(120 * MS);
-        world.run(wait)?;
-        if random.below(4) == 0 {
-            world.heal();
+struct Player<'a> {
+    world: World,
+    ground: &'a Ground,
+    watch: Watch,
+    incidents: Vec<Incident>,
+    overlapping: u64,
+    epochs_before: u64,
+}
+
+impl Player<'_> {
+    fn play(&mut self, script: &Script) -> Result<(), String> {
+        let services = &script.features.services;
+        serve(&mut self.world, self.ground, services, "the domain forms and serves")?;
+        self.epochs_before = self.epochs(services);
+        self.prepare(&script.features)?;
+        let mut seen_us = 0; // of the coming wait, which an incident's window has used up
+        for (index, step) in script.steps.iter().enumerate() {
+            self.world.run(step.wait_us.saturating_sub(seen_us) * US)?;
+            let next_us = script.steps.get(index + 1).map_or(script.rest_us, |next| next.wait_us);
+            seen_us = self.step(&step.fault, services, next_us)?;
         }
+        self.world.run(script.rest_us.saturating_sub(seen_us) * US)?;
+        self.world.note("chaos ends".into());
+        heal(&mut self.world);
+        self.world.restart_all();
+        serve(&mut self.world, self.ground, services, "everything is whole, and it serves again")?;
+        cool(&mut self.world)?;
+        self.world.prove_journals()
     }
-    world.heal();
-    world.restart_all();
-    serve(world, services, "everything is whole, and it serves again")?;
-    cool(world)?;
-    world.prove_journals()
+
+    /// Some fans have failed before anything else does: every owner that follows then has claims to go on with, and orders to give.
+    fn prepare(&mut self, features: &Features) -> Result<(), String> {
+        if features.hot_fans.iter().any(|fans| *fans > 0) {
+            self.watch.disturbed_for_good();
+            for (chassis, fans) in self.world.chassis().into_iter().zip(&features.hot_fans) {
+                (1..=*fans).for_each(|fan| self.world.break_fan(&chassis, fan));
+            }
+            self.world.run(1_500 * MS)?;
+        }
+        if let Some(wires) = features.wires {
+            self.watch.disturbed_for_good();
+            self.world.manners = wires.into();
+        }
+        Ok(())
+    }
+
+    /// One step; gives the part of the next wait that was spent on watching what it did.
+    fn step(&mut self, fault: &Fault, services: &[GroupName], next_us: u64) -> Result<u64, String> {
+        let window = self.ground.window();
+        let is_alone = !fault.is_repair() && next_us * US >= window && self.watch.is_whole(&self.world, services);
+        let before = is_alone.then(|| incidents::before(&self.world, self.ground, fault, services));
+        self.watch.disturb(self.world.now(), fault);
+        self.overlapping += u64::from(!is_alone && !fault.is_repair());
+        self.world.note(format!("FAULT {fault}"));
+        apply(&mut self.world, fault);
+        let Some(before) = before else { return Ok(0) };
+        let began = self.world.now();
+        self.world.run(window)?;
+        self.incidents.extend(before.into_iter().map(|b| b.after(&self.world, began)));
+        Ok(window / US)
+    }
+
+    fn epochs(&self, services: &[GroupName]) -> u64 {
+        services.iter().filter_map(|g| self.world.active(g)).map(|(_, e)| e.0).sum()
+    }
 }
 
 /// Every service answers, and goes on answering for a while.
-fn serve(world: &mut World, services: &[GroupName], what: &str) -> Result<(), String> {
+pub(super) fn serve(world: &mut World, ground: &Ground, services: &[GroupName], what: &str) -> Result<(), String> {
     for group in services {
         let since = world.now();
-        world.run_until(HEALED_MAX, &format!("{what} ({group})"), |w| w.now() > since + 30 * MS && w.judge().gap(group, w.now() - 30 * MS, w.now()) < 25 * MS)?;
+        world.run_until(HEALED_MAX.max(40 * ground.dead_after), &format!("{what} ({group})"), |w| w.now() > since + 30 * MS && answers_steadily(w, group))?;
     }
     Ok(())
 }
 
-fn one_fault(world: &mut World, random: &mut Stream, services: &[GroupName]) {
-    let nodes = world.nodes();
-    let node = random.choose(&nodes);
-    let other = random.choose(&nodes);
-    let group = services[usize::try_from(random.below(services.len() as u64)).expect("few")].clone();
-    match random.below(12) {
-        // Mostly one node at a time: once every complete copy is gone, a run says nothing more about what was acknowledged before.
-        0 | 1 if world.whole_for() > CRASH_AGAIN || random.below(8) == 0 => {
-            world.crash(node);
-            let wait = 5 * MS + random.below(300 * MS);
-            world.restart_after(node, wait);
-        }
-        0..=3 => world.pause(node, MS + random.below(120 * MS)),
-        4 => world.isolate(node),
-        5 if node != other => {
-            for link in 0..2 {
-                world.cut(node, other, LinkId(link));
+/// Whether clients of the service have got answers all the time, lately.
+pub(super) fn answers_steadily(world: &World, group: &GroupName) -> bool {
+    world.judge().gap(group, world.now().saturating_sub(30 * MS), world.now()) < 25 * MS
+}
+
+/// Does what the step says.
+pub(super) fn apply(world: &mut World, fault: &Fault) {
+    match fault {
+        Fault::NodeKilled { node, down_us } => kill(world, node, *down_us),
+        Fault::NodeHung { node, for_us } => {
+            if let Some(node) = find(world, node) {
+                world.pause(node, for_us * US);
             }
         }
-        6 if node != other => world.cut(node, other, LinkId(u8::try_from(random.below(2)).expect("0 or 1"))),
-        7 => {
-            if let Some((active, _)) = world.active(&group) {
-                world.give(active, SimInput::KillUnit(group));
+        Fault::LinksCut { node } => {
+            if let Some(node) = find(world, node) {
+                world.isolate(node);
             }
         }
-        8 => world.give(node, SimInput::Switchover(group)),
-        9 | 10 => break_or_mend(world, random),
-        _ => {
-            world.manners = Manners { loss: random.below(300), doubled: random.below(100), delay_max: MS / 10 + random.below(20 * MS) };
+        Fault::OneWayCut { from, to, links } => {
+            if let (Some(from), Some(to)) = (find(world, from), find(world, to)) {
+                links.iter().filter(|_| from != to).for_each(|link| world.cut(from, to, *link));
+            }
         }
+        Fault::OneLinkCut { node, link } => {
+            if let Some(node) = find(world, node) {
+                cut_port(world, node, *link);
+            }
+        }
+        Fault::FabricLost { ports, .. } => ports.iter().for_each(|port| cut_port(world, port.node, port.link)),
+        Fault::ChassisLost { chassis, nodes, down_us } => {
+            world.darken(chassis, down_us.map(|us| us * US));
+            nodes.iter().for_each(|node| kill(world, node, *down_us));
+        }
+        Fault::ProcessKilled { service } => {
+            if let Some((active, _)) = world.active(service) {
+                world.give(active, SimInput::KillUnit(service.clone()));
+            }
+        }
+        Fault::Switchover { at, service } => {
+            if let Some(node) = find(world, at) {
+                world.give(node, SimInput::Switchover(service.clone()));
+            }
+        }
+        Fault::FansFailed { chassis, fans } => (1..=*fans).for_each(|fan| world.break_fan(chassis, fan)),
+        Fault::Mended { chassis } => world.mend(chassis),
+        Fault::WiresBad(wires) => world.manners = (*wires).into(),
+        Fault::Healed => world.heal(),
     }
 }
 
-/// Fans fail one by one, and come back together.
-fn break_or_mend(world: &mut World, random: &mut Stream) {
-    let shelves = world.chassis();
-    if shelves.is_empty() {
-        return;
-    }
-    let chassis = shelves[usize::try_from(random.below(shelves.len() as u64)).expect("few")].clone();
-    if random.below(3) == 0 {
-        return world.mend(&chassis);
-    }
-    for fan in 1..=1 + random.below(3) {
-        world.break_fan(&chassis, u32::try_from(fan).expect("few"));
+/// The node that is meant; `None` if there is no such node now.
+fn find(world: &World, place: &Place) -> Option<NodeId> {
+    match place {
+        Place::Node(node) => world.nodes().contains(node).then_some(*node),
+        Place::ActiveOf(group) => world.active(group).map(|(node, _)| node),
     }
 }
 
-/// Some fans have failed before anything else does: every owner that follows then has claims to go on with, and orders to give.
-fn heat_up(world: &mut World, random: &mut Stream) -> Result<(), String> {
-    for chassis in world.chassis() {
-        for fan in 1..=1 + random.below(3) {
-            world.break_fan(&chassis, u32::try_from(fan).expect("few"));
-        }
+fn kill(world: &mut World, place: &Place, down_us: Option<u64>) {
+    let Some(node) = find(world, place) else { return };
+    world.crash(node);
+    if let Some(down) = down_us {
+        world.restart_after(node, down * US);
     }
-    world.run(1_500 * MS)
+}
+
+fn cut_port(world: &mut World, node: NodeId, link: LinkId) {
+    for other in world.nodes().into_iter().filter(|n| *n != node) {
+        world.cut(node, other, link);
+        world.cut(other, node, link);
+    }
+}
+
+/// All that a technician can mend.
+pub(super) fn heal(world: &mut World) {
+    world.heal();
+    world.light_up();
 }
 
 /// Whoever owns a shelf now drives its fans as the policy says: three fail, the others go to full speed.
@@ -149,7 +238,5 @@ fn cool(world: &mut World) -> Result<(), String> {
 
 /// A fan counts as failed after a second; a claim that failed is made again after another.
 const COOLED_MAX: Truth = 8_000 * MS;
-/// After healing it must serve within so long: two elections, a resynchronisation, restarts of the applications.
+/// After healing it must serve within so long: two elections, a resynchronisation, restarts of the applications. Slower profiles get more.
 const HEALED_MAX: Truth = 5_000 * MS;
-/// A node that came back needs so long to hold complete copies again.
-const CRASH_AGAIN: Truth = 200 * MS;

@@ -16,6 +16,7 @@ pub(super) struct Shelves {
 
 struct Shelf {
     chassis: Chassis,
+    is_dark: bool,
     /// Who drives it, and the revision that each of them has been told.
     drivers: BTreeMap<NodeId, u64>,
 }
@@ -32,7 +33,7 @@ impl Shelves {
         let shelf = |name: &ChassisName| {
             let chassis = Chassis::new(Plan::mxp().named(name.clone()), Instant::ZERO);
             let chassis = if check_epochs { chassis } else { chassis.without_epoch_check() };
-            (name.clone(), Shelf { chassis, drivers: BTreeMap::new() })
+            (name.clone(), Shelf { chassis, is_dark: false, drivers: BTreeMap::new() })
         };
         Self { shelves: names.iter().map(shelf).collect() }
     }
@@ -61,6 +62,9 @@ impl Shelves {
         let mut news = Vec::new();
         for (name, shelf) in &mut self.shelves {
             shelf.chassis.step(Instant::from_nanos(now));
+            if shelf.is_dark {
+                continue;
+            }
             let revision = shelf.chassis.revision();
             for (node, told) in shelf.drivers.iter().filter(|(_, told)| **told < revision) {
                 let changed = shelf.chassis.readings().filter(|r| *told == 0 || r.revision > *told);
@@ -79,6 +83,7 @@ impl Shelves {
     pub(super) fn request(&mut self, now: Truth, request: &Request) -> Outcome {
         let name = request.object.as_str().trim_start_matches('/').split('/').next().unwrap_or_default();
         match self.shelves.get_mut(&ChassisName::new(name)) {
+            Some(shelf) if shelf.is_dark => Outcome::Unknown,
             Some(shelf) => shelf.chassis.request(Instant::from_nanos(now), request),
             None => Outcome::Refused(format!("{} is in no shelf", request.object)),
         }
@@ -90,6 +95,12 @@ impl Shelves {
         let injection = Injection { fault: "fan-failed".to_owned(), parameters, expires_after: None, by: "chaos".to_owned() };
         // A fan that is broken already stays broken.
         drop(shelf.chassis.inject(Instant::from_nanos(now), injection));
+    }
+
+    pub(super) fn darken(&mut self, chassis: &ChassisName, is_dark: bool) {
+        if let Some(shelf) = self.shelves.get_mut(chassis) {
+            shelf.is_dark = is_dark;
+        }
     }
 
     pub(super) fn mend(&mut self, chassis: &ChassisName) {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use sixnines_core::diagnostic::{Diagnostic, Level, suggestion};
 use sixnines_core::domain::config::Bundle;
 use sixnines_hwsim::chassis::CATALOGUE;
@@ -15,23 +15,6 @@ use super::Ask;
 use crate::api::Failure;
 use crate::config::{NodeFile, load_bundle};
 use crate::scenario::{self, LiveStage, Played, Read};
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SimStep {
-    /// Plays scenarios: what breaks when, what an operator does, and what has to come of it. Exit 1 if an expectation is not kept.
-    #[command(after_help = "Examples:\n  nines sim run policies/tests/scenarios\n  nines sim run first.yaml --story --plot plots\n  nines sim run nightly.yaml --config /etc/sixnines/policies --junit results.xml --json -\n  nines sim run first.yaml --live --node lab/n1/nines.yaml")]
-    Run(RunOptions),
-    /// Checks scenarios and chassis files, and says of each mistake where it is and what would be right. Exit 2 if there is one.
-    #[command(after_help = "Examples:\n  nines sim check first.yaml\n  nines sim check my-shelf.yaml --json\n  nines sim check scenarios --config /etc/sixnines/policies")]
-    Check(CheckOptions),
-    /// Every fault that a scenario or `nines inject` can bring about, with its parameters.
-    #[command(after_help = "Examples:\n  nines sim catalogue\n  nines sim catalogue fan\n  nines sim catalogue sensor")]
-    Catalogue {
-        /// Only those whose name has this word.
-        #[arg(default_value = "")]
-        word: String,
-    },
-}
 
 /// What `nines sim run` takes.
 #[derive(Debug, Args)]
@@ -76,17 +59,23 @@ pub(crate) struct CheckOptions {
     json: bool,
 }
 
-/// Carries it out.
-pub(crate) fn sim(step: &SimStep) -> ExitCode {
-    let (result, json) = match step {
-        SimStep::Run(options) => (run(options), options.json.as_deref() == Some(Path::new("-"))),
-        SimStep::Check(options) => (check(options), options.json),
-        SimStep::Catalogue { word } => (catalogue(word), false),
-    };
-    result.unwrap_or_else(|failure| super::render::refuse(&failure, json))
+/// Plays scenarios.
+pub(crate) fn run(options: &RunOptions) -> ExitCode {
+    let to_stdout = options.json.as_deref() == Some(Path::new("-"));
+    run_all(options).unwrap_or_else(|failure| super::render::refuse(&failure, to_stdout))
 }
 
-fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
+/// Checks what users write for the simulator.
+pub(crate) fn check(options: &CheckOptions) -> ExitCode {
+    check_all(options).unwrap_or_else(|failure| super::render::refuse(&failure, options.json))
+}
+
+/// Shows the faults whose name has a word.
+pub(crate) fn catalogue(word: &str) -> ExitCode {
+    faults(word).unwrap_or_else(|failure| super::render::refuse(&failure, false))
+}
+
+fn run_all(options: &RunOptions) -> Result<ExitCode, Failure> {
     let scenarios = scenarios(&options.files, &bundle_of(options)?)?;
     objections(&scenarios, options.live)?;
     let to_stdout = options.json.as_deref() == Some(Path::new("-"));
@@ -184,7 +173,7 @@ fn scenarios(files: &[PathBuf], bundle: &Bundle) -> Result<Vec<Scenario>, Failur
     Ok(good)
 }
 
-fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
+fn check_all(options: &CheckOptions) -> Result<ExitCode, Failure> {
     let bundle = bundle(options.config.as_deref())?;
     let files = find(&options.files)?;
     let mut said: Vec<Diagnostic> = Vec::new();
@@ -223,7 +212,7 @@ fn bundle_of(options: &RunOptions) -> Result<Bundle, Failure> {
     }
 }
 
-fn catalogue(word: &str) -> Result<ExitCode, Failure> {
+fn faults(word: &str) -> Result<ExitCode, Failure> {
     let entries: Vec<_> = CATALOGUE.iter().filter(|entry| entry.name.contains(word)).collect();
     if entries.is_empty() {
         let help = suggestion(word, CATALOGUE.iter().map(|entry| entry.name));
@@ -271,4 +260,27 @@ fn bad(code: &str, message: String, help: Option<String>) -> Failure {
 
 fn gone(message: String) -> Failure {
     Failure { code: "no-answer".into(), message, help: None, exit: 3 }
+}
+
+#[cfg(test)]
+mod tests {
+    use sixnines_core::diagnostic::Source;
+
+    use super::*;
+
+    #[test]
+    fn the_scenario_in_the_help_is_a_good_one() {
+        let help = include_str!("sim/words.txt");
+        let lines = help.lines().skip_while(|line| *line != "A scenario:").skip(1).take_while(|line| !line.is_empty());
+        let text: String = lines.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+        let scenario = Scenario::read(Source { name: "help.yaml", text: &text }, &crate::shipped::policies(), &|file| Err(file.to_owned()));
+        let scenario = scenario.unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
+        let report = play(&scenario, &mut OwnerStage::new(&scenario.setting)).expect("a stage that cannot go away");
+        assert!(report.is_good() && report.outcomes.len() == 3, "{report:?}");
+    }
+
+    #[test]
+    fn the_help_fits_a_serial_line() {
+        assert_eq!(include_str!("sim/words.txt").lines().find(|line| line.chars().count() > 80), None);
+    }
 }

@@ -1,18 +1,18 @@
 //! Draws what was recorded: numbers over time, one panel for each unit, alarms and roles as bars; as SVG and as PNG.
 //!
-//! Both are drawn by the same code on plotters' two backends. The font is embedded: a PNG's letters are pixels, and an appliance has no
-//! fonts.
+//! Both are drawn by the same code on plotters' two backends.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use sixnines_core::alarms::Severity;
 use sixnines_hwsim::scenario::{Bar, Report, Series};
+
+use crate::font;
 
 /// Of both files, in pixels.
 const WIDTH: u32 = 1200;
@@ -25,15 +25,14 @@ const LINES_MAX: usize = 60;
 const LEFT: u32 = 260;
 /// More names than that do not fit beside a panel; the chassis' own stand first.
 const NAMES_MAX: usize = 13;
-/// The name under which plotters and a browser know the font.
-const FONT: &str = "monospace";
+const FONT: &str = font::NAME;
 
 /// Writes `NAME.svg` and `NAME.png` into a directory.
 ///
 /// # Errors
 /// If a file cannot be written.
 pub(crate) fn draw(dir: &Path, report: &Report) -> anyhow::Result<[PathBuf; 2]> {
-    register_font()?;
+    font::register();
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let stem = Path::new(&report.file).file_stem().map_or_else(|| "scenario".into(), |s| s.to_string_lossy().into_owned());
     let (svg, png) = (dir.join(format!("{stem}.svg")), dir.join(format!("{stem}.png")));
@@ -44,12 +43,6 @@ pub(crate) fn draw(dir: &Path, report: &Report) -> anyhow::Result<[PathBuf; 2]> 
     picture.draw(&BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area()).context("cannot draw")?;
     write_png(&png, size, &pixels).with_context(|| format!("cannot write {}", png.display()))?;
     Ok([svg, png])
-}
-
-fn register_font() -> anyhow::Result<()> {
-    static DONE: OnceLock<bool> = OnceLock::new();
-    let is_good = *DONE.get_or_init(|| plotters::style::register_font(FONT, FontStyle::Normal, dejavu::sans_mono::regular()).is_ok());
-    if is_good { Ok(()) } else { Err(anyhow!("the embedded font cannot be read")) }
 }
 
 fn write_png(path: &Path, size: (u32, u32), pixels: &[u8]) -> anyhow::Result<()> {

@@ -128,7 +128,7 @@ impl Node {
             log.handle().initialize(first.clone());
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
-        let setup = liveness::Setup { me, life, peers: peers.clone(), links: 2, times: config.profile.times(), seed: life };
+        let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times: config.profile.times(), seed: life };
         Self {
             me,
             life,

@@ -1,8 +1,26 @@
 //! Whole domains from one seed. `NINES_SEED=n` replays one, `NINES_SEEDS=n` runs so many.
 
 use sixnines_hwsim::domain::chaos::Report;
+use sixnines_hwsim::domain::chaos::breach::kind;
+use sixnines_hwsim::domain::chaos::draw::draw;
+use sixnines_hwsim::domain::chaos::shrink::shrink;
 
-use super::{Mutation, Plan, run};
+use super::{Mutation, ground, play, three_nodes};
+
+/// What one seed is run with.
+#[derive(Clone, Debug, Default)]
+struct Plan {
+    /// A rule to break.
+    mutation: Mutation,
+    /// Faults in the first phase.
+    faults: u64,
+}
+
+/// Draws and plays one seed of a three-node domain with two services.
+fn run(seed: u64, plan: &Plan) -> Report {
+    let config = three_nodes();
+    play(&config, plan.mutation, &draw(seed, &ground(&config), plan.faults))
+}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -13,7 +31,7 @@ fn check(report: &Report) {
         for line in &report.story[report.story.len().saturating_sub(200)..] {
             eprintln!("{line}");
         }
-        panic!("seed {}: {failure}\nreplay: NINES_SEED={} cargo test -p sixnines sim::tests::seeds", report.seed, report.seed);
+        panic!("seed {}: {failure}\nreplay: nines sim replay --seed {}, or NINES_SEED={} cargo test -p sixnines sim::tests::seeds", report.seed, report.seed, report.seed);
     }
 }
 
@@ -47,6 +65,21 @@ fn every_broken_rule_is_found() {
     for mutation in [Mutation::GateNeverCloses, Mutation::OldEpochAnswers, Mutation::AcknowledgesAlone, Mutation::ShelvesObeyAnybody] {
         let found = (1..=40).find(|seed| run(*seed, &Plan { mutation, faults: FAULTS }).failure.is_some());
         assert!(found.is_some(), "{mutation:?} goes unnoticed in 40 seeds");
+    }
+}
+
+#[test]
+fn a_failing_seed_is_shrunk_to_few_faults_that_still_fail() {
+    let config = three_nodes();
+    for mutation in [Mutation::GateNeverCloses, Mutation::AcknowledgesAlone] {
+        let failing = |seed| run(seed, &Plan { mutation, faults: FAULTS }).failure.map(|failure| (seed, failure));
+        let (seed, failure) = (1..=40).find_map(failing).expect("it is found, as the test above shows");
+        let script = draw(seed, &ground(&config), FAULTS);
+        let shrunk = shrink(script.clone(), failure.clone(), 150, |s| play(&config, mutation, s).failure, |_, _| {});
+        assert!(shrunk.script.steps.len() <= 3 && shrunk.script.steps.len() <= script.steps.len(), "{mutation:?}: {}", shrunk.script);
+        let again = play(&config, mutation, &shrunk.script).failure.expect("a shrunk script fails");
+        assert_eq!(kind(&again), kind(&failure));
+        assert!(play(&config, Mutation::None, &shrunk.script).failure.is_none(), "it is the rule's fault, not the script's");
     }
 }
 

@@ -120,10 +120,10 @@ impl Writes {
 
     pub(super) fn gap(&self, group: &GroupName, since: Truth, now: Truth) -> Truth {
         let Some(times) = self.answered_at.get(group) else { return now - since };
-        let from = times.iter().rev().find(|t| **t <= since).copied().unwrap_or(since);
-        let mut last = from;
+        let later = times.partition_point(|t| *t <= since);
+        let mut last = later.checked_sub(1).map_or(since, |before| times[before]);
         let mut longest = 0;
-        for time in times.iter().filter(|t| **t > since).chain([&now]) {
+        for time in times[later..].iter().chain([&now]) {
             longest = longest.max(time - last);
             last = *time;
         }

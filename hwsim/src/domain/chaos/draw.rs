@@ -1,0 +1,291 @@
+//! Drawing a script from a seed: each run has a mix of its own.
+
+use sixnines_core::ids::{ChassisName, GroupName, LinkId, NodeId};
+
+use super::script::{Fault, Features, Place, Port, Script, Step, US, Wires};
+use crate::domain::seeds::Stream;
+use crate::domain::{MS, Truth};
+
+/// What there is to break.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The nodes.
+    pub nodes: Vec<NodeId>,
+    /// How many links each of them has.
+    pub links: u8,
+    /// The services.
+    pub services: Vec<GroupName>,
+    /// The shelves, and which nodes sit in each.
+    pub chassis: Vec<(ChassisName, Vec<NodeId>)>,
+    /// A node that is silent for so long is held for dead.
+    pub dead_after: Truth,
+}
+
+/// Draws what one seed does to a domain: up to `faults` faults.
+pub fn draw(seed: u64, ground: &Ground, faults: u64) -> Script {
+    let random = Stream::new(seed, "script");
+    let mut drawer = Drawer { ground, random, at: 0, whole_at: 0, calm: false, weights: Vec::new(), heals_in: 4, steps: Vec::new() };
+    let features = drawer.features();
+    drawer.steps(faults);
+    let rest_us = if drawer.calm { drawer.ground.window() / US } else { drawer.wait() };
+    Script { seed, features, steps: drawer.steps, rest_us }
+}
+
+impl Ground {
+    /// A fault's effect is looked at for so long. A takeover is due after one `dead_after`; who needs twenty has failed.
+    pub fn window(&self) -> Truth {
+        20 * self.dead_after
+    }
+
+    /// After the end of the last fault a domain is whole again within so long: copies are in sync, leadership has settled.
+    pub fn settled(&self) -> Truth {
+        12 * self.dead_after
+    }
+}
+
+/// The kinds of faults that a mix is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Hang,
+    Isolate,
+    CutPair,
+    CutOneLink,
+    CutOneWayOneLink,
+    KillProcess,
+    Switch,
+    Fans,
+    Wires,
+    LoseChassis,
+    LoseFabric,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Kill,
+    Kind::Hang,
+    Kind::Isolate,
+    Kind::CutPair,
+    Kind::CutOneLink,
+    Kind::CutOneWayOneLink,
+    Kind::KillProcess,
+    Kind::Switch,
+    Kind::Fans,
+    Kind::Wires,
+    Kind::LoseChassis,
+    Kind::LoseFabric,
+];
+
+struct Drawer<'a> {
+    ground: &'a Ground,
+    random: Stream,
+    /// When the next step is.
+    at: Truth,
+    /// When the last node that was killed is up again.
+    whole_at: Truth,
+    /// One fault at a time, each on a whole domain: what a fault costs can only be seen so.
+    calm: bool,
+    weights: Vec<(Kind, u64)>,
+    heals_in: u64,
+    steps: Vec<Step>,
+}
+
+impl Drawer<'_> {
+    fn features(&mut self) -> Features {
+        self.calm = self.random.below(4) == 0;
+        self.heals_in = self.random.choose(&[2, 4, 8]);
+        self.weights = KINDS.iter().filter_map(|kind| (self.random.below(2) == 0).then(|| (*kind, 1 + self.random.below(8)))).collect();
+        if self.weights.is_empty() {
+            self.weights = vec![(Kind::Kill, 1)];
+        }
+        let mut services = self.ground.services.clone();
+        if services.len() > 1 && self.random.below(3) == 0 {
+            services = vec![self.service()];
+        }
+        let clients = self.random.choose(&[1, 2, 3, 3]);
+        let is_hot = !self.calm && self.random.below(2) == 0;
+        let hot_fans = self.ground.chassis.iter().map(|_| if is_hot { 1 + self.few(3) } else { 0 }).collect();
+        let is_bad = !self.calm && self.random.below(3) != 0;
+        let wires = is_bad.then(|| self.wires(60, 30, 3 * MS));
+        Features { services, clients, hot_fans, wires }
+    }
+
+    fn steps(&mut self, faults: u64) {
+        let faults = if self.calm { faults.div_ceil(3) } else { faults };
+        for _ in 0..faults {
+            let wait = self.wait();
+            let kind = self.kind();
+            self.at += wait * US;
+            let Some(fault) = self.fault(kind) else { continue };
+            self.steps.push(Step { wait_us: wait, fault });
+            self.repair();
+        }
+    }
+
+    /// Repairs are steps of their own: in a calm run after each fault, otherwise now and then.
+    fn repair(&mut self) {
+        if self.calm {
+            let broken = self.steps.last().map(|s| s.fault.clone());
+            let repair = match broken {
+                Some(Fault::FansFailed { chassis, .. }) => Fault::Mended { chassis },
+                _ => Fault::Healed,
+            };
+            let wait = (self.ground.window() + MS) / US;
+            self.at += wait * US;
+            self.steps.push(Step { wait_us: wait, fault: repair });
+        } else if self.random.below(self.heals_in) == 0 {
+            let wait = self.wait();
+            self.at += wait * US;
+            self.steps.push(Step { wait_us: wait, fault: Fault::Healed });
+        }
+    }
+
+    fn wait(&mut self) -> u64 {
+        let settle = if self.calm { self.ground.settled() + 2 * MS } else { MS };
+        (settle + self.random.below(120 * MS)) / US
+    }
+
+    fn kind(&mut self) -> Kind {
+        let total = self.weights.iter().map(|(_, weight)| weight).sum();
+        let mut left = self.random.below(total);
+        let chosen = self.weights.iter().find(|(_, weight)| {
+            let is_it = left < *weight;
+            left = left.saturating_sub(*weight);
+            is_it
+        });
+        chosen.map_or(Kind::Kill, |(kind, _)| *kind)
+    }
+
+    fn fault(&mut self, kind: Kind) -> Option<Fault> {
+        let node = self.place();
+        match kind {
+            // Mostly one node at a time: once every complete copy is gone, a run says nothing more about what was acknowledged before.
+            Kind::Kill | Kind::LoseChassis if self.at < self.whole_at + KILL_AGAIN && self.random.below(8) != 0 => Some(self.hang(node)),
+            Kind::Kill => Some(Fault::NodeKilled { node, down_us: Some(self.down()) }),
+            Kind::LoseChassis => self.lose_chassis(),
+            Kind::Hang => Some(self.hang(node)),
+            Kind::Isolate => Some(Fault::LinksCut { node }),
+            Kind::CutPair => self.one_way(node, true),
+            Kind::CutOneWayOneLink => self.one_way(node, false),
+            Kind::CutOneLink => Some(Fault::OneLinkCut { node, link: self.link() }),
+            Kind::KillProcess => Some(Fault::ProcessKilled { service: self.service() }),
+            Kind::Switch => Some(Fault::Switchover { at: node, service: self.service() }),
+            Kind::Fans => self.fans(),
+            Kind::Wires => Some(Fault::WiresBad(self.wires(300, 100, 20 * MS))),
+            Kind::LoseFabric => {
+                let link = self.link();
+                let ports = self.ground.nodes.iter().map(|node| Port { node: *node, link }).collect();
+                Some(Fault::FabricLost { fabric: super::script::letter(link).to_string(), ports })
+            }
+        }
+    }
+
+    /// Any node; in calm runs mostly one that matters, or there is nothing to measure.
+    fn place(&mut self) -> Place {
+        let is_active = self.random.below(if self.calm { 4 } else { 8 });
+        if is_active == 0 || (self.calm && is_active < 3) {
+            return Place::ActiveOf(self.service());
+        }
+        Place::Node(self.random.choose(&self.ground.nodes))
+    }
+
+    fn hang(&mut self, node: Place) -> Fault {
+        let for_us = if self.calm { (3 * self.ground.dead_after + self.random.below(8 * self.ground.dead_after)) / US } else { (MS + self.random.below(120 * MS)) / US };
+        Fault::NodeHung { node, for_us }
+    }
+
+    fn down(&mut self) -> u64 {
+        let down = 5 * MS + self.random.below(300 * MS);
+        self.whole_at = self.whole_at.max(self.at + down);
+        down / US
+    }
+
+    fn lose_chassis(&mut self) -> Option<Fault> {
+        if self.ground.chassis.is_empty() {
+            return None;
+        }
+        let index = self.random.below(self.ground.chassis.len() as u64);
+        let (chassis, nodes) = self.ground.chassis.get(usize::try_from(index).ok()?)?.clone();
+        let is_all = nodes.len() >= self.ground.nodes.len();
+        let is_majority = nodes.len() * 2 > self.ground.nodes.len();
+        // A calm run measures takeovers; without a majority there is none, and that is as meant.
+        if (self.calm && is_majority) || (is_all && self.random.below(8) != 0) {
+            return None;
+        }
+        Some(Fault::ChassisLost { chassis, nodes: nodes.into_iter().map(Place::Node).collect(), down_us: Some(self.down()) })
+    }
+
+    fn one_way(&mut self, from: Place, all_links: bool) -> Option<Fault> {
+        let to = Place::Node(self.random.choose(&self.ground.nodes));
+        let link = self.link();
+        let links = if all_links { (0..self.ground.links).map(LinkId).collect() } else { vec![link] };
+        (from != to).then_some(Fault::OneWayCut { from, to, links })
+    }
+
+    fn fans(&mut self) -> Option<Fault> {
+        let index = self.random.below(self.ground.chassis.len() as u64);
+        let (chassis, _) = self.ground.chassis.get(usize::try_from(index).ok()?)?.clone();
+        if !self.calm && self.random.below(3) == 0 {
+            return Some(Fault::Mended { chassis });
+        }
+        Some(Fault::FansFailed { chassis, fans: 1 + self.few(3) })
+    }
+
+    fn wires(&mut self, lost: u64, doubled: u64, delay: Truth) -> Wires {
+        Wires {
+            lost_per_mille: self.random.below(lost),
+            doubled_per_mille: self.random.below(doubled),
+            delay_max_us: (MS / 10 + self.random.below(delay)) / US,
+        }
+    }
+
+    fn service(&mut self) -> GroupName {
+        let index = self.random.below(self.ground.services.len() as u64);
+        usize::try_from(index).ok().and_then(|i| self.ground.services.get(i)).cloned().unwrap_or_else(|| GroupName::new("none"))
+    }
+
+    fn link(&mut self) -> LinkId {
+        LinkId(u8::try_from(self.random.below(u64::from(self.ground.links))).unwrap_or(0))
+    }
+
+    fn few(&mut self, bound: u64) -> u32 {
+        u32::try_from(self.random.below(bound)).unwrap_or(0)
+    }
+}
+
+/// A node that came back needs so long to hold complete copies again.
+const KILL_AGAIN: Truth = 200 * MS;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn ground() -> Ground {
+        Ground {
+            nodes: (1..=3).map(NodeId).collect(),
+            links: 2,
+            services: vec!["calls".into(), "billing".into()],
+            chassis: vec![("mxp1".into(), vec![NodeId(1), NodeId(2)]), ("mxp2".into(), vec![NodeId(3)])],
+            dead_after: 25 * MS,
+        }
+    }
+
+    #[test]
+    fn a_seed_has_one_script_and_seeds_have_different_mixes() {
+        assert_eq!(draw(3, &ground(), 12), draw(3, &ground(), 12));
+        let mixes: BTreeSet<Vec<&str>> = (0..50).map(|seed| draw(seed, &ground(), 12).steps.iter().map(|s| s.fault.class()).collect()).collect();
+        assert!(mixes.len() > 40, "{}", mixes.len());
+        let classes: BTreeSet<&str> = mixes.into_iter().flatten().collect();
+        assert_eq!(classes.len(), 13, "every kind of fault occurs: {classes:?}");
+    }
+
+    #[test]
+    fn some_runs_leave_a_window_after_each_fault() {
+        let ground = ground();
+        let window = ground.window() / US;
+        let is_calm = |script: &Script| script.steps.iter().skip(1).all(|s| s.wait_us * US > ground.settled());
+        let calm = (0..100).map(|seed| draw(seed, &ground, 12)).filter(is_calm).filter(|s| s.rest_us >= window).count();
+        assert!((10..50).contains(&calm), "{calm}");
+    }
+}
