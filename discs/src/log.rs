@@ -230,7 +230,7 @@ impl Handle {
     }
 
     /// Takes a voter in whose disk was lost: its removal is committed, then it learns from the beginning, then it votes again.
-    /// The leader does it, if it is this node, and once the node has spoken from its new disk.
+    /// The leader does it, if it is this node, and once the node has spoken from its new disk. Forgotten if it speaks from the old one.
     pub fn replace(&self, node: NodeId) {
         self.put(Input::Replace(node));
     }

@@ -237,6 +237,52 @@ fn a_campaign_against_a_dead_leader_does_not_wait_for_its_lease() {
     c.commit(first, second);
 }
 
+/// The node whose disk was lost is alive to everybody but the log: nobody may lean on it, and it must come back when an operator says so.
+#[test]
+fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replaced() {
+    let mut c = Cluster::settled(16);
+    let leader = c.wait_for_leader();
+    let lost = c.follower();
+    c.crash(lost);
+    c.places[&lost].disk.wipe();
+    c.start(lost).expect("an empty disk");
+    let term = c.log(leader).handle().metrics().term;
+    c.run(Duration::from_millis(50));
+    c.log(leader).handle().transfer_leader(lost); // it is alive and not busy, as far as the others can see
+    c.run(Duration::from_secs(5));
+    assert_eq!((c.leader(), c.log(leader).handle().metrics().term), (Some(leader), term), "two voters are enough, and stay so");
+    assert!(c.log(leader).handle().metrics().strangers.contains(&lost), "an operator can see it");
+
+    c.log(leader).handle().replace(lost);
+    c.run_until("it votes again", |c| c.log(leader).handle().metrics().voters.contains(&lost) && c.log(lost).handle().metrics().voters.contains(&lost));
+    let index = c.commit(leader, lost);
+    c.run_until("it has everything", |c| c.said(lost, |s| s.domain.applied >= index));
+    assert!(c.log(leader).handle().metrics().strangers.is_empty());
+    c.crash(leader);
+    let new = c.wait_for_leader_other_than(leader);
+    c.commit(new, lost);
+}
+
+/// An operator may ask before anybody has heard of the new disk, or with no reason at all.
+#[test]
+fn a_replacement_is_remembered_until_the_node_speaks_and_forgotten_if_its_disk_is_the_old_one() {
+    let mut c = Cluster::settled(17);
+    let leader = c.wait_for_leader();
+    let node = c.follower();
+    c.log(leader).handle().replace(node);
+    c.run(Duration::from_secs(2));
+    assert_eq!(c.log(leader).handle().metrics().voters.len(), 3, "it speaks from the disk that is known");
+    c.crash(node);
+    c.run(Duration::from_secs(1));
+    c.log(leader).handle().replace(node);
+    c.run(Duration::from_secs(1));
+    assert_eq!(c.log(leader).handle().metrics().voters.len(), 3, "it has not spoken yet");
+    c.places[&node].disk.wipe();
+    c.start(node).expect("an empty disk");
+    let bound = c.log(leader).handle().metrics().last;
+    c.run_until("it is taken in with its new disk", |c| c.log(node).handle().metrics().voters.contains(&node) && c.log(leader).handle().metrics().last > bound);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let run = |seed| {

@@ -13,7 +13,7 @@ mod shelves;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
@@ -69,6 +69,8 @@ pub enum SimInput<'a> {
     KillUnit(GroupName),
     /// An operator asks for a switchover.
     Switchover(GroupName),
+    /// An operator says that a node is the same node with another disk.
+    Readmit(NodeId),
     /// What the sensors of a chassis show, to the node that drives it.
     Readings(&'a [Update]),
     /// What became of a request to a chassis.
@@ -199,8 +201,39 @@ pub enum Observation {
     },
 }
 
-/// Makes a node: its id, how often it was started before, a seed of its own, its clock at birth. Its disk is the maker's business.
-pub type Maker = Box<dyn FnMut(NodeId, u32, u64, Instant) -> Box<dyn SimNode>>;
+/// Makes nodes, and keeps their disks, which outlive them.
+pub trait Workshop {
+    /// Makes a node: its id, how often it was started before, a seed of its own, its clock at birth.
+    ///
+    /// # Errors
+    /// Why its process ends before it does anything; it is tried again later, as a supervisor does.
+    fn make(&mut self, node: NodeId, restarts: u32, seed: u64, now: Instant) -> Result<Box<dyn SimNode>, String>;
+    /// Something happens to a node's disk.
+    fn disk(&mut self, node: NodeId, what: DiskChange) {
+        let _ = (node, what); // nodes without a disk
+    }
+}
+
+impl<F: FnMut(NodeId, Instant) -> Box<dyn SimNode>> Workshop for F {
+    fn make(&mut self, node: NodeId, _: u32, _: u64, now: Instant) -> Result<Box<dyn SimNode>, String> {
+        Ok(self(node, now))
+    }
+}
+
+/// What can happen to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskChange {
+    /// Each sync takes so long.
+    Slow(Duration),
+    /// Nothing more fits.
+    Full,
+    /// The next sync fails.
+    FailsOnce,
+    /// An empty one is put in.
+    Replaced,
+    /// It is as fast and as empty as it should be; what is on it stays.
+    Mended,
+}
 
 /// What a [`World`] is made for.
 pub struct Setup {
@@ -218,8 +251,8 @@ pub struct Setup {
     pub chassis: Vec<ChassisName>,
     /// Whether the shelves refuse orders of older epochs, as they should.
     pub chassis_check_epochs: bool,
-    /// Makes a node.
-    pub maker: Maker,
+    /// Makes the nodes.
+    pub workshop: Box<dyn Workshop>,
 }
 
 struct Host {
@@ -330,7 +363,7 @@ pub struct World {
     order: u64,
     queue: BinaryHeap<Entry>,
     hosts: BTreeMap<NodeId, Host>,
-    maker: Maker,
+    workshop: Box<dyn Workshop>,
     links: u8,
     seed: u64,
     wire: Stream,
@@ -341,6 +374,8 @@ pub struct World {
     /// When the last mesh frame of a pair arrives: it keeps order.
     mesh_until: BTreeMap<(NodeId, NodeId), Truth>,
     held: Vec<Parcel>,
+    /// Those whose disk was replaced, and nobody has said so yet.
+    strangers: BTreeSet<NodeId>,
     clients: Vec<Client>,
     shelves: Shelves,
     judge: Judge,
@@ -413,7 +448,7 @@ impl World {
             order: 0,
             queue: BinaryHeap::new(),
             hosts: hosts.collect(),
-            maker: setup.maker,
+            workshop: setup.workshop,
             links: setup.links,
             seed: setup.seed,
             wire: Stream::new(setup.seed, "wire"),
@@ -421,6 +456,7 @@ impl World {
             cuts: Vec::new(),
             mesh_until: BTreeMap::new(),
             held: Vec::new(),
+            strangers: BTreeSet::new(),
             clients,
             shelves: Shelves::new(&setup.chassis, setup.chassis_check_epochs),
             judge: Judge::default(),
@@ -557,6 +593,23 @@ impl World {
         }
     }
 
+    /// Something happens to a node's disk.
+    pub fn disk(&mut self, node: NodeId, what: DiskChange) {
+        if what == DiskChange::Replaced {
+            self.strangers.insert(node);
+        }
+        self.workshop.disk(node, what);
+    }
+
+    /// An operator tells every node which of the others have another disk.
+    pub fn readmit_all(&mut self) {
+        for stranger in std::mem::take(&mut self.strangers) {
+            for node in self.nodes().into_iter().filter(|n| *n != stranger) {
+                self.give(node, SimInput::Readmit(stranger));
+            }
+        }
+    }
+
     /// Every node runs again.
     pub fn restart_all(&mut self) {
         for node in self.nodes() {
@@ -602,9 +655,16 @@ impl World {
         let clock = host.clock(now);
         let seed = Stream::new(self.seed, &format!("node {node} start {starts}")).draw();
         self.note(format!("{node} starts for the {starts}. time"));
-        let made = (self.maker)(node, starts - 1, seed, clock);
-        self.hosts.get_mut(&node).expect("it exists").node = Some(made);
-        self.step(node, SimInput::Wake);
+        match self.workshop.make(node, starts - 1, seed, clock) {
+            Ok(made) => {
+                self.hosts.get_mut(&node).expect("it exists").node = Some(made);
+                self.step(node, SimInput::Wake);
+            }
+            Err(why) => {
+                self.note(format!("{node} does not start: {why}"));
+                self.restart_after(node, SUPERVISED);
+            }
+        }
     }
 
     fn schedule(&mut self, at: Truth, what: Happening) {
@@ -779,6 +839,7 @@ impl World {
             SimOutput::Halt(why) => {
                 self.note(format!("{node} halts: {why}"));
                 self.crash(node);
+                self.restart_after(node, SUPERVISED);
             }
         }
     }
@@ -902,6 +963,9 @@ impl Client {
 const ORDER_HELD_UP: Truth = 300 * MS;
 /// Between two looks at the shelves, as a shelf manager's own period.
 const SHELVES_EVERY: Truth = 100 * MS;
+
+/// A supervisor starts a daemon that has ended by itself after so long.
+const SUPERVISED: Truth = 300 * MS;
 
 /// So much of truth as a duration, for people.
 pub fn span(truth: Truth) -> Duration {

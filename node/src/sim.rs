@@ -14,14 +14,14 @@ use std::panic::AssertUnwindSafe;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::NodeId;
-use sixnines_core::time::nanos;
+use sixnines_core::time::{Duration, Instant, nanos};
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
 use sixnines_hwsim::domain::chaos::draw::Ground;
 use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
-use sixnines_hwsim::domain::{Maker, Setup};
+use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
 
 use node::Node;
 
@@ -83,7 +83,7 @@ pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Set
         clients: 3,
         chassis: config.chassis.iter().map(|c| c.name.clone()).collect(),
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
-        maker: maker(config.clone(), seed, mutation),
+        workshop: Box::new(Nodes::new(config.clone(), seed, mutation)),
     }
 }
 
@@ -92,18 +92,45 @@ fn links(config: &DomainConfig) -> u8 {
     config.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1)
 }
 
-/// Makes nodes whose disks outlive them, less what was not synced.
-fn maker(config: DomainConfig, seed: u64, mutation: Mutation) -> Maker {
-    let mut disks: BTreeMap<NodeId, SimDisk> = BTreeMap::new();
-    let mut power = Stream::new(seed, "power cuts");
-    let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
-    Box::new(move |me, restarts, life, now| {
-        let disk = disks.entry(me).or_default().clone();
+/// Nodes of one domain, and their disks.
+struct Nodes {
+    first: FirstStart,
+    disks: BTreeMap<NodeId, SimDisk>,
+    /// What of the unsynced is left after a power cut.
+    power: Stream,
+    mutation: Mutation,
+}
+
+impl Nodes {
+    fn new(config: DomainConfig, seed: u64, mutation: Mutation) -> Self {
+        let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
+        Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
+    }
+}
+
+impl Workshop for Nodes {
+    fn make(&mut self, node: NodeId, restarts: u32, life: u64, now: Instant) -> Result<Box<dyn SimNode>, String> {
+        let disk = self.disks.entry(node).or_default().clone();
         if restarts > 0 {
-            disk.crash(power.draw());
+            disk.crash(self.power.draw());
         }
-        Box::new(Node::start(me, life, now, &first, disk, restarts == 0, mutation))
-    })
+        let made = Node::start(node, life, now, &self.first, disk, restarts == 0, self.mutation);
+        made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())
+    }
+
+    fn disk(&mut self, node: NodeId, what: DiskChange) {
+        let disk = self.disks.entry(node).or_default();
+        match what {
+            DiskChange::Slow(each) => disk.set_latency(each),
+            DiskChange::Full => disk.set_room(Some(0)),
+            DiskChange::FailsOnce => disk.fail_next_sync(),
+            DiskChange::Replaced => disk.wipe(),
+            DiskChange::Mended => {
+                disk.set_latency(Duration::ZERO);
+                disk.set_room(None);
+            }
+        }
+    }
 }
 
 /// n1 and n2 in mxp1, n3 in mxp2, and two services, so that nothing assumes one.

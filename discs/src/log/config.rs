@@ -27,9 +27,9 @@ impl Timing {
     /// The times of a profile.
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Fabric => Self::of_millis(200, 600, 900, 1000),
-            Profile::Lan => Self::of_millis(250, 750, 1100, 1500),
-            Profile::Wan => Self::of_millis(400, 1300, 1900, 8000),
+            Profile::Fabric => Self::of_millis(100, 300, 450, 500),
+            Profile::Lan => Self::of_millis(150, 450, 700, 1000),
+            Profile::Wan => Self::of_millis(250, 1000, 1500, 8000),
         }
     }
 

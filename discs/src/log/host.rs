@@ -168,10 +168,23 @@ impl<R: AsyncRuntime> Host<R> {
                 }
             }
             Input::Propose(proposal) => drop(R::spawn(self.propose(proposal))),
-            Input::TransferLeader(to) => drop(R::spawn(async move { drop(self.raft.trigger().transfer_leader(to).await) })),
+            Input::TransferLeader(to) => self.transfer_leader(to),
             Input::Campaign(against) => self.campaign(against),
             Input::Initialize(first) => drop(R::spawn(self.initialize(first))),
-            Input::Replace(node) => drop(self.lock().to_replace.insert(node)),
+            Input::Replace(node) => {
+                self.peers.forget(node);
+                self.lock().to_replace.insert(node);
+            }
+        }
+    }
+
+    /// Only to a voter that has all of the log: who hands over proposes nothing meanwhile, and one that is alive in every other way but
+    /// cannot take over (an empty disk) would cost the domain an election each time.
+    fn transfer_leader(self: Arc<Self>, to: NodeId) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let is_equal = metrics.replication.as_ref().and_then(|all| all.get(&to)).is_some_and(|known| known.map(|id| id.index) == metrics.last_log_index);
+        if is_equal && self.peers.stranger(to).is_none() {
+            drop(R::spawn(async move { drop(self.raft.trigger().transfer_leader(to).await) }));
         }
     }
 
@@ -413,9 +426,10 @@ impl<R: AsyncRuntime> Host<R> {
     /// First without a vote, then out; taking it in again with its new disk is the ordinary way.
     fn next_replacement(&self, seats: &BTreeMap<NodeId, Seat>, voters: &BTreeSet<NodeId>) -> Option<ChangeMembers<NodeId, Seat>> {
         let mut state = self.lock();
-        // Done, or never asked for with reason: its disk is the one that is known.
-        state.to_replace.retain(|node| seats.contains_key(node) && self.peers.stranger(*node).is_some());
-        let node = *state.to_replace.first()?;
+        // Done, or never asked for with reason: it has spoken, and its disk is the one that is known.
+        let is_open = |node: &NodeId| self.peers.stranger(*node).is_some() || self.peers.heard(*node).is_none();
+        state.to_replace.retain(|node| seats.contains_key(node) && is_open(node));
+        let node = *state.to_replace.iter().find(|node| self.peers.stranger(**node).is_some())?;
         if voters.contains(&node) {
             return (voters.len() > 1).then(|| ChangeMembers::RemoveVoters(BTreeSet::from([node])));
         }

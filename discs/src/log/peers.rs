@@ -116,7 +116,15 @@ impl<R: AsyncRuntime> Peers<R> {
             state.refused += 1;
             return None;
         };
-        if !state.admits(from, &envelope, self.0.identity.disk) {
+        if !state.admits(from, &envelope) {
+            return None;
+        }
+        if !state.is_for(&envelope, self.0.identity.disk) {
+            drop(state);
+            if let Message::Request(_) = message {
+                // Nothing is taken, but whoever asked learns which disk is here now; he could not know otherwise.
+                self.answer(from, envelope.correlation, Reply::Unable);
+            }
             return None;
         }
         match message {
@@ -148,6 +156,13 @@ impl<R: AsyncRuntime> Peers<R> {
         self.lock().against.is_some()
     }
 
+    /// What was heard of a node's disk counts no longer: it has to speak again.
+    pub(crate) fn forget(&self, node: NodeId) {
+        let mut state = self.lock();
+        state.heard.remove(&node);
+        state.strangers.remove(&node);
+    }
+
     /// The disk that a node speaks from, if it has spoken.
     pub(crate) fn heard(&self, node: NodeId) -> Option<u64> {
         self.lock().heard.get(&node).copied()
@@ -169,18 +184,24 @@ impl<R: AsyncRuntime> Peers<R> {
 }
 
 impl<R: AsyncRuntime> State<R> {
-    /// Both ends must be the disks that the membership knows, as far as it knows them.
-    fn admits(&mut self, from: NodeId, envelope: &Envelope, own_disk: u64) -> bool {
+    /// The sender must be on the disk that the membership knows, as far as it knows one.
+    fn admits(&mut self, from: NodeId, envelope: &Envelope) -> bool {
+        self.heard.insert(from, envelope.from_disk);
         if self.bound.get(&from).is_some_and(|bound| *bound != envelope.from_disk) {
             if self.strangers.insert(from, envelope.from_disk) != Some(envelope.from_disk) {
                 tracing::error!(%from, "a node speaks from another disk than the one it votes with; it is kept out until it is replaced");
             }
             return false;
         }
-        self.heard.insert(from, envelope.from_disk);
+        self.strangers.remove(&from);
+        true
+    }
+
+    /// So must this node be.
+    fn is_for(&mut self, envelope: &Envelope, own_disk: u64) -> bool {
         if envelope.to_disk != 0 && envelope.to_disk != own_disk {
             if self.misaddressed == 0 {
-                tracing::error!(%from, "the domain knows another disk of this node; this one takes no part until the node is replaced");
+                tracing::error!("the domain knows another disk of this node; this one takes no part until the node is replaced");
             }
             self.misaddressed += 1;
             return false;

@@ -10,9 +10,10 @@ pub mod script;
 pub mod shrink;
 
 use sixnines_core::ids::{GroupName, LinkId, NodeId};
+use sixnines_core::time::Duration;
 use sixnines_core::value::Value;
 
-use super::{MS, Setup, SimInput, Truth, World};
+use super::{DiskChange, MS, Setup, SimInput, Truth, World};
 use draw::Ground;
 use incidents::{Incident, Watch};
 use script::{Fault, Features, Place, Script, US};
@@ -93,6 +94,7 @@ impl Player<'_> {
         self.world.note("chaos ends".into());
         heal(&mut self.world);
         self.world.restart_all();
+        self.world.readmit_all();
         serve(&mut self.world, self.ground, services, "everything is whole, and it serves again")?;
         cool(&mut self.world)?;
         self.world.prove_journals()
@@ -178,6 +180,14 @@ pub(super) fn apply(world: &mut World, fault: &Fault) {
             world.darken(chassis, down_us.map(|us| us * US));
             nodes.iter().for_each(|node| kill(world, node, *down_us));
         }
+        Fault::DiskSlow { node, sync_us } => disk(world, node, DiskChange::Slow(Duration::from_micros(*sync_us))),
+        Fault::DiskFull { node } => disk(world, node, DiskChange::Full),
+        Fault::DiskFails { node } => disk(world, node, DiskChange::FailsOnce),
+        Fault::DiskReplaced { node, down_us } => {
+            let Some(node) = find(world, node) else { return };
+            kill(world, &Place::Node(node), Some(*down_us));
+            world.disk(node, DiskChange::Replaced);
+        }
         Fault::ProcessKilled { service } => {
             if let Some((active, _)) = world.active(service) {
                 world.give(active, SimInput::KillUnit(service.clone()));
@@ -191,7 +201,7 @@ pub(super) fn apply(world: &mut World, fault: &Fault) {
         Fault::FansFailed { chassis, fans } => (1..=*fans).for_each(|fan| world.break_fan(chassis, fan)),
         Fault::Mended { chassis } => world.mend(chassis),
         Fault::WiresBad(wires) => world.manners = (*wires).into(),
-        Fault::Healed => world.heal(),
+        Fault::Healed => mend(world),
     }
 }
 
@@ -220,8 +230,19 @@ fn cut_port(world: &mut World, node: NodeId, link: LinkId) {
 
 /// All that a technician can mend.
 pub(super) fn heal(world: &mut World) {
-    world.heal();
+    mend(world);
     world.light_up();
+}
+
+fn mend(world: &mut World) {
+    world.heal();
+    world.nodes().into_iter().for_each(|node| world.disk(node, DiskChange::Mended));
+}
+
+fn disk(world: &mut World, place: &Place, what: DiskChange) {
+    if let Some(node) = find(world, place) {
+        world.disk(node, what);
+    }
 }
 
 /// Whoever owns a shelf now drives its fans as the policy says: three fail, the others go to full speed.

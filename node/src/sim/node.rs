@@ -18,7 +18,7 @@ use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
-use sixnines_discs::log::{Failure, FirstStart, Options, Port, ProposeError, Timing};
+use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Port, ProposeError, Timing};
 use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput};
 
 use super::Mutation;
@@ -118,18 +118,18 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Self {
+    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
         let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
-        let log = SimLog::start(options, disk, port, now, life).expect("a simulated disk that only loses what was not synced can be opened");
+        let log = SimLog::start(options, disk, port, now, life)?;
         if is_first {
             log.handle().initialize(first.clone());
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
         let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times: config.profile.times(), seed: life };
-        Self {
+        Ok(Self {
             me,
             life,
             liveness: Liveness::new(now, setup),
@@ -145,7 +145,7 @@ impl Node {
             tickets: 1 << 32,
             mutation,
             out: Vec::new(),
-        }
+        })
     }
 
     fn core(&mut self, now: Instant, input: Option<In>) {
@@ -171,6 +171,7 @@ impl Node {
             SimInput::Call { group, call } => self.on_call(now, &group, call),
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
             SimInput::Switchover(group) => self.ask_for_switchover(now, &group),
+            SimInput::Readmit(node) => self.log.handle().replace(node),
             SimInput::Readings(list) => {
                 for update in list {
                     self.core(now, Some(In::Update(update.clone())));

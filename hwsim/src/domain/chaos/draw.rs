@@ -24,7 +24,7 @@ pub struct Ground {
 /// Draws what one seed does to a domain: up to `faults` faults.
 pub fn draw(seed: u64, ground: &Ground, faults: u64) -> Script {
     let random = Stream::new(seed, "script");
-    let mut drawer = Drawer { ground, random, at: 0, whole_at: 0, calm: false, weights: Vec::new(), heals_in: 4, steps: Vec::new() };
+    let mut drawer = Drawer { ground, random, at: 0, whole_at: 0, calm: false, weights: Vec::new(), heals_in: 4, disks_lost: 0, steps: Vec::new() };
     let features = drawer.features();
     drawer.steps(faults);
     let rest_us = if drawer.calm { drawer.ground.window() / US } else { drawer.wait() };
@@ -58,9 +58,13 @@ enum Kind {
     Wires,
     LoseChassis,
     LoseFabric,
+    SlowDisk,
+    FullDisk,
+    FailingDisk,
+    LoseDisk,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::Hang,
     Kind::Isolate,
@@ -73,6 +77,10 @@ const KINDS: [Kind; 12] = [
     Kind::Wires,
     Kind::LoseChassis,
     Kind::LoseFabric,
+    Kind::SlowDisk,
+    Kind::FullDisk,
+    Kind::FailingDisk,
+    Kind::LoseDisk,
 ];
 
 struct Drawer<'a> {
@@ -86,6 +94,7 @@ struct Drawer<'a> {
     calm: bool,
     weights: Vec<(Kind, u64)>,
     heals_in: u64,
+    disks_lost: usize,
     steps: Vec<Step>,
 }
 
@@ -162,6 +171,10 @@ impl Drawer<'_> {
             Kind::Kill | Kind::LoseChassis if self.at < self.whole_at + KILL_AGAIN && self.random.below(8) != 0 => Some(self.hang(node)),
             Kind::Kill => Some(Fault::NodeKilled { node, down_us: Some(self.down()) }),
             Kind::LoseChassis => self.lose_chassis(),
+            Kind::SlowDisk => Some(Fault::DiskSlow { node, sync_us: (MS + self.random.below(60 * MS)) / US }),
+            Kind::FullDisk => Some(Fault::DiskFull { node }),
+            Kind::FailingDisk => Some(Fault::DiskFails { node }),
+            Kind::LoseDisk => self.lose_disk(node),
             Kind::Hang => Some(self.hang(node)),
             Kind::Isolate => Some(Fault::LinksCut { node }),
             Kind::CutPair => self.one_way(node, true),
@@ -197,6 +210,16 @@ impl Drawer<'_> {
         let down = 5 * MS + self.random.below(300 * MS);
         self.whole_at = self.whole_at.max(self.at + down);
         down / US
+    }
+
+    /// As many as a majority can do without: who had a vote and knows nothing of it must never be let vote again.
+    fn lose_disk(&mut self, node: Place) -> Option<Fault> {
+        if self.disks_lost * 2 + 3 > self.ground.nodes.len() {
+            return Some(Fault::DiskFails { node });
+        }
+        self.disks_lost += 1;
+        let down_us = self.down();
+        Some(Fault::DiskReplaced { node, down_us })
     }
 
     fn lose_chassis(&mut self) -> Option<Fault> {
@@ -277,7 +300,7 @@ mod tests {
         let mixes: BTreeSet<Vec<&str>> = (0..50).map(|seed| draw(seed, &ground(), 12).steps.iter().map(|s| s.fault.class()).collect()).collect();
         assert!(mixes.len() > 40, "{}", mixes.len());
         let classes: BTreeSet<&str> = mixes.into_iter().flatten().collect();
-        assert_eq!(classes.len(), 13, "every kind of fault occurs: {classes:?}");
+        assert_eq!(classes.len(), 17, "every kind of fault occurs: {classes:?}");
     }
 
     #[test]

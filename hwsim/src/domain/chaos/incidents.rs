@@ -64,7 +64,7 @@ impl Before {
 fn is_due(world: &World, ground: &Ground, fault: &Fault, service: &GroupName, active: NodeId) -> bool {
     let is_it = |place: &Place| find(world, place) == Some(active);
     match fault {
-        Fault::NodeKilled { node, .. } | Fault::LinksCut { node } => is_it(node),
+        Fault::NodeKilled { node, .. } | Fault::LinksCut { node } | Fault::DiskReplaced { node, .. } => is_it(node),
         Fault::NodeHung { node, for_us } => is_it(node) && for_us * US >= 2 * ground.dead_after,
         Fault::ChassisLost { nodes, .. } => nodes.iter().any(is_it) && nodes.len() * 2 < ground.nodes.len(),
         Fault::ProcessKilled { service: killed } => killed == service,
@@ -98,6 +98,10 @@ impl Watch {
         let lasts = match fault {
             Fault::NodeKilled { down_us: Some(us), .. } | Fault::ChassisLost { down_us: Some(us), .. } => us * US,
             Fault::NodeHung { for_us, .. } => for_us * US,
+            Fault::DiskReplaced { .. } => {
+                self.is_never_whole = true; // it has no vote any more
+                0
+            }
             Fault::NodeKilled { .. } | Fault::ChassisLost { .. } => Truth::MAX / 2,
             Fault::ProcessKilled { .. } => 40 * MS, // until an application has been restarted
             Fault::Switchover { .. } => 0,
@@ -105,6 +109,11 @@ impl Watch {
                 self.is_cut = true;
                 0
             }
+            Fault::DiskSlow { .. } | Fault::DiskFull { .. } => {
+                self.is_cut = true; // mended with the wires
+                0
+            }
+            Fault::DiskFails { .. } => 500 * MS, // until the daemon has been restarted
             Fault::FansFailed { .. } => {
                 self.is_broken = true;
                 0

@@ -145,6 +145,30 @@ pub enum Fault {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         down_us: Option<u64>,
     },
+    /// Every sync of a node's disk takes so long, until all is mended.
+    DiskSlow {
+        /// Whose disk.
+        node: Place,
+        /// Each sync.
+        sync_us: u64,
+    },
+    /// Nothing more fits on a node's disk, until all is mended. The daemon ends when it has to write, and is started again and again.
+    DiskFull {
+        /// Whose disk.
+        node: Place,
+    },
+    /// One sync of a node's disk fails: nobody knows what is on it, so the daemon ends, and starts again from what is really there.
+    DiskFails {
+        /// Whose disk.
+        node: Place,
+    },
+    /// A node dies with its disk, and comes back with an empty one: to the others a stranger, until an operator says that it is the same node.
+    DiskReplaced {
+        /// Which node.
+        node: Place,
+        /// Until it starts again.
+        down_us: u64,
+    },
     /// The active's application dies.
     ProcessKilled {
         /// Of which service.
@@ -171,7 +195,7 @@ pub enum Fault {
     },
     /// All wires lose, double and delay.
     WiresBad(Wires),
-    /// All cuts are ended, and the wires are good.
+    /// All cuts are ended, and the wires and disks are good.
     Healed,
 }
 
@@ -186,6 +210,10 @@ impl Fault {
             Self::OneLinkCut { .. } => "one-link-cut",
             Self::FabricLost { .. } => "fabric-lost",
             Self::ChassisLost { .. } => "chassis-lost",
+            Self::DiskSlow { .. } => "disk-slow",
+            Self::DiskFull { .. } => "disk-full",
+            Self::DiskFails { .. } => "disk-fails",
+            Self::DiskReplaced { .. } => "disk-replaced",
             Self::ProcessKilled { .. } => "process-killed",
             Self::Switchover { .. } => "switchover",
             Self::FansFailed { .. } => "fans-failed",
@@ -215,13 +243,17 @@ impl fmt::Display for Fault {
             Self::OneLinkCut { node, link } => write!(f, "link {} of {node} is cut", letter(*link)),
             Self::FabricLost { fabric, .. } => write!(f, "fabric {fabric} is lost"),
             Self::ChassisLost { chassis, down_us, .. } => write!(f, "{chassis} loses power with all its nodes and {}", back(down_us)),
+            Self::DiskSlow { node, sync_us } => write!(f, "each sync of the disk of {node} takes {}", Millis(*sync_us)),
+            Self::DiskFull { node } => write!(f, "the disk of {node} is full"),
+            Self::DiskFails { node } => write!(f, "the disk of {node} fails to sync"),
+            Self::DiskReplaced { node, down_us } => write!(f, "{node} dies with its disk and is back with an empty one after {}", Millis(*down_us)),
             Self::ProcessKilled { service } => write!(f, "the active application of {service} dies"),
             Self::Switchover { at, service } => write!(f, "an operator at {at} asks for a switchover of {service}"),
             Self::FansFailed { chassis, fans: 1 } => write!(f, "a fan of {chassis} fails"),
             Self::FansFailed { chassis, fans } => write!(f, "{fans} fans of {chassis} fail"),
             Self::Mended { chassis } => write!(f, "{chassis} is mended"),
             Self::WiresBad(wires) => write!(f, "{wires}"),
-            Self::Healed => f.write_str("all wires are whole again"),
+            Self::Healed => f.write_str("all wires and disks are whole again"),
         }
     }
 }
