@@ -80,6 +80,28 @@ fn two_services_go_on_with_all_their_calls_when_a_node_dies_and_comes_back() {
 }
 
 #[test]
+fn a_scenario_is_played_on_a_running_domain_and_leaves_nothing_behind() {
+    let domain = Domain::start(&["calls"]);
+    let active = domain.wait("calls has an active", |d| d.active(1, "calls"));
+    let scenario = domain.path("live.yaml");
+    let text = format!(
+        "services: [calls]\nlasts: 12s\ntimeline:
+  - {{ at: 1s, inject: fan-failed fan=1 }}
+  - {{ at: 1s, expect: alarm fan-failed on /mxp1/fan1 and /mxp1/fan2 duty == 100, within: 8s }}
+  - {{ at: 1s, expect: event /mxp1/fan1 alarm fan-failed raised, within: 8s }}
+  - {{ at: end, expect: role of calls on n{active} is active }}\n"
+    );
+    std::fs::write(&scenario, text).expect("it is written");
+    let output = domain.ask(1, &["sim", "run", text_of(&scenario), "--live"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    domain.wait("the fan turns again", |d| d.json(1, &["alarms"]).is_some_and(|a| !a.to_string().contains("fan-failed")));
+
+    std::fs::write(&scenario, "timeline:\n  - { at: 1s, reading: /nodes/n1/cpu0 usage=3, expect: no alarms }\n").expect("it is written");
+    let output = domain.ask(1, &["sim", "run", text_of(&scenario), "--live"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[test]
 fn a_chassis_changes_hands_with_its_claims_and_alarms() {
     let domain = Domain::start(&[]);
     let owner = domain.wait("mxp1 has an owner", |d| d.active(1, "chassis:mxp1"));

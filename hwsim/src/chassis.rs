@@ -200,6 +200,14 @@ impl Chassis {
         Ok(id)
     }
 
+    /// Whether a fault could be injected; nothing changes.
+    ///
+    /// # Errors
+    /// [`FaultError`] if fault, target or parameter are wrong.
+    pub fn check(&self, injection: &Injection) -> Result<(), FaultError> {
+        Fault::check(injection, &self.points).map(drop)
+    }
+
     /// Ends a fault.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
 pub(crate) mod replay;
+pub(crate) mod sim;
 
 use std::path::PathBuf;
 
@@ -158,8 +159,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: JournalStep,
     },
-    /// Simulates whole domains in virtual time, with the product's own machines.
-    #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html --json night.json\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim faults --domain domain.yaml")]
+    /// Simulates in virtual time: a chassis with its owner as a scenario says, and whole domains with the product's own machines.
+    #[command(after_help = "Examples:\n  nines sim run first.yaml --story\n  nines sim run policies/tests/scenarios --plot plots --junit results.xml\n  nines sim check first.yaml my-shelf.yaml\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html --json night.json\n  nines sim replay --seed 123\n  nines sim replay --seed 123 --shrink --save 123.yaml\n  nines sim faults --domain domain.yaml")]
     Sim {
         #[command(subcommand)]
         step: SimStep,
@@ -182,6 +183,19 @@ pub(crate) enum Bench {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimStep {
+    /// Plays scenarios: what breaks when, what an operator does, and what has to come of it. Exit 1 if an expectation is not kept.
+    #[command(after_help = include_str!("cli/sim/words.txt"))]
+    Run(sim::RunOptions),
+    /// Checks scenarios and chassis files, and says of each mistake where it is and what would be right. Exit 2 if there is one.
+    #[command(after_help = "Examples:\n  nines sim check first.yaml\n  nines sim check my-shelf.yaml --json\n  nines sim check scenarios --config /etc/sixnines/policies")]
+    Check(sim::CheckOptions),
+    /// Every fault that a scenario or `nines inject` can bring about, with its parameters.
+    #[command(after_help = "Examples:\n  nines sim catalogue\n  nines sim catalogue fan\n  nines sim catalogue sensor")]
+    Catalogue {
+        /// Only those whose name has this word.
+        #[arg(default_value = "")]
+        word: String,
+    },
     /// Plays many seeds, each with its own mix of faults, and reports what failovers cost. Exit 1 if a seed fails; Ctrl-C ends it with a report (exit 130).
     #[command(after_help = "Examples:\n  nines sim campaign --seeds 1000\n  nines sim campaign --seeds 100000 --state night.state --html night.html\n  nines sim campaign --seeds 1000 --only node-killed\n  nines sim campaign --seeds 1000 --mtbf node-killed=8000h,process-killed=100h")]
     Campaign(campaign::Options),
@@ -384,7 +398,9 @@ mod tests {
     fn every_example_parses() {
         let mut command = Cli::command();
         command.build();
-        for sub in command.get_subcommands() {
+        let mut waiting: Vec<&clap::Command> = vec![&command];
+        while let Some(sub) = waiting.pop() {
+            waiting.extend(sub.get_subcommands());
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines().filter_map(|l| l.trim().strip_prefix("nines ")) {
                 let line = line.split("   ").next().unwrap_or(line);

@@ -10,9 +10,11 @@ mod config;
 mod core_loop;
 mod daemon;
 mod demo;
+mod font;
 mod init;
 mod loadgen;
 mod realtime;
+mod scenario;
 mod shipped;
 mod sim;
 mod sniffer;
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(options) => ended(demo::run(&options)),
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
+        Command::Sim { step: SimStep::Run(options) } => cli::sim::run(&options),
+        Command::Sim { step: SimStep::Check(options) } => cli::sim::check(&options),
+        Command::Sim { step: SimStep::Catalogue { word } } => cli::sim::catalogue(&word),
         Command::Sim { step: SimStep::Campaign(options) } => cli::campaign::run(&options),
         Command::Sim { step: SimStep::Faults(options) } => cli::faults::run(&options),
         Command::Sim { step: SimStep::Replay(options) } => cli::replay::run(&options),

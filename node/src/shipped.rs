@@ -20,6 +20,12 @@ pub(crate) fn bundle(config: &DomainConfig) -> Bundle {
     Bundle { files }
 }
 
+/// The shipped files without objects: a simulated chassis brings its own.
+pub(crate) fn policies() -> Bundle {
+    let files = FILES.iter().filter(|(name, _)| !name.starts_with("objects/"));
+    Bundle { files: files.map(|(name, text)| ((*name).into(), (*text).into())).collect() }
+}
+
 /// Writes them to a directory.
 pub(crate) fn write(target: &Path, config: &DomainConfig) -> anyhow::Result<()> {
     bundle(config).files.iter().try_for_each(|(name, text)| put(target, name, text))

@@ -81,6 +81,7 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// A plot that cannot be drawn is left out, and says so: the figures stand beside it anyway.
 fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
+    crate::font::register();
     let mut text = String::new();
     let drawn = {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();

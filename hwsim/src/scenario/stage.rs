@@ -1,0 +1,136 @@
+//! What a scenario runs on.
+
+use std::sync::Arc;
+
+use sixnines_core::bundle::Compiled;
+use sixnines_core::engine::CommandBody;
+use sixnines_core::event::{AlarmStep, Body, Event};
+use sixnines_core::ids::{AttributeName, GroupName, NodeId, ObjectName};
+use sixnines_core::time::Instant;
+use sixnines_core::value::{Update, Value};
+
+use super::condition::RoleWord;
+use crate::chassis::Injection;
+
+/// A chassis with whoever watches over it. Instants count from the scenario's beginning.
+///
+/// What a stage refuses, it says in one sentence; nothing was changed then.
+pub trait Stage {
+    /// Lets time pass until then.
+    ///
+    /// # Errors
+    /// If the stage is gone: the run ends there.
+    fn step(&mut self, to: Instant) -> Result<(), String>;
+
+    /// Breaks something.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn inject(&mut self, injection: &Injection) -> Result<(), String>;
+
+    /// Ends faults.
+    ///
+    /// # Errors
+    /// If there is none of this kind.
+    fn mend(&mut self, what: &Mend) -> Result<(), String>;
+
+    /// A driver's reading.
+    ///
+    /// # Errors
+    /// If nobody takes it.
+    fn read(&mut self, reading: &Update) -> Result<(), String>;
+
+    /// An operator's command.
+    ///
+    /// # Errors
+    /// The answer.
+    fn command(&mut self, body: &CommandBody) -> Result<(), String>;
+
+    /// Other policies.
+    ///
+    /// # Errors
+    /// Why they are not in force.
+    fn apply(&mut self, compiled: &Arc<Compiled>) -> Result<(), String>;
+
+    /// Another owner.
+    ///
+    /// # Errors
+    /// If there is none to be had here.
+    fn take_over(&mut self) -> Result<(), String>;
+
+    /// The value of an attribute, if a policy may decide on it.
+    fn value(&self, object: &ObjectName, attribute: &AttributeName) -> Option<Value>;
+
+    /// Whether an alarm holds, and no failed parent explains it. `None`: of any kind.
+    fn has_alarm(&self, object: &ObjectName, kind: Option<&str>) -> bool;
+
+    /// Whether any alarm holds anywhere.
+    fn has_alarms(&self) -> bool;
+
+    /// What a node is for a service; `None` where nobody knows.
+    fn role(&self, service: &GroupName, node: NodeId) -> Option<RoleWord>;
+
+    /// What has happened since this was asked last.
+    fn take_occurrences(&mut self) -> Vec<Occurrence>;
+}
+
+/// Which faults end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mend {
+    /// Every one.
+    All,
+    /// Those of this name, with these parameters; parameters that are not given can be anything.
+    Like(Injection),
+}
+
+impl Mend {
+    /// Whether it means this fault.
+    pub fn matches(&self, fault: &Injection) -> bool {
+        match self {
+            Self::All => true,
+            Self::Like(like) => {
+                let same = |(name, value): (&String, &String)| fault.parameters.get(name).is_some_and(|v| v == value);
+                like.fault == fault.fault && like.parameters.iter().all(same)
+            }
+        }
+    }
+}
+
+/// Something that happened to an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Occurrence {
+    /// When.
+    pub at: Instant,
+    /// Where.
+    pub object: ObjectName,
+    /// Which attribute, control or operation; [`sixnines_core::class::ALARM`] for alarms.
+    pub attribute: AttributeName,
+    /// What kind of thing.
+    pub what: What,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// An attribute has this value now.
+    Change(Option<Value>),
+    /// An alarm of this kind came, went or was handled.
+    Alarm(Arc<str>, AlarmStep),
+    /// An action: a driver, or the roles, were asked for something.
+    Asked(Option<Value>),
+    /// Anything else: commands, claims, answers.
+    Other,
+}
+
+impl Occurrence {
+    /// From an event.
+    pub fn of(event: &Event, at: Instant) -> Self {
+        let what = match &event.body {
+            Body::Change => What::Change(event.new.clone()),
+            Body::Alarm { kind, step, .. } => What::Alarm(kind.clone(), *step),
+            Body::Intent { .. } | Body::Control => What::Asked(event.new.clone()),
+            _ => What::Other,
+        };
+        Self { at, object: event.object.clone(), attribute: event.attribute.clone(), what }
+    }
+}

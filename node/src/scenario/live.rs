@@ -1,0 +1,312 @@
+//! A stage: a domain that really runs. Time is the wall's; one node is asked how things are, and the simulated chassis are broken by
+//! their own injector.
+//!
+//! It leaves nothing behind: each fault ends with the scenario at the latest, and so do the operator's claims.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock};
+
+use anyhow::{Context as _, anyhow};
+use sixnines_core::bundle::Compiled;
+use sixnines_core::engine::CommandBody;
+use sixnines_core::event::AlarmStep;
+use sixnines_core::ids::{AttributeName, EventId, GroupName, NodeId, ObjectName};
+use sixnines_core::time::Instant;
+use sixnines_core::value::{Update, Value};
+use sixnines_hwsim::chassis::Injection;
+use sixnines_hwsim::chassis::client::Client;
+use sixnines_hwsim::scenario::{Deed, Mend, Occurrence, RoleWord, Scenario, Stage, What};
+use tokio::runtime::Runtime;
+
+use crate::api::{AlarmRow, Call, EventRow, Reply, Status};
+use crate::cli::{Ask, client};
+use crate::config::NodeFile;
+
+/// A running domain, seen through one node.
+pub(crate) struct LiveStage {
+    ask: Ask,
+    began: Clock,
+    now: Instant,
+    lasts: Duration,
+    runtime: Runtime,
+    injector: Option<Client>,
+    /// The newest events at the last look; what is not among them is news.
+    seen: BTreeSet<EventId>,
+    news: Vec<Occurrence>,
+    values: BTreeMap<(ObjectName, AttributeName), Value>,
+    alarms: Vec<AlarmRow>,
+    status: Option<Box<Status>>,
+    /// What has to be given up at the end.
+    claims: Vec<(ObjectName, AttributeName)>,
+}
+
+impl LiveStage {
+    /// Connects to the node, and to the scenario's chassis where the domain has it.
+    ///
+    /// # Errors
+    /// What cannot be reached.
+    pub(crate) fn connect(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+        let injector = match manager(ask, scenario)? {
+            Some(address) => {
+                let connecting = Client::connect(&address, "injector");
+                Some(runtime.block_on(connecting).with_context(|| format!("the chassis at {address} cannot be reached"))?)
+            }
+            None => None,
+        };
+        let mut stage = Self {
+            ask: ask.clone(),
+            began: Clock::now(),
+            now: Instant::ZERO,
+            lasts: scenario.lasts,
+            runtime,
+            injector,
+            seen: BTreeSet::new(),
+            news: Vec::new(),
+            values: BTreeMap::new(),
+            alarms: Vec::new(),
+            status: None,
+            claims: Vec::new(),
+        };
+        stage.look().map_err(|why| anyhow!(why))?;
+        stage.news.clear(); // what was before is not the scenario's
+        stage.began = Clock::now();
+        Ok(stage)
+    }
+
+    /// Why a scenario cannot be played on a running domain.
+    pub(crate) fn objection(scenario: &Scenario) -> Option<String> {
+        if scenario.setting.ageing.is_some() {
+            return Some(format!("{}: `ageing` is for virtual time", scenario.file));
+        }
+        scenario.steps.iter().flat_map(|step| step.deeds.iter().map(move |deed| (step, deed))).find_map(|(step, deed)| {
+            let why = match deed {
+                Deed::Reading(_) => "a running node reads its own host",
+                Deed::Takeover => "`takeover` is for virtual time: kill the owner's node",
+                Deed::Apply { .. } => "`apply` is for virtual time: nines policy apply",
+                Deed::Command(CommandBody::Operate { .. } | CommandBody::Force { .. } | CommandBody::Unforce { .. } | CommandBody::Unshelve { .. }) => {
+                    "a node takes `set`, `ack` and `shelve`"
+                }
+                _ => return None,
+            };
+            Some(format!("{}:{}: {why}", scenario.file, step.at.line))
+        })
+    }
+
+    /// Asks one question.
+    fn call(&self, call: Call) -> Result<Reply, String> {
+        let reply = client::ask(&self.ask, call).map_err(|failure| failure.message)?.next();
+        match reply {
+            Some(Ok(Reply::Failed(failure)) | Err(failure)) => Err(failure.message),
+            Some(Ok(reply)) => Ok(reply),
+            None => Err("the node went away".to_owned()),
+        }
+    }
+
+    /// How things are.
+    fn look(&mut self) -> Result<(), String> {
+        if let Reply::Objects(rows) = self.call(Call::List { pattern: "/**".into() })? {
+            self.values.clear();
+            for row in rows {
+                let object = ObjectName::new(&row.name);
+                for (name, attribute) in row.attributes {
+                    if let Some(value) = attribute.value.filter(|_| attribute.quality.is_usable()) {
+                        self.values.insert((object.clone(), AttributeName::new(name)), value);
+                    }
+                }
+            }
+        }
+        if let Reply::Alarms(rows) = self.call(Call::Alarms)? {
+            // What a failed parent explains is no alarm of its own.
+            self.alarms = rows.into_iter().filter(|row| !row.note.contains("explained")).collect();
+        }
+        if let Reply::Events(rows) = self.call(Call::Events { last: EVENTS_LAST, pattern: "/**".into() })? {
+            let seen = std::mem::replace(&mut self.seen, rows.iter().map(|row| row.id).collect());
+            self.news.extend(rows.iter().filter(|row| !seen.contains(&row.id)).map(|row| occurrence(row, self.now)));
+        }
+        if let Reply::Status(status) = self.call(Call::Status)? {
+            self.status = Some(status);
+        }
+        Ok(())
+    }
+
+    /// What is left of the scenario: nothing that it breaks lasts longer.
+    fn rest(&self) -> Duration {
+        self.lasts.saturating_sub(self.began.elapsed()) + Duration::from_secs(1)
+    }
+}
+
+/// Where the scenario's chassis answers, as the node's domain says.
+fn manager(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Option<String>> {
+    let breaks = scenario.steps.iter().flat_map(|step| &step.deeds).any(|deed| matches!(deed, Deed::Inject(_) | Deed::Mend(_)));
+    if !breaks {
+        return Ok(None);
+    }
+    if ask.node.extension().is_none_or(|e| e != "yaml" && e != "yml") {
+        anyhow::bail!("to break a chassis its address is needed: --node is a node's nines.yaml");
+    }
+    let domain = NodeFile::load(&ask.node)?.load_domain()?;
+    let name = &scenario.setting.chassis.chassis;
+    let chassis = domain.chassis.iter().find(|chassis| chassis.name == *name);
+    let known: Vec<&str> = domain.chassis.iter().map(|chassis| chassis.name.as_str()).collect();
+    let chassis = chassis.with_context(|| format!("domain {} has no chassis {name}; it has {} (`name` in the scenario)", domain.domain, known.join(", ")))?;
+    let address = chassis.manager.with_context(|| format!("domain {} does not say where the manager of {name} answers", domain.domain))?;
+    Ok(Some(address.to_string()))
+}
+
+impl Drop for LiveStage {
+    fn drop(&mut self) {
+        drop(self.mend(&Mend::All));
+        for (name, attribute) in std::mem::take(&mut self.claims) {
+            // The claim's lease ends it too.
+            drop(self.call(Call::Unset { name: name.to_string(), attribute: attribute.to_string() }));
+        }
+    }
+}
+
+impl Stage for LiveStage {
+    fn step(&mut self, to: Instant) -> Result<(), String> {
+        let due = to.since(Instant::ZERO);
+        std::thread::sleep(due.saturating_sub(self.began.elapsed()));
+        self.now = to;
+        self.look()
+    }
+
+    fn inject(&mut self, injection: &Injection) -> Result<(), String> {
+        let rest = self.rest();
+        let client = self.injector.as_mut().ok_or("no chassis is connected")?;
+        let expires_after = Some(injection.expires_after.map_or(rest, |after| after.min(rest)));
+        let injection = Injection { expires_after, ..injection.clone() };
+        self.runtime.block_on(client.inject(injection)).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn mend(&mut self, what: &Mend) -> Result<(), String> {
+        let client = self.injector.as_mut().ok_or("no chassis is connected")?;
+        self.runtime.block_on(async {
+            // Ours alone: somebody else may be testing too.
+            let mine = client.faults().await?.into_iter().filter(|active| active.injection.by == BY && what.matches(&active.injection));
+            for active in mine.collect::<Vec<_>>() {
+                client.clear(Some(active.id)).await?;
+            }
+            Ok::<(), sixnines_hwsim::chassis::client::ClientError>(())
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    fn read(&mut self, _: &Update) -> Result<(), String> {
+        Err("a running node reads its own host".to_owned())
+    }
+
+    fn command(&mut self, body: &CommandBody) -> Result<(), String> {
+        let rest = self.rest().as_secs().max(1);
+        let call = match body {
+            CommandBody::Claim { object, control, value, lease, .. } => {
+                self.claims.push((object.clone(), control.clone()));
+                let lease_s = lease.map_or(rest, |lease| lease.as_secs().clamp(1, rest));
+                Call::Set { name: object.to_string(), attribute: control.to_string(), value: value.to_string(), lease_s, reason: BY.into() }
+            }
+            CommandBody::Release { object, control } => {
+                self.claims.retain(|(o, c)| (o, c) != (object, control));
+                Call::Unset { name: object.to_string(), attribute: control.to_string() }
+            }
+            CommandBody::Acknowledge { alarm, .. } => Call::AlarmAck { object: alarm.object.to_string(), kind: alarm.kind.to_string() },
+            CommandBody::Shelve { alarm, expires, .. } => {
+                Call::AlarmShelve { object: alarm.object.to_string(), kind: alarm.kind.to_string(), for_s: expires.as_secs().clamp(1, rest) }
+            }
+            _ => return Err("a node takes `set`, `ack` and `shelve`".to_owned()),
+        };
+        self.call(call).map(drop)
+    }
+
+    fn apply(&mut self, _: &Arc<Compiled>) -> Result<(), String> {
+        Err("nines policy apply does that".to_owned())
+    }
+
+    fn take_over(&mut self) -> Result<(), String> {
+        Err("kill the owner's node".to_owned())
+    }
+
+    fn value(&self, object: &ObjectName, attribute: &AttributeName) -> Option<Value> {
+        self.values.get(&(object.clone(), attribute.clone())).cloned()
+    }
+
+    fn has_alarm(&self, object: &ObjectName, kind: Option<&str>) -> bool {
+        self.alarms.iter().any(|row| row.object == object.as_str() && kind.is_none_or(|kind| row.kind == kind))
+    }
+
+    fn has_alarms(&self) -> bool {
+        !self.alarms.is_empty()
+    }
+
+    fn role(&self, service: &GroupName, node: NodeId) -> Option<RoleWord> {
+        let row = self.status.as_ref()?.services.iter().find(|row| row.name == *service)?;
+        Some(match row.active == Some(node) {
+            true => RoleWord::Active,
+            false if row.standby.contains(&node) => RoleWord::Standby,
+            false => RoleWord::None,
+        })
+    }
+
+    fn take_occurrences(&mut self) -> Vec<Occurrence> {
+        std::mem::take(&mut self.news)
+    }
+}
+
+/// From the words of the API.
+fn occurrence(row: &EventRow, at: Instant) -> Occurrence {
+    let value = |text: &str| (text != "unknown").then(|| Value::Text(text.into()));
+    let mut words = row.text.split_whitespace();
+    let what = match (words.next(), words.next(), words.next()) {
+        (Some("alarm"), Some(kind), Some(step)) => ALARM_STEPS.iter().find(|s| s.word() == step).map_or(What::Other, |s| What::Alarm(kind.into(), *s)),
+        _ if row.text.starts_with(ASKS_DRIVER) => What::Asked(value(row.text.trim_start_matches(ASKS_DRIVER).trim())),
+        _ if row.text == "asks for a role to move" => What::Asked(None),
+        _ => row.text.split_once(" -> ").map_or(What::Other, |(_, new)| What::Change(value(new))),
+    };
+    Occurrence { at, object: ObjectName::new(&row.object), attribute: AttributeName::new(&row.attribute), what }
+}
+
+/// Looked at ten times a second: a domain that has more news than that is in worse trouble than a scenario can judge.
+const EVENTS_LAST: usize = 500;
+/// Who injects and claims.
+const BY: &str = "scenario";
+const ASKS_DRIVER: &str = "asks its driver for";
+const ALARM_STEPS: [AlarmStep; 10] = [
+    AlarmStep::Raised,
+    AlarmStep::Cleared,
+    AlarmStep::Unstable,
+    AlarmStep::Settled,
+    AlarmStep::Suppressed,
+    AlarmStep::Shown,
+    AlarmStep::Stale,
+    AlarmStep::Acknowledged,
+    AlarmStep::Shelved,
+    AlarmStep::Unshelved,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_back_from_the_words_that_people_see() {
+        let row = |text: &str| EventRow {
+            id: EventId::default(),
+            at: String::new(),
+            at_ns: 0,
+            object: "/mxp1/fan1".into(),
+            attribute: "state".into(),
+            text: text.into(),
+            why: String::new(),
+            policy: None,
+            cause: None,
+        };
+        let what = |text: &str| occurrence(&row(text), Instant::ZERO).what;
+        assert_eq!(what("running -> failed"), What::Change(Some(Value::Text("failed".into()))));
+        assert_eq!(what("running -> unknown"), What::Change(None));
+        assert_eq!(what("alarm fan-failed acknowledged"), What::Alarm("fan-failed".into(), AlarmStep::Acknowledged));
+        assert_eq!(what("asks its driver for 100"), What::Asked(Some(Value::Text("100".into()))));
+        assert_eq!(what("asks for a role to move"), What::Asked(None));
+        assert_eq!(what("done"), What::Other);
+    }
+}
