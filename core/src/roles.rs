@@ -17,10 +17,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Domain, Entry, Release};
-use crate::ids::{ChassisName, Epoch, EventId, GroupName, Incarnation, Member, NodeId, Version};
+use crate::ids::{ChassisName, Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use crate::time::{Duration, Instant};
 use start::Offers;
-use step::Step;
+use step::{CONFIRM_AGAIN, Step};
 
 /// What goes in.
 #[derive(Clone, Debug)]
@@ -295,6 +295,8 @@ pub struct Roles {
     syncs: BTreeMap<GroupName, (Version, BTreeSet<Member>)>,
     open: BTreeMap<Purpose, Open>,
     tickets: u64,
+    /// Which life or confirmation this node last asked to confirm anew, and since when.
+    confirmed: Option<(LogIndex, Instant)>,
     leader: Option<NodeId>,
     /// A majority holds the leader for dead.
     leaderless: Option<Leaderless>,
@@ -348,6 +350,7 @@ impl Roles {
             syncs: BTreeMap::new(),
             open: BTreeMap::new(),
             tickets: 0,
+            confirmed: None,
             leader: None,
             leaderless: None,
             quiet_since: Instant::ZERO,
@@ -495,6 +498,18 @@ impl Roles {
         if !released {
             self.open.remove(&Purpose::Confirm);
             return;
+        }
+        // A minority that does not hear me, while the others do, would release me again and again, as fast as the log takes entries; and each
+        // entry about me costs me grants. My lease does not need that minority now.
+        if let Some(last) = self.confirmed
+            && last.0 < since
+            && now < last.1 + CONFIRM_AGAIN
+            && self.released_by_majority(me).is_none()
+        {
+            return self.wake_at(last.1 + CONFIRM_AGAIN);
+        }
+        if self.confirmed.is_none_or(|last| last.0 < since) {
+            self.confirmed = Some((since, now));
         }
         self.propose(now, Purpose::Confirm, Version(since.0), Entry::Confirm { node: me, since }, None);
     }

@@ -34,16 +34,17 @@ impl Roles {
         let Some(rank) = placement::rank(&config.candidates, self.me, is_fit) else { return };
         let is_first = row.epoch == Epoch(0);
         let offers = self.offers.entry(config.name.clone()).or_insert_with(|| Offers::new(row.version, now));
-        let due = offers.since + START_RANK * rank;
-        if now < due {
-            return self.wake_at(due);
-        }
         if is_first {
+            let due = offers.since + START_RANK * rank;
+            if now < due {
+                return self.wake_at(due);
+            }
             if self.unit(&config.name) == Unit::Ready {
                 self.propose_start(now, config, &row, me, BTreeMap::new(), false);
             }
             return; // an application that becomes ready is an input of its own
         }
+        // Nobody waits for anybody here: all see the same offers, and only the best copy bids.
         self.gather(now, config, &row);
         self.choose(now, config, &row);
     }

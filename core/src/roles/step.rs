@@ -93,7 +93,7 @@ impl Roles {
     }
 
     /// The releases of `old` that count, if they are a majority of the voters'.
-    fn released_by_majority(&self, old: Member) -> Option<Vec<Release>> {
+    pub(super) fn released_by_majority(&self, old: Member) -> Option<Vec<Release>> {
         let since = self.domain.nodes.get(&old.node)?.since;
         let counts = |r: &&Release| r.target == old && r.since == since && self.domain.is_current(r.voter) && self.domain.config.is_voter(r.voter.node);
         let releases: Vec<Release> = self.releases.values().filter(counts).copied().collect();
@@ -303,5 +303,7 @@ const TELL_AGAIN: Duration = Duration::from_millis(20);
 /// A switchover whose target does not catch up is given up after so long: the application's time to write its last, and as much
 /// again for the target.
 const QUIESCE_MAX: Duration = Duration::from_secs(1);
+/// Between two confirmations against a minority.
+pub(super) const CONFIRM_AGAIN: Duration = Duration::from_millis(500);
 /// Leadership moves only after the role table has been still for so long.
 const QUIET: Duration = Duration::from_millis(300);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
-use crate::ids::LogIndex;
 
 fn calls() -> GroupName {
     GroupName::new("calls")
@@ -351,6 +350,32 @@ fn a_service_waits_for_an_operator_when_every_copy_is_gone() {
     world.give(n(2), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(9) });
     world.run(Duration::from_secs(10));
     assert!(world.domain.groups[&calls()].active.is_some_and(|m| world.domain.is_current(m)));
+}
+
+/// Found by the simulator: n3 does not hear n2, everybody else hears everybody.
+#[test]
+fn a_minority_that_does_not_hear_a_node_is_answered_now_and_then_and_a_majority_at_once() {
+    let mut world = World::new();
+    let release = |w: &World, by: u16| {
+        let voter = w.domain.member(n(by)).expect("joined");
+        Release { voter, target: w.domain.member(n(2)).expect("joined"), since: w.domain.nodes[&n(2)].since }
+    };
+    let first = world.domain.applied;
+    for _ in 0..100 {
+        let again = release(&world, 3);
+        world.give(n(2), Input::Release(again));
+        world.run(Duration::from_millis(10));
+    }
+    let confirmed = world.domain.applied.0 - first.0;
+    assert!((2..=3).contains(&confirmed), "{confirmed} entries in a second");
+    for by in [1, 3] {
+        let since = world.domain.nodes[&n(2)].since;
+        for voter in [1, 3].into_iter().filter(|v| *v >= by) {
+            let one = release(&world, voter);
+            world.give(n(2), Input::Release(one));
+        }
+        assert_eq!(world.domain.nodes[&n(2)].since > since, by == 1, "two of three have released it: without a confirmation it gets no lease");
+    }
 }
 
 #[test]
