@@ -67,7 +67,7 @@ fn who_comes_back_as_the_owner_of_the_domain_takes_over_the_standing_alarms() {
     let mut first = Shelf::with(&shipped(), 1);
     sees(&mut second, 1, "alive");
     second.engine.levels(&[Pattern::new("/**")]).into_iter().for_each(|e| first.input(Input::Remote(e)));
-    assert_eq!(standing(&first), [of_third.clone()]);
+    assert_eq!(standing(&first), std::slice::from_ref(&of_third));
     sees(&mut first, 3, "dead");
     assert_eq!(standing(&first), [of_third], "it is the alarm that stood already");
 
