@@ -100,6 +100,20 @@ fn a_leader_that_is_heard_but_hears_nobody_is_replaced() {
     }
 }
 
+/// Found by the simulator: an active that the leader does not hear could not shrink its in-sync set, and stood still.
+#[test]
+fn a_leader_that_does_not_hear_a_node_gets_its_proposals_by_another_way() {
+    let mut c = Cluster::settled(18);
+    let leader = c.wait_for_leader();
+    let unheard = c.follower();
+    c.cuts.insert((unheard, leader));
+    let ticket = c.propose(unheard, unheard);
+    let index = c.outcome(unheard, ticket).expect("by the third node");
+    assert_eq!(c.leader(), Some(leader), "nobody has to fall for it");
+    c.run_until("applied everywhere", |c| c.running().iter().all(|id| c.said(*id, |s| s.domain.applied >= index)));
+    c.assert_same_domain();
+}
+
 #[test]
 fn a_restart_keeps_everything() {
     let mut c = Cluster::settled(8);

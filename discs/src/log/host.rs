@@ -301,6 +301,12 @@ impl<R: AsyncRuntime> Host<R> {
                 self.serve_proposal(proposal).await
             }
             Request::Who => Reply::Unable,
+            Request::Relay { proposal } => {
+                if !self.is_new(from, correlation) {
+                    return;
+                }
+                self.relay(from, proposal).await
+            }
         };
         self.peers.answer(from, correlation, reply);
     }

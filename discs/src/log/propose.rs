@@ -1,5 +1,6 @@
-//! The way of a proposal: to the leader wherever it is, at most once, and back with what is known of it.
+//! The way of a proposal: to the leader wherever it is, if need be through a third node, and back with what is known of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,11 +61,40 @@ impl<R: AsyncRuntime> Host<R> {
     async fn forward(&self, leader: NodeId, proposal: &[u8], timeout: Duration) -> Proposed {
         let mut metrics = self.raft.metrics();
         let succeeded = metrics.wait_until(|m| m.current_leader.is_some_and(|l| l != leader));
-        let asked = self.peers.ask(leader, Request::Propose { proposal: proposal.to_vec() }, timeout);
+        let asked = pin!(self.peers.ask(leader, Request::Propose { proposal: proposal.to_vec() }, timeout));
+        let by_detour = pin!(self.by_detour(leader, proposal, timeout));
+        let asked = pin!(R::select2(asked, by_detour));
         match R::select2(asked, succeeded).await {
-            Select2::First(Ok(Reply::Proposed(became))) => became,
-            Select2::First(Ok(Reply::Unable)) => Proposed::NotLeader(None),
-            Select2::First(_) | Select2::Second(_) => Proposed::Unknown,
+            Select2::First(Select2::First(Ok(Reply::Proposed(became))) | Select2::Second(became)) => became,
+            Select2::First(Select2::First(Ok(Reply::Unable))) => Proposed::NotLeader(None),
+            Select2::First(Select2::First(_)) | Select2::Second(_) => Proposed::Unknown,
+        }
+    }
+
+    /// A leader may be heard that does not hear this node: then another voter hands the proposal on. Ends only when that is known
+    /// to have been taken. Twice in the log it does no harm: entries name what they were made for.
+    async fn by_detour(&self, leader: NodeId, proposal: &[u8], timeout: Duration) -> Proposed {
+        R::sleep(self.timing.retry()).await;
+        let voters: Vec<NodeId> = self.raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
+        for relay in voters.into_iter().filter(|n| *n != leader && *n != self.me()) {
+            match self.peers.ask(relay, Request::Relay { proposal: proposal.to_vec() }, timeout).await {
+                Ok(Reply::Proposed(Proposed::Applied(index))) => return Proposed::Applied(index),
+                // Perhaps because the same has come to the leader straight, and only the answer did not come back.
+                Ok(Reply::Proposed(Proposed::Void(..))) => return Proposed::Unknown,
+                _ => {}
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Hands a peer's proposal on to the leader, and to nobody else.
+    pub(crate) async fn relay(&self, from: NodeId, proposal: Vec<u8>) -> Reply {
+        match self.leader() {
+            Some(leader) if leader != self.me() && leader != from => {
+                let handed_on = self.peers.ask(leader, Request::Propose { proposal }, self.timing.propose).await;
+                handed_on.unwrap_or(Reply::Proposed(Proposed::Unknown))
+            }
+            _ => self.serve_proposal(proposal).await,
         }
     }
 

@@ -65,6 +65,8 @@ pub(crate) enum Request {
     Propose { proposal: Vec<u8> },
     /// Say anything: a node that is not (or no longer) in the membership is spoken to by nobody, and its disk must be known to take it in.
     Who,
+    /// Hand this on to the leader, who does not hear me.
+    Relay { proposal: Vec<u8> },
 }
 
 /// One part of a snapshot; the transfer's parts come one after the other.
@@ -120,7 +122,7 @@ impl Message {
     fn kind(&self) -> u8 {
         match self {
             Self::Request(Request::Append { entries, .. }) if !entries.is_empty() => KIND_ENTRIES,
-            Self::Request(Request::Propose { .. }) => KIND_ENTRIES,
+            Self::Request(Request::Propose { .. } | Request::Relay { .. }) => KIND_ENTRIES,
             Self::Request(Request::SnapshotPart(_)) => KIND_BULK,
             Self::Request(_) => KIND_URGENT,
             Self::Reply(Reply::SnapshotPart { .. } | Reply::SnapshotDone { .. }) => KIND_BULK | ANSWER,
@@ -188,7 +190,7 @@ impl Request {
                 let end = part.offset.checked_add(part.bytes.len() as u64);
                 by_leader(&part.vote) && part.total <= SNAPSHOT_BYTES_MAX && end.is_some_and(|end| end <= part.total)
             }
-            Self::Propose { .. } | Self::Who => true,
+            Self::Propose { .. } | Self::Relay { .. } | Self::Who => true,
         }
     }
 }
