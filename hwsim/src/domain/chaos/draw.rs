@@ -1,5 +1,6 @@
 //! Drawing a script from a seed: each run has a mix of its own.
 
+use sixnines_core::domain::config::chassis_group;
 use sixnines_core::ids::{ChassisName, GroupName, LinkId, NodeId};
 
 use super::script::{Fault, Features, Place, Port, Script, Step, US, Wires};
@@ -193,12 +194,22 @@ impl Drawer<'_> {
         let node = self.place();
         match kind {
             // Mostly one node at a time: once every complete copy is gone, a run says nothing more about what was acknowledged before.
-            Kind::Kill | Kind::LoseChassis if self.at < self.whole_at + KILL_AGAIN && self.random.below(8) != 0 => Some(self.hang(node)),
+            Kind::Kill | Kind::LoseChassis | Kind::FullDisk | Kind::FailingDisk | Kind::LoseDisk
+                if self.at < self.whole_at + KILL_AGAIN && self.random.below(8) != 0 =>
+            {
+                Some(self.hang(node))
+            }
             Kind::Kill => Some(Fault::NodeKilled { node, down_us: Some(self.down()) }),
             Kind::LoseChassis => self.lose_chassis(),
             Kind::SlowDisk => Some(Fault::DiskSlow { node, sync_us: (MS + self.random.below(60 * MS)) / US }),
-            Kind::FullDisk => Some(Fault::DiskFull { node }),
-            Kind::FailingDisk => Some(Fault::DiskFails { node }),
+            Kind::FullDisk => {
+                self.whole_at = self.whole_at.max(self.at + DISK_MENDED);
+                Some(Fault::DiskFull { node })
+            }
+            Kind::FailingDisk => {
+                self.whole_at = self.whole_at.max(self.at + DISK_MENDED);
+                Some(Fault::DiskFails { node })
+            }
             Kind::LoseDisk => self.lose_disk(node),
             Kind::Hang => Some(self.hang(node)),
             Kind::Isolate => Some(Fault::LinksCut { node }),
@@ -217,11 +228,16 @@ impl Drawer<'_> {
         }
     }
 
-    /// Any node; in calm runs mostly one that matters, or there is nothing to measure.
+    /// Any node, or whoever is active for a service or owns a shelf; in calm runs mostly one that matters, or there is nothing to measure.
     fn place(&mut self) -> Place {
         let is_active = self.random.below(if self.calm { 4 } else { 8 });
         if is_active == 0 || (self.calm && is_active < 3) {
             return Place::ActiveOf(self.service());
+        }
+        if !self.calm && is_active < 3 && !self.ground.chassis.is_empty() {
+            let owned = self.random.below(self.ground.chassis.len() as u64);
+            let chassis = usize::try_from(owned).ok().and_then(|i| self.ground.chassis.get(i));
+            return chassis.map_or(Place::ActiveOf(self.service()), |(chassis, _)| Place::ActiveOf(chassis_group(chassis.as_str())));
         }
         Place::Node(self.random.choose(&self.ground.nodes))
     }
@@ -302,6 +318,8 @@ impl Drawer<'_> {
 
 /// A node that came back needs so long to hold complete copies again.
 const KILL_AGAIN: Truth = 200 * MS;
+/// So long after the fault a daemon whose disk let it down mostly has written, died and come back.
+const DISK_MENDED: Truth = 800 * MS;
 
 #[cfg(test)]
 mod tests {
