@@ -259,6 +259,8 @@ pub enum CommandError {
 pub enum Output {
     /// Tell everybody: subscribers, other nodes, the journal's readers.
     Event(Arc<Event>),
+    /// An event of another node that is new here: tell whoever watches at this node.
+    Heard(Arc<Event>),
     /// Append to the journal. It stands before everything else that came of the same input.
     Journal(Vec<u8>),
     /// Ask a driver.

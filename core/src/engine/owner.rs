@@ -157,6 +157,7 @@ impl Engine {
         }
         let event = self.adopt_time(event);
         self.history.push(event.clone());
+        self.outputs.push_back(Output::Heard(event.clone()));
         let ix = self.find_remote(&event.object);
         if let Some(ix) = ix {
             if !self.is_owned(ix) {

@@ -104,7 +104,7 @@ impl OwnerStage {
                 Output::Save { key, bytes: None, .. } => drop(self.saved.remove(&key)),
                 Output::Reply { id, result } => self.replies.push((id, result)),
                 // There is no other node that could take a role or a command; the events tell what was asked.
-                Output::Control(_) | Output::Forward { .. } | Output::Recorded { .. } | Output::Journal(_) => {}
+                Output::Control(_) | Output::Heard(_) | Output::Forward { .. } | Output::Recorded { .. } | Output::Journal(_) => {}
             }
         }
     }

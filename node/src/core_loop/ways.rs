@@ -62,7 +62,7 @@ pub(crate) trait Ways {
     fn forward(&mut self, to: NodeId, command: &Command);
     /// What became of a command that a peer forwarded.
     fn answer(&mut self, to: NodeId, id: CommandId, result: &Result<EventId, CommandError>);
-    /// An event, for whoever wants to hear of it.
+    /// An event, for whoever wants to hear of it: watchers here, and if it is of this node `me`, its peers.
     fn publish(&mut self, me: NodeId, event: &Arc<Event>);
     /// A peer has begun a life: it is told what this node wants to hear of.
     fn subscribe(&mut self, peer: NodeId);

@@ -53,8 +53,10 @@ fn what_is_told_twice_happens_once() {
     let levels = owner.engine.levels(&everything());
     levels.iter().for_each(|e| late.input(Input::Remote(e.clone())));
     let (known, calls) = (late.engine.history().iter().count(), late.engine.counts().calls);
+    assert_eq!(late.heard, levels.iter().map(|e| e.id).collect::<Vec<_>>(), "who watches here sees what happens elsewhere");
     levels.into_iter().for_each(|e| late.input(Input::Remote(e)));
     assert_eq!((late.engine.history().iter().count(), late.engine.counts().calls), (known, calls));
+    assert_eq!(late.heard.len(), known);
 }
 
 #[test]

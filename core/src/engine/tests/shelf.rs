@@ -40,6 +40,8 @@ pub(crate) struct Shelf {
     pub(crate) engine: Engine,
     pub(crate) now: Instant,
     pub(crate) events: Vec<Arc<Event>>,
+    /// Events of other nodes that were new.
+    pub(crate) heard: Vec<EventId>,
     pub(crate) requests: Vec<Request>,
     pub(crate) controls: Vec<ControlAction>,
     pub(crate) forwarded: Vec<(Option<GroupName>, Command)>,
@@ -71,6 +73,7 @@ impl Shelf {
             engine,
             now: Instant::ZERO + Duration::from_secs(100),
             events: Vec::new(),
+            heard: Vec::new(),
             requests: Vec::new(),
             controls: Vec::new(),
             forwarded: Vec::new(),
@@ -106,6 +109,7 @@ impl Shelf {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Event(event) => self.events.push(event),
+                Output::Heard(event) => self.heard.push(event.id),
                 Output::Act { request, .. } => {
                     if self.obedient {
                         answers.push(request.id);
