@@ -7,13 +7,22 @@ use sixnines_core::time::{Duration, Instant, WallTime, nanos};
 
 /// Now, on the clock that leases are counted by: it does not jump, and runs on while the machine sleeps.
 pub fn boot_now() -> Instant {
+    Instant::from_nanos(read(libc::CLOCK_BOOTTIME))
+}
+
+/// The processor time that the calling thread has used, in nanoseconds.
+pub fn thread_time() -> u64 {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: one live timespec to fill.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    assert_eq!(result, 0, "every Linux since 2.6.39 has CLOCK_BOOTTIME");
-    let seconds = u64::try_from(time.tv_sec).expect("the boot clock is not negative");
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    assert_eq!(result, 0, "every Linux since 2.6.39 has this clock");
+    let seconds = u64::try_from(time.tv_sec).expect("these clocks are not negative");
     let rest = u64::try_from(time.tv_nsec).expect("nanoseconds are not negative");
-    Instant::from_nanos(seconds * NANOS_PER_SECOND + rest)
+    seconds * NANOS_PER_SECOND + rest
 }
 
 /// Now, for people and event stamps. It may jump.
@@ -45,6 +54,11 @@ mod tests {
             sleep_until(until);
         }
         assert!(boot_now() >= until);
+        assert!(thread_time() < boot_now().as_nanos());
+        let used = thread_time();
+        while thread_time() == used {
+            std::hint::black_box(used);
+        }
         assert!(wall_now() > WallTime(1_700_000_000 * NANOS_PER_SECOND));
     }
 }

@@ -319,6 +319,9 @@ impl<W: Ways> CoreLoop<W> {
         if self.engine.is_none() {
             return;
         }
+        if let Some(clock) = self.ways.policy_clock() {
+            compiled.watch.install(clock);
+        }
         self.feed_engine(now, engine::Input::Bundle(compiled));
         let nodes: Vec<(NodeId, ChassisName)> = self.domain.config.nodes.iter().map(|n| (n.id, n.chassis.clone())).collect();
         let services = self.domain.config.services.iter().map(|s| s.name.clone()).collect();

@@ -83,6 +83,10 @@ pub(crate) trait Ways {
     fn journal_again(&mut self);
     /// Somebody follows events from now on.
     fn watch(&mut self, watcher: Watcher);
+    /// What the time of policies' calls is measured with, in nanoseconds; `None`: it is not, and only their operations are counted.
+    fn policy_clock(&self) -> Option<fn() -> u64> {
+        None
+    }
     /// The rights that were asked of the operating system, and how often the lease has run out.
     fn standing(&self) -> (Vec<RightRow>, u64);
 }

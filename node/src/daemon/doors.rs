@@ -211,6 +211,11 @@ impl Ways for Doors {
         self.journal.try_again();
     }
 
+    /// The thread's own time: a policy is not to blame for being interrupted.
+    fn policy_clock(&self) -> Option<fn() -> u64> {
+        Some(clock::thread_time)
+    }
+
     fn watch(&mut self, watcher: Watcher) {
         self.watchers.push(watcher);
     }
