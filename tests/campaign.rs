@@ -35,7 +35,7 @@ fn a_broken_rule_ends_with_1_and_a_script_that_fails_again_in_another_process() 
     let home = tempfile::tempdir().expect("a directory");
     let file = home.path().join("report.json");
     let page = home.path().join("report.html");
-    let rule = ["--break", "acknowledges-alone"];
+    let rule = ["--break", "gate-never-closes"];
     let output = nines(&[&["sim", "campaign", "--seeds", "12", "--json", path(&file), "--html", path(&page)][..], &rule].concat());
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("replay: nines sim replay --seed"), "{}", text(&output));
