@@ -140,6 +140,20 @@ pub enum AlarmStep {
 }
 
 impl AlarmStep {
+    /// Every step there is, for whoever reads one from its word.
+    pub const ALL: [Self; 10] = [
+        Self::Raised,
+        Self::Cleared,
+        Self::Unstable,
+        Self::Settled,
+        Self::Suppressed,
+        Self::Shown,
+        Self::Stale,
+        Self::Acknowledged,
+        Self::Shelved,
+        Self::Unshelved,
+    ];
+
     /// Its word, as policies and people read it.
     pub fn word(self) -> &'static str {
         match self {

@@ -258,7 +258,7 @@ fn occurrence(row: &EventRow, at: Instant) -> Occurrence {
     let value = |text: &str| (text != "unknown").then(|| Value::Text(text.into()));
     let mut words = row.text.split_whitespace();
     let what = match (words.next(), words.next(), words.next()) {
-        (Some("alarm"), Some(kind), Some(step)) => ALARM_STEPS.iter().find(|s| s.word() == step).map_or(What::Other, |s| What::Alarm(kind.into(), *s)),
+        (Some("alarm"), Some(kind), Some(step)) => AlarmStep::ALL.iter().find(|s| s.word() == step).map_or(What::Other, |s| What::Alarm(kind.into(), *s)),
         _ if row.text.starts_with(ASKS_DRIVER) => What::Asked(value(row.text.trim_start_matches(ASKS_DRIVER).trim())),
         _ if row.text == "asks for a role to move" => What::Asked(None),
         _ => row.text.split_once(" -> ").map_or(What::Other, |(_, new)| What::Change(value(new))),
@@ -271,18 +271,6 @@ const EVENTS_LAST: usize = 500;
 /// Who injects and claims.
 const BY: &str = "scenario";
 const ASKS_DRIVER: &str = "asks its driver for";
-const ALARM_STEPS: [AlarmStep; 10] = [
-    AlarmStep::Raised,
-    AlarmStep::Cleared,
-    AlarmStep::Unstable,
-    AlarmStep::Settled,
-    AlarmStep::Suppressed,
-    AlarmStep::Shown,
-    AlarmStep::Stale,
-    AlarmStep::Acknowledged,
-    AlarmStep::Shelved,
-    AlarmStep::Unshelved,
-];
 
 #[cfg(test)]
 mod tests {

@@ -222,9 +222,9 @@ impl Reader<'_> {
     }
 
     fn alarm_step(&self, (word, at): &Word, out: &mut Diagnostics) -> Option<AlarmStep> {
-        let found = STEPS.into_iter().find(|step| step.word() == word);
+        let found = AlarmStep::ALL.into_iter().find(|step| step.word() == word);
         if found.is_none() {
-            let help = suggestion(word, STEPS.iter().map(|step| step.word()));
+            let help = suggestion(word, AlarmStep::ALL.iter().map(|step| step.word()));
             self.complain("condition", format!("an alarm is never \"{word}\""), *at, help, out);
         }
         found
@@ -273,15 +273,3 @@ pub(crate) fn scalar(text: &str) -> Data {
 const FORMS: &str = "/mxp1/fan4 duty == 100, alarm fan-failed on /mxp1/fan1, no alarms, event /mxp1/slot3 reset";
 /// What policies ask of roles: events of the object that they are asked for.
 const ACTIONS: [&str; 3] = ["evacuate", "failover", "switchover"];
-const STEPS: [AlarmStep; 10] = [
-    AlarmStep::Raised,
-    AlarmStep::Cleared,
-    AlarmStep::Unstable,
-    AlarmStep::Settled,
-    AlarmStep::Suppressed,
-    AlarmStep::Shown,
-    AlarmStep::Stale,
-    AlarmStep::Acknowledged,
-    AlarmStep::Shelved,
-    AlarmStep::Unshelved,
-];
