@@ -6,235 +6,37 @@
 
 pub mod campaign;
 pub mod chaos;
+mod clients;
 pub mod faults;
 pub mod invariants;
+mod node;
 pub mod seeds;
 mod shelves;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod wires;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::fmt::{self, Write as _};
 
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
-use sixnines_core::value::{Outcome, Request, Update, Value};
+use sixnines_core::value::{Outcome, Request};
 
+use clients::Client;
 use invariants::Judge;
+pub use node::{Answer, Call, DiskChange, Door, Observation, SimInput, SimNode, SimOutput, Workshop};
 use seeds::Stream;
-use shelves::Shelves;
+use shelves::{SHELVES_EVERY, Shelves};
+pub use trace::Trace;
+pub use wires::Manners;
+use wires::Parcel;
 
 /// Nanoseconds of the world's own time, which no node can read.
 pub type Truth = u64;
 
 /// One millisecond of truth.
 pub const MS: Truth = 1_000_000;
-
-/// A node made of the product's machines.
-pub trait SimNode {
-    /// Takes one input at the node's own `now`; what it wants done comes back in order.
-    fn step(&mut self, now: Instant, input: SimInput<'_>) -> Vec<SimOutput>;
-    /// When it wants to be woken, on its own clock.
-    fn next_wake(&self, now: Instant) -> Instant;
-    /// Whether its journal replays to what it is now.
-    ///
-    /// # Errors
-    /// Where the replay went another way.
-    fn prove_journal(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// What can happen to a node.
-#[derive(Debug)]
-pub enum SimInput<'a> {
-    /// Bytes from a peer.
-    Frame {
-        /// Who sent them.
-        from: NodeId,
-        /// On which link (datagrams).
-        link: LinkId,
-        /// Which of the node's doors.
-        door: Door,
-        /// The bytes.
-        bytes: &'a [u8],
-    },
-    /// A client's call through the group's address.
-    Call {
-        /// The service.
-        group: GroupName,
-        /// What it asks.
-        call: Call,
-    },
-    /// The local application of a group dies.
-    KillUnit(GroupName),
-    /// An operator asks for a switchover.
-    Switchover(GroupName),
-    /// An operator says that a node is the same node with another disk.
-    Readmit(NodeId),
-    /// What the sensors of a chassis show, to the node that drives it.
-    Readings(&'a [Update]),
-    /// What became of a request to a chassis.
-    Outcome {
-        /// The request.
-        request: EventId,
-        /// What became of it.
-        outcome: Outcome,
-    },
-    /// The instant asked for has come.
-    Wake,
-}
-
-/// What a node does.
-#[derive(Debug)]
-pub enum SimOutput {
-    /// Bytes for a peer. `link` is `None` where the mesh chooses.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// On which link (datagrams).
-        link: Option<LinkId>,
-        /// Which of the peer's doors.
-        door: Door,
-        /// The bytes.
-        bytes: Vec<u8>,
-    },
-    /// An answer to a client; leaves the node only if its gate is open at that instant.
-    Answer {
-        /// The service.
-        group: GroupName,
-        /// The epoch that the server speaks under.
-        epoch: Epoch,
-        /// What it says.
-        answer: Answer,
-    },
-    /// The kernel's gate for the group's address is armed until then, on the node's clock; zero: closed.
-    Gate {
-        /// The service.
-        group: GroupName,
-        /// Until when.
-        until: Instant,
-    },
-    /// From now on the node drives a chassis, or not: it gets its readings.
-    Drive {
-        /// The ownership of which chassis.
-        group: GroupName,
-        /// Whether it does.
-        drives: bool,
-    },
-    /// An order for a chassis; answered by [`SimInput::Outcome`].
-    Act(Request),
-    /// Something that invariants judge.
-    Observe(Observation),
-    /// A line for the trace.
-    Note(String),
-    /// The node stops by itself (a storage failure, an unreadable log).
-    Halt(String),
-}
-
-/// Where bytes go in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Door {
-    /// Datagrams of the liveness thread.
-    Liveness,
-    /// The mesh: in order per pair, but lost when either end restarts.
-    Mesh,
-}
-
-/// What a client asks: setting a key, once, however often it repeats the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// The client's number for the request; a repeat bears the same one.
-    pub request: u64,
-    /// `Some`: set the key to it. `None`: read it.
-    pub value: Option<u64>,
-    /// Which key.
-    pub key: u64,
-}
-
-/// What a server answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The request's number.
-    pub request: u64,
-    /// Whether it set the key.
-    pub is_write: bool,
-    /// Which key.
-    pub key: u64,
-    /// The key's value now.
-    pub value: Option<u64>,
-}
-
-/// What an invariant can see of a node, without its insides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Observation {
-    /// The node holds itself for active, or no longer.
-    Role {
-        /// The group.
-        group: GroupName,
-        /// Under which epoch.
-        epoch: Epoch,
-        /// Whether it is active.
-        is_active: bool,
-    },
-    /// The control log started a group anew because every complete copy was gone: what was acknowledged is declared lost.
-    Lost {
-        /// The group.
-        group: GroupName,
-        /// The epoch that begins.
-        epoch: Epoch,
-    },
-    /// An action left the node.
-    Acted {
-        /// On what.
-        object: String,
-        /// Under which epoch.
-        epoch: Epoch,
-        /// Why.
-        cause: EventId,
-    },
-    /// An event was numbered.
-    Event {
-        /// Its id.
-        id: EventId,
-        /// What led to it.
-        cause: Option<EventId>,
-    },
-}
-
-/// Makes nodes, and keeps their disks, which outlive them.
-pub trait Workshop {
-    /// Makes a node: its id, how often it was started before, a seed of its own, its clock at birth.
-    ///
-    /// # Errors
-    /// Why its process ends before it does anything; it is tried again later, as a supervisor does.
-    fn make(&mut self, node: NodeId, restarts: u32, seed: u64, now: Instant) -> Result<Box<dyn SimNode>, String>;
-    /// Something happens to a node's disk.
-    fn disk(&mut self, node: NodeId, what: DiskChange) {
-        let _ = (node, what); // nodes without a disk
-    }
-}
-
-impl<F: FnMut(NodeId, Instant) -> Box<dyn SimNode>> Workshop for F {
-    fn make(&mut self, node: NodeId, _: u32, _: u64, now: Instant) -> Result<Box<dyn SimNode>, String> {
-        Ok(self(node, now))
-    }
-}
-
-/// What can happen to a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskChange {
-    /// Each sync takes so long.
-    Slow(Duration),
-    /// Nothing more fits.
-    Full,
-    /// The next sync fails.
-    FailsOnce,
-    /// An empty one is put in.
-    Replaced,
-    /// It is as fast and as empty as it should be; what is on it stays.
-    Mended,
-}
 
 /// What a [`World`] is made for.
 pub struct Setup {
@@ -285,17 +87,6 @@ impl Host {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Parcel {
-    from: NodeId,
-    to: NodeId,
-    link: LinkId,
-    door: Door,
-    bytes: Vec<u8>,
-    /// The lives of both ends when it was sent: the mesh does not carry over a restart.
-    lives: (u32, u32),
-}
-
 #[derive(Debug)]
 enum Happening {
     Deliver(Parcel),
@@ -332,33 +123,6 @@ impl Ord for Entry {
     }
 }
 
-/// A client: one request at a time, repeated until it is answered.
-struct Client {
-    group: GroupName,
-    next_request: u64,
-    open: Option<Call>,
-    random: Stream,
-    /// Only the newest of its plans counts: an answer overtakes the repeat that was planned before.
-    turn: u64,
-}
-
-/// The wires' present manners.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manners {
-    /// Datagrams lost, in parts per thousand.
-    pub loss: u64,
-    /// Datagrams doubled, in parts per thousand.
-    pub doubled: u64,
-    /// The longest delay of a frame beyond the shortest.
-    pub delay_max: Truth,
-}
-
-impl Default for Manners {
-    fn default() -> Self {
-        Self { loss: 0, doubled: 0, delay_max: MS / 10 }
-    }
-}
-
 /// A domain and everything around it.
 pub struct World {
     now: Truth,
@@ -384,52 +148,8 @@ pub struct World {
     trace: Trace,
 }
 
-/// What happened, as text, and a running checksum of all of it.
-#[derive(Debug, Default)]
-pub struct Trace {
-    /// The newest lines; the oldest are dropped beyond a bound.
-    pub lines: std::collections::VecDeque<String>,
-    /// Over every line ever written.
-    pub checksum: u64,
-}
-
-impl Trace {
-    /// Into the checksum alone: what happens every millisecond would push the story out.
-    fn count(&mut self, line: fmt::Arguments<'_>) {
-        let mut sum = Sum(self.checksum);
-        if sum.write_fmt(line).is_ok() {
-            self.checksum = sum.0;
-        }
-    }
-
-    fn write(&mut self, line: String) {
-        self.count(format_args!("{line}"));
-        self.lines.push_back(line);
-        if self.lines.len() > LINES_MAX {
-            self.lines.pop_front();
-        }
-    }
-}
-
-/// Text that goes nowhere but into the checksum: what nobody reads is not built.
-struct Sum(u64);
-
-impl fmt::Write for Sum {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // FNV-1a: two runs are compared by it, nothing else.
-        self.0 = text.bytes().fold(self.0, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Ok(())
-    }
-}
-
-/// The story of a failing seed is told from its last lines.
-const LINES_MAX: usize = 4000;
 /// More happenings than this within one millisecond are two machines that keep each other busy for ever.
 const CROWD_MAX: u64 = 20_000;
-/// The shortest way of a frame.
-const DELAY_MIN: Truth = MS / 50;
-/// A client repeats an unanswered request after so long.
-const CALL_AGAIN: Truth = 5 * MS;
 
 impl World {
     /// Starts every node at once.
@@ -585,32 +305,6 @@ impl World {
         self.schedule(until, Happening::Wake(node));
     }
 
-    /// Nothing passes from `from` to `to` on `link`.
-    pub fn cut(&mut self, from: NodeId, to: NodeId, link: LinkId) {
-        self.note(format!("cut {from} > {to} on link {link}"));
-        self.cuts.insert((from, to, link));
-    }
-
-    /// Both ways, every link, to everybody.
-    pub fn isolate(&mut self, node: NodeId) {
-        for other in self.nodes().into_iter().filter(|n| *n != node) {
-            for link in (0..self.links).map(LinkId) {
-                self.cut(node, other, link);
-                self.cut(other, node, link);
-            }
-        }
-    }
-
-    /// All wires whole again.
-    pub fn heal(&mut self) {
-        self.note("the wires are whole".into());
-        self.cuts.clear();
-        self.manners = Manners::default();
-        for parcel in std::mem::take(&mut self.held) {
-            self.carry(parcel);
-        }
-    }
-
     /// Something happens to a node's disk.
     pub fn disk(&mut self, node: NodeId, what: DiskChange) {
         if what == DiskChange::Replaced {
@@ -708,99 +402,6 @@ impl World {
         }
     }
 
-    /// The shelves go on, and who drives one gets what has changed.
-    fn look_at_shelves(&mut self) {
-        for (node, updates) in self.shelves.step(self.now) {
-            let host = &self.hosts[&node];
-            if host.node.is_some() && host.paused_until <= self.now {
-                self.shelves.told(node, &updates);
-                self.step(node, SimInput::Readings(&updates.list));
-            }
-        }
-        self.schedule(self.now + SHELVES_EVERY, Happening::Shelves);
-    }
-
-    /// An order is on its way to a shelf; once in a while it is held up for long, and its sender may be dead by then.
-    fn order(&mut self, node: NodeId, request: Request) {
-        let held_up = if self.wire.below(4) == 0 { self.wire.below(ORDER_HELD_UP) } else { 0 };
-        let at = self.now + DELAY_MIN + self.wire.below(self.manners.delay_max) + held_up;
-        let start = self.hosts[&node].starts;
-        self.schedule(at, Happening::Order { node, start, request });
-    }
-
-    fn obey(&mut self, node: NodeId, start: u32, request: &Request) {
-        let outcome = self.shelves.request(self.now, request);
-        self.note(format!("{node} orders {} {} {:?} under {}: {outcome:?}", request.object, request.control, request.value, request.epoch));
-        if outcome == Outcome::Done {
-            let acted = Observation::Acted { object: request.object.to_string(), epoch: request.epoch, cause: request.id };
-            self.judge.observe(self.now, node, &acted);
-        }
-        self.schedule(self.now + MS, Happening::Outcome { node, start, request: request.id, outcome });
-    }
-
-    fn hand_back(&mut self, node: NodeId, start: u32, request: EventId, outcome: Outcome) {
-        let host = &self.hosts[&node];
-        if host.starts != start || host.node.is_none() {
-            return;
-        }
-        if host.paused_until > self.now {
-            let at = host.paused_until + 1;
-            return self.schedule(at, Happening::Outcome { node, start, request, outcome });
-        }
-        self.step(node, SimInput::Outcome { request, outcome });
-    }
-
-    /// Breaks a fan of a shelf; it stays broken until [`Self::mend`].
-    pub fn break_fan(&mut self, chassis: &ChassisName, fan: u32) {
-        self.note(format!("fan{fan} of {chassis} fails"));
-        self.shelves.break_fan(self.now, chassis, fan);
-    }
-
-    /// Ends every fault of a shelf.
-    pub fn mend(&mut self, chassis: &ChassisName) {
-        self.note(format!("{chassis} is mended"));
-        self.shelves.mend(chassis);
-    }
-
-    /// A shelf has no power: its manager says nothing and obeys nobody, for `span` or until [`Self::light_up`]. Its nodes are others' business.
-    pub fn darken(&mut self, chassis: &ChassisName, span: Option<Truth>) {
-        self.note(format!("{chassis} is without power"));
-        self.shelves.darken(chassis, true);
-        if let Some(span) = span {
-            self.schedule(self.now + span, Happening::Light(chassis.clone()));
-        }
-    }
-
-    /// Every shelf has power.
-    pub fn light_up(&mut self) {
-        for chassis in self.chassis() {
-            self.shelves.darken(&chassis, false);
-        }
-    }
-
-    /// What a shelf's sensor shows.
-    pub fn reading(&self, chassis: &ChassisName, object: &str, attribute: &str) -> Option<Value> {
-        self.shelves.reading(chassis, object, attribute)
-    }
-
-    /// The shelves.
-    pub fn chassis(&self) -> Vec<ChassisName> {
-        self.shelves.names()
-    }
-
-    fn deliver(&mut self, parcel: Parcel) {
-        let lives = (self.hosts[&parcel.from].starts, self.hosts[&parcel.to].starts);
-        let host = self.hosts.get_mut(&parcel.to).expect("it exists");
-        if host.node.is_none() || (parcel.door == Door::Mesh && lives != parcel.lives) {
-            return;
-        }
-        if host.paused_until > self.now {
-            return host.backlog.push(parcel);
-        }
-        let Parcel { from, to, link, door, bytes, .. } = parcel;
-        self.step(to, SimInput::Frame { from, link, door, bytes: &bytes });
-    }
-
     fn wake(&mut self, node: NodeId) {
         let host = self.hosts.get_mut(&node).expect("it exists");
         if host.node.is_none() || host.paused_until > self.now {
@@ -865,46 +466,6 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: NodeId, to: NodeId, link: Option<LinkId>, door: Door, bytes: Vec<u8>) {
-        let Some(lives) = self.hosts.get(&to).map(|h| (self.hosts[&from].starts, h.starts)) else { return };
-        let parcel = |link, bytes| Parcel { from, to, link, door, bytes, lives };
-        match (door, link) {
-            (_, Some(link)) => self.carry(parcel(link, bytes)),
-            (Door::Mesh, None) => self.carry(parcel(LinkId(0), bytes)), // which one, the mesh decides while it carries
-            (Door::Liveness, None) => (0..self.links).for_each(|link| self.carry(parcel(LinkId(link), bytes.clone()))),
-        }
-    }
-
-    fn carry(&mut self, mut parcel: Parcel) {
-        let is_cut = |link: LinkId| self.cuts.contains(&(parcel.from, parcel.to, link));
-        match parcel.door {
-            Door::Liveness => {
-                if is_cut(parcel.link) || self.wire.below(1000) < self.manners.loss {
-                    return;
-                }
-                if self.wire.below(1000) < self.manners.doubled {
-                    let at = self.now + DELAY_MIN + self.wire.below(self.manners.delay_max * 2);
-                    self.schedule(at, Happening::Deliver(parcel.clone()));
-                }
-                let at = self.now + DELAY_MIN + self.wire.below(self.manners.delay_max);
-                self.schedule(at, Happening::Deliver(parcel));
-            }
-            Door::Mesh => {
-                let Some(link) = (0..self.links).map(LinkId).find(|l| !is_cut(*l)) else {
-                    return self.held.push(parcel); // it is sent again when a link is back
-                };
-                parcel.link = link;
-                // A lost packet is repeated by the transport: it comes later, and all behind it.
-                let repeats = if self.wire.below(1000) < self.manners.loss { MS } else { 0 };
-                let at = self.now + DELAY_MIN + repeats + self.wire.below(self.manners.delay_max);
-                let last = self.mesh_until.entry((parcel.from, parcel.to)).or_default();
-                let at = at.max(*last + 1);
-                *last = at;
-                self.schedule(at, Happening::Deliver(parcel));
-            }
-        }
-    }
-
     fn arm(&mut self, node: NodeId, group: GroupName, until: Instant) {
         let now = self.now;
         let host = self.hosts.get_mut(&node).expect("it exists");
@@ -918,70 +479,10 @@ impl World {
         host.node.is_some() && host.gates.get(group).is_some_and(|until| host.clock(self.now) < *until)
     }
 
-    fn answer(&mut self, node: NodeId, group: &GroupName, epoch: Epoch, answer: &Answer) {
-        if !self.is_gate_open(node, group) {
-            return; // the kernel drops it
-        }
-        self.trace.count(format_args!("{} {node} answers {answer:?} under {epoch}", self.now));
-        self.judge.spoke(self.now, node, group, epoch);
-        let asked_it = |c: &Client| c.group == *group && c.open.as_ref().is_some_and(|c| c.request == answer.request);
-        let Some(client) = self.clients.iter().position(asked_it) else { return };
-        self.judge.answered(self.now, group, answer);
-        if self.judge.broken().is_some() {
-            self.note(format!("{node} answers {answer:?} under {epoch}"));
-        }
-        self.clients[client].open = None;
-        let pause = MS + self.clients[client].random.below(4 * MS);
-        self.plan_call(client, self.now + pause);
-    }
-
-    fn plan_call(&mut self, client: usize, at: Truth) {
-        self.clients[client].turn += 1;
-        let turn = self.clients[client].turn;
-        self.schedule(at, Happening::CallAgain { client, turn });
-    }
-
-    /// A client's call reaches whoever speaks for the address; at the instant of a takeover that may be nobody.
-    fn call(&mut self, client: usize) {
-        let is_repeat = self.clients[client].open.is_some();
-        if !is_repeat {
-            self.clients[client].ask();
-        }
-        let (group, call) = {
-            let client = &self.clients[client];
-            (client.group.clone(), client.open.clone().expect("just asked"))
-        };
-        if !is_repeat {
-            self.judge.asked(&group, &call);
-        }
-        for node in self.nodes() {
-            if self.is_gate_open(node, &group) && self.hosts[&node].paused_until <= self.now {
-                self.step(node, SimInput::Call { group: group.clone(), call: call.clone() });
-            }
-        }
-        if self.clients[client].open.is_some() {
-            self.plan_call(client, self.now + CALL_AGAIN);
-        }
-    }
-
     fn note(&mut self, line: String) {
         self.trace.write(format!("{:>10}.{:06} {line}", self.now / MS, self.now % MS));
     }
 }
-
-impl Client {
-    fn ask(&mut self) {
-        self.next_request += 1;
-        let key = self.random.below(8);
-        let value = (self.random.below(4) != 0).then_some(self.next_request);
-        self.open = Some(Call { request: self.next_request, value, key });
-    }
-}
-
-/// The longest that an order is held up on its way.
-const ORDER_HELD_UP: Truth = 300 * MS;
-/// Between two looks at the shelves, as a shelf manager's own period.
-const SHELVES_EVERY: Truth = 100 * MS;
 
 /// An operator who sees no effect asks again.
 const READMIT_AGAIN: Truth = 700 * MS;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sixnines_core::ids::{ChassisName, GroupName, NodeId};
+use sixnines_core::ids::{ChassisName, EventId, GroupName, NodeId};
 use sixnines_core::time::Instant;
 use sixnines_core::value::{Outcome, Request, Update, Value};
 
-use super::Truth;
+use super::wires::DELAY_MIN;
+use super::{Happening, MS, Observation, SimInput, Truth, World};
 use crate::chassis::{Chassis, Injection, Named, Plan};
 
 /// All shelves, and who drives which.
@@ -113,3 +114,90 @@ impl Shelves {
         self.shelves.get(chassis)?.chassis.reading(object, attribute)?.value.clone()
     }
 }
+
+impl World {
+    /// The shelves go on, and who drives one gets what has changed.
+    pub(super) fn look_at_shelves(&mut self) {
+        for (node, updates) in self.shelves.step(self.now) {
+            let host = &self.hosts[&node];
+            if host.node.is_some() && host.paused_until <= self.now {
+                self.shelves.told(node, &updates);
+                self.step(node, SimInput::Readings(&updates.list));
+            }
+        }
+        self.schedule(self.now + SHELVES_EVERY, Happening::Shelves);
+    }
+
+    /// An order is on its way to a shelf; once in a while it is held up for long, and its sender may be dead by then.
+    pub(super) fn order(&mut self, node: NodeId, request: Request) {
+        let held_up = if self.wire.below(4) == 0 { self.wire.below(ORDER_HELD_UP) } else { 0 };
+        let at = self.now + DELAY_MIN + self.wire.below(self.manners.delay_max) + held_up;
+        let start = self.hosts[&node].starts;
+        self.schedule(at, Happening::Order { node, start, request });
+    }
+
+    pub(super) fn obey(&mut self, node: NodeId, start: u32, request: &Request) {
+        let outcome = self.shelves.request(self.now, request);
+        self.note(format!("{node} orders {} {} {:?} under {}: {outcome:?}", request.object, request.control, request.value, request.epoch));
+        if outcome == Outcome::Done {
+            let acted = Observation::Acted { object: request.object.to_string(), epoch: request.epoch, cause: request.id };
+            self.judge.observe(self.now, node, &acted);
+        }
+        self.schedule(self.now + MS, Happening::Outcome { node, start, request: request.id, outcome });
+    }
+
+    pub(super) fn hand_back(&mut self, node: NodeId, start: u32, request: EventId, outcome: Outcome) {
+        let host = &self.hosts[&node];
+        if host.starts != start || host.node.is_none() {
+            return;
+        }
+        if host.paused_until > self.now {
+            let at = host.paused_until + 1;
+            return self.schedule(at, Happening::Outcome { node, start, request, outcome });
+        }
+        self.step(node, SimInput::Outcome { request, outcome });
+    }
+
+    /// Breaks a fan of a shelf; it stays broken until [`Self::mend`].
+    pub fn break_fan(&mut self, chassis: &ChassisName, fan: u32) {
+        self.note(format!("fan{fan} of {chassis} fails"));
+        self.shelves.break_fan(self.now, chassis, fan);
+    }
+
+    /// Ends every fault of a shelf.
+    pub fn mend(&mut self, chassis: &ChassisName) {
+        self.note(format!("{chassis} is mended"));
+        self.shelves.mend(chassis);
+    }
+
+    /// A shelf has no power: its manager says nothing and obeys nobody, for `span` or until [`Self::light_up`]. Its nodes are others' business.
+    pub fn darken(&mut self, chassis: &ChassisName, span: Option<Truth>) {
+        self.note(format!("{chassis} is without power"));
+        self.shelves.darken(chassis, true);
+        if let Some(span) = span {
+            self.schedule(self.now + span, Happening::Light(chassis.clone()));
+        }
+    }
+
+    /// Every shelf has power.
+    pub fn light_up(&mut self) {
+        for chassis in self.chassis() {
+            self.shelves.darken(&chassis, false);
+        }
+    }
+
+    /// What a shelf's sensor shows.
+    pub fn reading(&self, chassis: &ChassisName, object: &str, attribute: &str) -> Option<Value> {
+        self.shelves.reading(chassis, object, attribute)
+    }
+
+    /// The shelves.
+    pub fn chassis(&self) -> Vec<ChassisName> {
+        self.shelves.names()
+    }
+}
+
+/// The longest that an order is held up on its way.
+const ORDER_HELD_UP: Truth = 300 * MS;
+/// Between two looks at the shelves, as a shelf manager's own period.
+pub(super) const SHELVES_EVERY: Truth = 100 * MS;

@@ -1,0 +1,211 @@
+//! What a node is to the world around it: what can happen to it, what it does, and who makes it.
+
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
+use sixnines_core::time::{Duration, Instant};
+use sixnines_core::value::{Outcome, Request, Update};
+
+/// A node made of the product's machines.
+pub trait SimNode {
+    /// Takes one input at the node's own `now`; what it wants done comes back in order.
+    fn step(&mut self, now: Instant, input: SimInput<'_>) -> Vec<SimOutput>;
+    /// When it wants to be woken, on its own clock.
+    fn next_wake(&self, now: Instant) -> Instant;
+    /// Whether its journal replays to what it is now.
+    ///
+    /// # Errors
+    /// Where the replay went another way.
+    fn prove_journal(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What can happen to a node.
+#[derive(Debug)]
+pub enum SimInput<'a> {
+    /// Bytes from a peer.
+    Frame {
+        /// Who sent them.
+        from: NodeId,
+        /// On which link (datagrams).
+        link: LinkId,
+        /// Which of the node's doors.
+        door: Door,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A client's call through the group's address.
+    Call {
+        /// The service.
+        group: GroupName,
+        /// What it asks.
+        call: Call,
+    },
+    /// The local application of a group dies.
+    KillUnit(GroupName),
+    /// An operator asks for a switchover.
+    Switchover(GroupName),
+    /// An operator says that a node is the same node with another disk.
+    Readmit(NodeId),
+    /// What the sensors of a chassis show, to the node that drives it.
+    Readings(&'a [Update]),
+    /// What became of a request to a chassis.
+    Outcome {
+        /// The request.
+        request: EventId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The instant asked for has come.
+    Wake,
+}
+
+/// What a node does.
+#[derive(Debug)]
+pub enum SimOutput {
+    /// Bytes for a peer. `link` is `None` where the mesh chooses.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// On which link (datagrams).
+        link: Option<LinkId>,
+        /// Which of the peer's doors.
+        door: Door,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// An answer to a client; leaves the node only if its gate is open at that instant.
+    Answer {
+        /// The service.
+        group: GroupName,
+        /// The epoch that the server speaks under.
+        epoch: Epoch,
+        /// What it says.
+        answer: Answer,
+    },
+    /// The kernel's gate for the group's address is armed until then, on the node's clock; zero: closed.
+    Gate {
+        /// The service.
+        group: GroupName,
+        /// Until when.
+        until: Instant,
+    },
+    /// From now on the node drives a chassis, or not: it gets its readings.
+    Drive {
+        /// The ownership of which chassis.
+        group: GroupName,
+        /// Whether it does.
+        drives: bool,
+    },
+    /// An order for a chassis; answered by [`SimInput::Outcome`].
+    Act(Request),
+    /// Something that invariants judge.
+    Observe(Observation),
+    /// A line for the trace.
+    Note(String),
+    /// The node stops by itself (a storage failure, an unreadable log).
+    Halt(String),
+}
+
+/// Where bytes go in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Door {
+    /// Datagrams of the liveness thread.
+    Liveness,
+    /// The mesh: in order per pair, but lost when either end restarts.
+    Mesh,
+}
+
+/// What a client asks: setting a key, once, however often it repeats the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The client's number for the request; a repeat bears the same one.
+    pub request: u64,
+    /// `Some`: set the key to it. `None`: read it.
+    pub value: Option<u64>,
+    /// Which key.
+    pub key: u64,
+}
+
+/// What a server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The request's number.
+    pub request: u64,
+    /// Whether it set the key.
+    pub is_write: bool,
+    /// Which key.
+    pub key: u64,
+    /// The key's value now.
+    pub value: Option<u64>,
+}
+
+/// What an invariant can see of a node, without its insides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// The node holds itself for active, or no longer.
+    Role {
+        /// The group.
+        group: GroupName,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// Whether it is active.
+        is_active: bool,
+    },
+    /// The control log started a group anew because every complete copy was gone: what was acknowledged is declared lost.
+    Lost {
+        /// The group.
+        group: GroupName,
+        /// The epoch that begins.
+        epoch: Epoch,
+    },
+    /// An action left the node.
+    Acted {
+        /// On what.
+        object: String,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// Why.
+        cause: EventId,
+    },
+    /// An event was numbered.
+    Event {
+        /// Its id.
+        id: EventId,
+        /// What led to it.
+        cause: Option<EventId>,
+    },
+}
+
+/// Makes nodes, and keeps their disks, which outlive them.
+pub trait Workshop {
+    /// Makes a node: its id, how often it was started before, a seed of its own, its clock at birth.
+    ///
+    /// # Errors
+    /// Why its process ends before it does anything; it is tried again later, as a supervisor does.
+    fn make(&mut self, node: NodeId, restarts: u32, seed: u64, now: Instant) -> Result<Box<dyn SimNode>, String>;
+    /// Something happens to a node's disk.
+    fn disk(&mut self, node: NodeId, what: DiskChange) {
+        let _ = (node, what); // nodes without a disk
+    }
+}
+
+impl<F: FnMut(NodeId, Instant) -> Box<dyn SimNode>> Workshop for F {
+    fn make(&mut self, node: NodeId, _: u32, _: u64, now: Instant) -> Result<Box<dyn SimNode>, String> {
+        Ok(self(node, now))
+    }
+}
+
+/// What can happen to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskChange {
+    /// Each sync takes so long.
+    Slow(Duration),
+    /// Nothing more fits.
+    Full,
+    /// The next sync fails.
+    FailsOnce,
+    /// An empty one is put in.
+    Replaced,
+    /// It is as fast and as empty as it should be; what is on it stays.
+    Mended,
+}
