@@ -232,6 +232,34 @@ fn four_failed_fans_move_the_service_to_the_other_chassis_and_every_node_knows_w
 }
 
 #[test]
+fn a_node_with_another_disk_is_kept_out_until_an_operator_lets_it_in() {
+    let mut domain = Domain::start(&["calls"]);
+    let refused = domain.ask(1, &["node", "replace", "n2"]);
+    assert_eq!(refused.status.code(), Some(4), "nothing is wrong with it: {}", said(&refused));
+    assert_eq!(domain.ask(1, &["node", "replace", "n9"]).status.code(), Some(2));
+
+    domain.wait("the log knows every disk", |d| d.voters(1) == [1, 2, 3]);
+    domain.kill_node(2);
+    std::fs::remove_dir_all(domain.path("lab/n2/state")).expect("its disk is gone");
+    domain.start_node(2);
+    for other in [1, 3] {
+        domain.wait("the others see it", |d| said(&d.ask(other, &["status"])).contains("nines node replace n2"));
+    }
+    domain.wait("it is an alarm", |d| said(&d.ask(1, &["alarms"])).contains("another disk"));
+    // Whichever node is asked, the leader or not.
+    let replaced = domain.ask(3, &["node", "replace", "n2"]);
+    assert!(replaced.status.success(), "{}", said(&replaced));
+    domain.wait_redundant();
+    domain.wait("it votes again", |d| d.voters(2) == [1, 2, 3] && d.voters(1) == [1, 2, 3]);
+    domain.wait("nobody speaks of it any more", |d| !said(&d.ask(1, &["alarms"])).contains("another disk"));
+    let mut client = Client::new(&domain, "calls");
+    assert_eq!(client.ask("setup", 1).result, "ok");
+    domain.kill_node(3);
+    domain.wait("two voters of three, and the new disk is one of them", |d| d.active(1, "calls").filter(|n| *n != 3));
+    assert_eq!(client.ask("query", 1).result, "ok");
+}
+
+#[test]
 fn a_node_that_comes_back_learns_how_things_are_from_those_who_own_them() {
     let mut domain = Domain::start(&[]);
     let owner = domain.wait("mxp1 has an owner", |d| d.active(3, "chassis:mxp1"));

@@ -71,6 +71,8 @@ pub enum Wanted<'a> {
     StartWithLoss,
     /// Other policies, classes and objects in force.
     ApplyPolicies,
+    /// A node's disk to be given up, and another one to be let in (protocol 6.1).
+    GiveUpDisk,
     /// A fault in a simulated chassis, or its end.
     Inject,
 }
@@ -85,6 +87,7 @@ pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> 
         Wanted::Look => ("look", &[Viewer, Operator, Admin, Node]),
         Wanted::Switchover => ("move a role", &[Operator, Admin, Node]),
         Wanted::StartWithLoss => ("start a service from an incomplete copy", &[Admin]),
+        Wanted::GiveUpDisk => ("give up a node's disk", &[Admin]),
         Wanted::ApplyPolicies => ("change the policies", &[Operator, Admin]),
         Wanted::Inject => ("break anything", &[Operator, Admin]),
         Wanted::Command(body) => match body {

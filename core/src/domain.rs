@@ -36,6 +36,8 @@ pub struct Domain {
     pub nodes: BTreeMap<NodeId, NodeRow>,
     /// The role table. A group that was configured away keeps its row.
     pub groups: BTreeMap<GroupName, GroupRow>,
+    /// The last disk of each node that an operator gave up for lost; the log's own membership says which one it votes with.
+    pub lost_disks: BTreeMap<NodeId, u64>,
 }
 
 /// A node, as the control log knows it.
@@ -79,6 +81,8 @@ pub enum Change {
     Configured,
     /// There are new policies, classes or objects.
     Bundled,
+    /// A node's disk was given up for lost.
+    DiskLost(NodeId),
 }
 
 /// Why an entry did nothing.
@@ -92,8 +96,8 @@ pub enum Void {
         /// What is.
         present: Version,
     },
-    /// The same life was begun already.
-    #[error("this life has begun already")]
+    /// It was said before: the same life begun, the same disk given up.
+    #[error("that is so already")]
     Repeated,
     /// No such group, or no such node in the domain.
     #[error("{0} is not in this domain")]
@@ -149,6 +153,7 @@ impl Domain {
             Entry::Takeover { group, version, to, evidence } => self.takeover(index, group, *version, *to, evidence),
             Entry::Switchover { group, version, by, to } => self.switchover(index, group, *version, *by, *to),
             Entry::Sync { group, version, by, in_sync } => self.sync(index, group, *version, *by, in_sync),
+            Entry::DiskLost { node, disk } => self.disk_lost(*node, *disk),
         }
     }
 
@@ -322,6 +327,17 @@ impl Domain {
         row.in_sync = in_sync.clone();
         row.version.0 += 1;
         Ok(vec![Change::Group(group.clone())])
+    }
+
+    /// Rule 6.1: a voter that lost its disk is replaced by the others, not by itself.
+    fn disk_lost(&mut self, node: NodeId, disk: u64) -> Result<Vec<Change>, Void> {
+        if self.config.node(node).is_none() {
+            return Err(Void::Unknown(node.to_string()));
+        }
+        if self.lost_disks.insert(node, disk) == Some(disk) {
+            return Err(Void::Repeated);
+        }
+        Ok(vec![Change::DiskLost(node)])
     }
 
     /// Rule 3.4: releases of a majority of voters, in their current lives, newer than the last sign of the target.

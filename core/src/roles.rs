@@ -93,6 +93,8 @@ pub enum Input {
     },
     /// Who leads the control log, as far as this node knows.
     Leader(Option<NodeId>),
+    /// A peer is heard in another life than before: whatever its last one led or was is over.
+    Reborn(NodeId),
     /// What became of a proposal that was refused, void or lost. Success shows as [`Input::Applied`].
     Failed {
         /// Which.
@@ -171,7 +173,7 @@ pub enum Output {
         /// Where to.
         to: NodeId,
     },
-    /// The leader of the control log is dead, by the word of a majority of voters: campaign for its place without waiting for Raft's own clocks.
+    /// The leader of the control log is dead, by the word of a majority of voters or because it has begun another life: campaign for its place without waiting for Raft's own clocks.
     Campaign {
         /// The dead leader.
         against: NodeId,
@@ -298,8 +300,10 @@ pub struct Roles {
     /// Which life or confirmation this node last asked to confirm anew, and since when.
     confirmed: Option<(LogIndex, Instant)>,
     leader: Option<NodeId>,
-    /// A majority holds the leader for dead.
+    /// The leader is dead, by the word of a majority or its own.
     leaderless: Option<Leaderless>,
+    /// The life in which the leader led is over.
+    is_leader_reborn: bool,
     quiet_since: Instant,
     /// Since when, and by which event, the lease is over.
     suspended: Option<(Instant, EventId)>,
@@ -319,7 +323,7 @@ enum Purpose {
 /// The leader of the control log is dead, and there is no other yet.
 #[derive(Clone, Copy, Debug)]
 struct Leaderless {
-    released: Release,
+    leader: NodeId,
     since: Instant,
     campaigned: bool,
 }
@@ -353,6 +357,7 @@ impl Roles {
             confirmed: None,
             leader: None,
             leaderless: None,
+            is_leader_reborn: false,
             quiet_since: Instant::ZERO,
             suspended: None,
             due: None,
@@ -379,6 +384,7 @@ impl Roles {
                 self.syncs.insert(group, (version, in_sync));
             }
             Input::Leader(leader) => self.on_leader(now, leader),
+            Input::Reborn(node) => self.is_leader_reborn |= self.leader == Some(node),
             Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
             Input::Suspended(cause) => self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c))),
             Input::Timeout => {}
@@ -431,6 +437,7 @@ impl Roles {
     fn on_leader(&mut self, now: Instant, leader: Option<NodeId>) {
         self.leader = leader;
         self.leaderless = None;
+        self.is_leader_reborn = false;
         if leader.is_some() {
             self.open.values_mut().for_each(|open| open.again_at = now);
         }
@@ -487,7 +494,7 @@ impl Roles {
             self.consider_start(now, me, &config);
         }
         self.consider_suspension(now);
-        self.consider_campaign(now, me);
+        self.consider_campaign(now);
         self.consider_leadership(now);
     }
 

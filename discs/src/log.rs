@@ -20,8 +20,8 @@
 //! **Wrong disks.** Each directory draws a number when it is first used ([`Identity::disk`]) and every frame bears the sender's and, if
 //! known, the receiver's. The leader commits each node's number into the membership as soon as it has heard it; from then on a node
 //! with another disk under the same id gets nothing and is believed nothing: neither its votes nor its log count, even if
-//! somebody initialises it again. It shows as a stranger in [`Metrics`] until [`Handle::replace`] commits its removal and then takes it in
-//! as a new learner. *What is promised*: a voter whose directory was emptied or exchanged for another one can neither vote twice nor
+//! somebody initialises it again. It shows as a stranger ([`Port::places`]) until an entry gives its old disk up; then the leader commits its removal and
+//! takes it in as a new learner. *What is promised*: a voter whose directory was emptied or exchanged for another one can neither vote twice nor
 //! lose what it had acknowledged, from the moment its number is committed (the first second of a domain), whatever flags it is started
 //! with. *What is not*: a directory put back to an older state of itself (restored backup, snapshot of a virtual machine)
 //! bears the right number and is not recognised; and a domain whose voters are all emptied and initialised again is a new domain.
@@ -50,7 +50,7 @@ mod types;
 mod wire;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,10 +82,23 @@ pub trait Port: Send + Sync + 'static {
     /// nodes before; lower than before, down to 0, if a new leader overruled entries. Called before the entry is acknowledged to anybody, and
     /// at the start for all that was found on disk.
     fn appended(&self, about: &[(NodeId, LogIndex)]);
+    /// The place of each node that the membership knows. Called within 50 ms of a change.
+    fn places(&self, places: &BTreeMap<NodeId, Place>);
     /// The log's thread turns. Called at least every 100 ms.
     fn progress(&self);
     /// The log cannot go on: the node must stop. Called once.
     fn failed(&self, failure: &Failure);
+}
+
+/// A node's place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Whether it votes, or only learns.
+    pub is_voter: bool,
+    /// The number of the disk that it votes with; 0 until it is known, in the first second of a domain.
+    pub disk: u64,
+    /// It speaks from another disk: it is kept out until [`Entry::DiskLost`](sixnines_core::domain::Entry::DiskLost) gives up the one it votes with.
+    pub is_stranger: bool,
 }
 
 /// Why the log cannot go on.
@@ -168,6 +181,8 @@ pub struct Metrics {
     pub is_leader: bool,
     /// Raft's term.
     pub term: u64,
+    /// The number of this node's disk.
+    pub disk: u64,
     /// The last entry in this node's log.
     pub last: LogIndex,
     /// The last entry applied.
@@ -229,10 +244,9 @@ impl Handle {
         self.put(Input::Initialize(first));
     }
 
-    /// Takes a voter in whose disk was lost: its removal is committed, then it learns from the beginning, then it votes again.
-    /// The leader does it, if it is this node, and once the node has spoken from its new disk. Forgotten if it speaks from the old one.
-    pub fn replace(&self, node: NodeId) {
-        self.put(Input::Replace(node));
+    /// Asks a node which disk it has. One with an empty disk says nothing by itself, and whoever is not the leader would not hear of it.
+    pub fn greet(&self, node: NodeId) {
+        self.put(Input::Greet(node));
     }
 
     /// What the log says of itself.
@@ -297,12 +311,14 @@ pub(crate) struct Law {
     pub(crate) bundle_version: Version,
     pub(crate) voters: BTreeSet<NodeId>,
     pub(crate) nodes: BTreeSet<NodeId>,
+    pub(crate) lost_disks: BTreeMap<NodeId, u64>,
 }
 
 impl Board {
     fn set_domain(&self, domain: &Domain) {
         let mut state = self.lock();
         state.law.bundle_version = domain.bundle_version;
+        state.law.lost_disks.clone_from(&domain.lost_disks);
         if state.law.config_version != domain.config_version {
             state.law.config_version = domain.config_version;
             state.law.voters = domain.config.voters().collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cluster::{Cluster, n};
 use sixnines_core::domain::config::Profile;
+use sixnines_core::domain::{Entry, Void};
 use sixnines_core::ids::{Incarnation, LogIndex, Version};
 use sixnines_discs::log::{Failure, OpenError, ProposeError, Timing};
 
@@ -267,7 +268,10 @@ fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replace
     assert_eq!((c.leader(), c.log(leader).handle().metrics().term), (Some(leader), term), "two voters are enough, and stay so");
     assert!(c.log(leader).handle().metrics().strangers.contains(&lost), "an operator can see it");
 
-    c.log(leader).handle().replace(lost);
+    let other = *c.places.keys().find(|id| **id != leader && **id != lost).expect("three nodes");
+    assert!(c.said(other, |s| s.strangers.is_empty()), "it speaks only when it is spoken to");
+    c.log(other).handle().greet(lost);
+    c.give_up_disk(other, lost);
     c.run_until("it votes again", |c| c.log(leader).handle().metrics().voters.contains(&lost) && c.log(lost).handle().metrics().voters.contains(&lost));
     let index = c.commit(leader, lost);
     c.run_until("it has everything", |c| c.said(lost, |s| s.domain.applied >= index));
@@ -293,8 +297,8 @@ fn a_replacement_survives_a_change_of_the_leader() {
         c.start(lost).expect("an empty disk");
         c.run(Duration::from_millis(420));
         c.heal();
-        c.log(leader).handle().replace(lost);
-        c.log(away).handle().replace(lost);
+        c.log(leader).handle().greet(lost);
+        c.give_up_disk(leader, lost);
         c.run_until("its old disk is let go", |c| !c.log(leader).handle().metrics().voters.contains(&lost));
         c.crash(leader); // whoever leads next knows nothing of what was found out
         c.start(leader).expect("its own disk");
@@ -302,24 +306,25 @@ fn a_replacement_survives_a_change_of_the_leader() {
     }
 }
 
-/// An operator may ask before anybody has heard of the new disk, or with no reason at all.
+/// An operator's word about a disk that is in use does nothing, and holds for the day on which another one takes its place.
 #[test]
-fn a_replacement_is_remembered_until_the_node_speaks_and_forgotten_if_its_disk_is_the_old_one() {
+fn a_disk_given_up_too_early_goes_on_until_there_is_another() {
     let mut c = Cluster::settled(17);
     let leader = c.wait_for_leader();
     let node = c.follower();
-    c.log(leader).handle().replace(node);
+    let disk = c.log(node).handle().metrics().disk;
+    let entry = Entry::DiskLost { node, disk };
+    assert!(c.ask(leader, entry.clone()).is_ok());
+    assert!(matches!(c.ask(leader, entry), Err(ProposeError::Void { why: Void::Repeated, .. })));
     c.run(Duration::from_secs(2));
     assert_eq!(c.log(leader).handle().metrics().voters.len(), 3, "it speaks from the disk that is known");
     c.crash(node);
     c.run(Duration::from_secs(1));
-    c.log(leader).handle().replace(node);
-    c.run(Duration::from_secs(1));
-    assert_eq!(c.log(leader).handle().metrics().voters.len(), 3, "it has not spoken yet");
+    assert_eq!(c.log(leader).handle().metrics().voters.len(), 3, "it has not spoken from another one");
     c.places[&node].disk.wipe();
     c.start(node).expect("an empty disk");
-    let bound = c.log(leader).handle().metrics().last;
-    c.run_until("it is taken in with its new disk", |c| c.log(node).handle().metrics().voters.contains(&node) && c.log(leader).handle().metrics().last > bound);
+    c.run_until("it is taken in with its new disk", |c| c.log(node).handle().metrics().voters.contains(&node));
+    assert_ne!(c.log(node).handle().metrics().disk, disk);
 }
 
 #[test]

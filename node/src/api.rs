@@ -42,6 +42,8 @@ pub(crate) enum Call {
     Switchover { service: String, to: Option<NodeId> },
     /// The operator's word after a total loss.
     StartService { service: String },
+    /// The operator's word that a node's disk is lost, and that it may come back with the one it has now.
+    NodeReplace { node: NodeId },
     Inject { chassis: String, fault: String, target: Option<String>, for_s: u64 },
     InjectClear { chassis: String },
     InjectList { chassis: String },
@@ -69,6 +71,7 @@ impl Call {
             | Self::AlarmShelve { .. } => Wanted::Look,
             Self::Switchover { .. } => Wanted::Switchover,
             Self::StartService { .. } => Wanted::StartWithLoss,
+            Self::NodeReplace { .. } => Wanted::GiveUpDisk,
             Self::Inject { .. } | Self::InjectClear { .. } => Wanted::Inject,
             Self::PolicyApply { .. } => Wanted::ApplyPolicies,
         }
@@ -150,6 +153,19 @@ pub(crate) struct NodeRow {
     /// Up or not, per link; empty for the node asked.
     pub(crate) links: Vec<bool>,
     pub(crate) is_leader: bool,
+    pub(crate) log: InLog,
+}
+
+/// A node's place in the control log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum InLog {
+    Votes,
+    Learns,
+    /// It came back with another disk than the one it votes with, and is kept out until an operator gives that one up.
+    KeptOut,
+    /// Its disk has not been heard of yet, or the node asked is not a member.
+    Unknown,
 }
 
 /// The control log.

@@ -126,6 +126,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: ServiceStep,
     },
+    /// Nodes: taking one in again after its disk was replaced.
+    #[command(after_help = "Examples:\n  nines status              shows a node that came back with another disk\n  nines node replace n3")]
+    Node {
+        #[command(subcommand)]
+        step: NodeStep,
+    },
     /// Breaks something in a simulated chassis, for a while.
     #[command(after_help = "Examples:\n  nines inject mxp1 fan-failed fan1\n  nines inject mxp1 fan-failed fan2 --for 30s\n  nines inject mxp1 --clear\n  nines inject mxp1 --list")]
     Inject {
@@ -255,6 +261,21 @@ pub(crate) enum ServiceStep {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum NodeStep {
+    /// Gives up the disk that the node voted with, and takes the node in with the one it has now.
+    ///
+    /// The others keep a node out that comes back with an empty or exchanged state directory: what it had promised is forgotten there.
+    /// Say this only if the old disk is really gone; the old disk does not come back into the domain.
+    Replace {
+        /// The node, such as n3.
+        #[arg(value_name = "NODE")]
+        which: NodeId,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PolicyStep {
     /// Finds mistakes before anything is loaded.
     Check {
@@ -344,6 +365,7 @@ impl Command {
                 ServiceStep::Switchover { service, to, ask } => plain(Call::Switchover { service, to }, ask),
                 ServiceStep::Start { service, ask } => plain(Call::StartService { service }, ask),
             },
+            Self::Node { step: NodeStep::Replace { which, ask } } => plain(Call::NodeReplace { node: which }, ask),
             Self::Inject { chassis, clear: true, ask, .. } => plain(Call::InjectClear { chassis }, ask),
             Self::Inject { chassis, fault: Some(fault), target, lasting, ask, .. } => plain(Call::Inject { chassis, fault, target, for_s: lasting }, ask),
             Self::Inject { chassis, ask, .. } => plain(Call::InjectList { chassis }, ask),

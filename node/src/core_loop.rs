@@ -7,7 +7,7 @@
 pub(crate) mod answers;
 pub(crate) mod ways;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::{self, Verdict};
+use sixnines_discs::log::{Place, ProposeError};
 use sixnines_discs::mesh::Fault;
 
 use answers::Ask;
@@ -33,8 +34,10 @@ pub(crate) enum In {
     Liveness(LivenessNews),
     Applied { index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Arc<Domain> },
     Leader(Option<NodeId>),
+    /// Who votes in the control log, and from which disk.
+    Places(BTreeMap<NodeId, Place>),
     /// A proposal did nothing, or may have.
-    Failed { ticket: u64, why: String },
+    Failed { ticket: u64, why: ProposeError },
     Told { from: NodeId, told: Told },
     /// The mesh reaches a peer, in this life of it.
     Peer { node: NodeId, life: u64 },
@@ -52,7 +55,7 @@ pub(crate) enum In {
     /// What the last owner of a chassis had saved, now that this node is the owner.
     Saved { group: GroupName, epoch: Epoch, saved: Vec<(String, Vec<u8>)> },
     /// The set that the active lists has to change.
-    Sync { group: GroupName, version: Version, in_sync: std::collections::BTreeSet<Member> },
+    Sync { group: GroupName, version: Version, in_sync: BTreeSet<Member> },
     Forwarded { from: NodeId, command: Command },
     /// What became of a command that was forwarded to its object's owner.
     Answered { id: CommandId, result: Result<EventId, CommandError> },
@@ -90,6 +93,7 @@ pub(crate) struct CoreLoop<W> {
     /// Of the last input; it goes into stamps.
     pub(crate) wall: WallTime,
     pub(crate) leader: Option<NodeId>,
+    pub(crate) places: BTreeMap<NodeId, Place>,
     /// The life in which each peer was last reached.
     lives: BTreeMap<NodeId, u64>,
     /// The lease is over: whatever is active here says nothing.
@@ -125,6 +129,7 @@ impl<W: Ways> CoreLoop<W> {
             ways,
             wall: WallTime::default(),
             leader: None,
+            places: BTreeMap::new(),
             lives: BTreeMap::new(),
             is_suspended: true,
             verdicts: BTreeMap::new(),
@@ -152,7 +157,7 @@ impl<W: Ways> CoreLoop<W> {
     /// When something is due although nothing comes in.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let engine = self.engine.as_ref().and_then(Engine::poll_timeout);
-        [self.roles.poll_timeout(), engine, self.mesh_quiet_at].into_iter().flatten().min()
+        [self.roles.poll_timeout(), engine, self.mesh_quiet_at, self.wishes_due()].into_iter().flatten().min()
     }
 
     fn fire_timers(&mut self, now: Instant) {
@@ -176,14 +181,22 @@ impl<W: Ways> CoreLoop<W> {
                 self.leader = leader;
                 self.feed_roles(now, roles::Input::Leader(leader));
             }
+            In::Places(places) => self.on_places(now, places),
             In::Failed { ticket, why } => {
-                tracing::debug!(ticket, why, "a proposal came to nothing");
+                tracing::debug!(ticket, %why, "a proposal came to nothing");
                 self.feed_roles(now, roles::Input::Failed { ticket });
-                self.settle_proposal(ticket, &why);
+                self.settle_proposal(now, ticket, &why);
             }
             In::Told { from, told } => self.feed_roles(now, roles::Input::Told { from, told }),
             In::Peer { node, life } => {
-                let is_new = self.lives.insert(node, life) != Some(life);
+                let before = self.lives.insert(node, life);
+                let is_new = before != Some(life);
+                if is_new {
+                    self.ways.greet(node);
+                }
+                if is_new && before.is_some() {
+                    self.feed_roles(now, roles::Input::Reborn(node));
+                }
                 if is_new && self.engine.is_some() {
                     self.ways.subscribe(node);
                 }
@@ -296,6 +309,19 @@ impl<W: Ways> CoreLoop<W> {
         }
         if let Some(proposal) = proposal.filter(|p| p.by == self.me) {
             self.settle_applied(proposal.ticket, outcome);
+        }
+    }
+
+    fn on_places(&mut self, now: Instant, places: BTreeMap<NodeId, Place>) {
+        let before = std::mem::replace(&mut self.places, places.clone());
+        let is_stranger = |places: &BTreeMap<NodeId, Place>, node| places.get(node).is_some_and(|p| p.is_stranger);
+        for node in before.keys().chain(places.keys()).collect::<BTreeSet<_>>() {
+            let (disk, why) = match (is_stranger(&before, node), is_stranger(&places, node)) {
+                (false, true) => ("foreign", "it speaks from another disk than the one that the control log knows"),
+                (true, false) => ("known", "it is the one that the control log knows"),
+                _ => continue,
+            };
+            self.observe(now, &node_object(*node), "disk", Some(word(disk)), Quality::Good, None, why, false);
         }
     }
 
@@ -570,6 +596,7 @@ fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
         }
         Entry::Joined { node, .. } => format!("{node} joined"),
         Entry::Confirm { node, .. } => format!("{} is back", node.node),
+        Entry::DiskLost { node, .. } => format!("the disk of {node} is given up"),
         _ => "configuration".to_owned(),
     };
     format!("log entry {index}: {what}, asked by {}", proposal.by)

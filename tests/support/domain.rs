@@ -114,6 +114,12 @@ impl Domain {
         output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
     }
 
+    /// Who votes in the control log, as a node sees it.
+    pub(crate) fn voters(&self, node: usize) -> Vec<u64> {
+        let nodes = self.json(node, &["status"]).and_then(|s| s.pointer("/status/nodes")?.as_array().cloned()).unwrap_or_default();
+        nodes.iter().filter(|n| n["log"] == "votes").filter_map(|n| n["id"].as_u64()).collect()
+    }
+
     /// One service or chassis as a node sees it.
     pub(crate) fn group(&self, node: usize, name: &str) -> Option<Value> {
         let status = self.json(node, &["status"])?;
@@ -179,6 +185,13 @@ impl Drop for Domain {
         for child in self.nodes.iter_mut().flatten().chain(&mut self.chassis) {
             drop(child.kill());
             drop(child.wait());
+        }
+        if std::thread::panicking() {
+            for node in 1..=self.nodes.len() {
+                let text = std::fs::read_to_string(self.path(&format!("n{node}.log"))).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                println!("== n{node}, the last of its log\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            }
         }
     }
 }

@@ -72,7 +72,11 @@ async fn greet(stream: UnixStream, service: Service) {
         }
         Err(refused) => refused,
     };
-    tracing::warn!(%refused, build = hello.build, "an application was refused");
+    if matches!(refused, Refused::NotJoined) {
+        tracing::debug!(%refused, "an application asks too early; it asks again by itself");
+    } else {
+        tracing::warn!(%refused, build = hello.build, "an application was refused");
+    }
     connection::tell_once(&stream, &ToApp::Refused(refused));
 }
 

@@ -89,6 +89,13 @@ pub enum Entry {
         /// The new set.
         in_sync: BTreeSet<Member>,
     },
+    /// An operator's word that the disk from which a node votes is lost: it may be let go, and the node taken in with the one it has now.
+    DiskLost {
+        /// Whose.
+        node: NodeId,
+        /// The lost disk's number, drawn when it was first used.
+        disk: u64,
+    },
 }
 
 /// Why an old active can no longer speak.
@@ -155,7 +162,7 @@ impl Entry {
             Self::Switchover { by, to, .. } => vec![by.node, to.node],
             Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
-            Self::Bundle { .. } => Vec::new(),
+            Self::Bundle { .. } | Self::DiskLost { .. } => Vec::new(),
         };
         named.into_iter()
     }

@@ -241,22 +241,20 @@ impl Roles {
         self.wake_at(self.steps[&config.name].again_at.max(now));
     }
 
-    /// A takeover needs a commit, and a commit a leader. A leader that a majority has released is one that nobody hears: its successor
-    /// need not wait until Raft finds that out. The voter with the least to do asks first.
-    pub(super) fn consider_campaign(&mut self, now: Instant, me: Member) {
-        // A leader that is back may still be released, until it has led its own `Confirm` into the log: nobody may stand in its way.
-        let leader = self.leader.filter(|l| self.lost.contains_key(l)).and_then(|l| self.domain.member(l)).filter(|l| *l != me);
-        let Some(released) = leader.and_then(|l| self.released_by_majority(l)).and_then(|r| r.first().copied()) else {
+    /// A takeover needs a commit, and a commit a leader. A leader that a majority has released is one that nobody hears, and one that has
+    /// begun another life leads no more: its successor need not wait until Raft finds that out. The voter with the least to do asks first.
+    pub(super) fn consider_campaign(&mut self, now: Instant) {
+        let Some(leader) = self.leader.filter(|l| *l != self.me && self.has_ended(*l)) else {
             self.leaderless = None;
             return;
         };
-        let known = self.leaderless.filter(|l| (l.released.target, l.released.since) == (released.target, released.since));
-        let state = known.unwrap_or(Leaderless { released, since: now, campaigned: false });
+        let known = self.leaderless.filter(|l| l.leader == leader);
+        let state = known.unwrap_or(Leaderless { leader, since: now, campaigned: false });
         self.leaderless = Some(state);
         if state.campaigned || !self.domain.config.is_voter(self.me) {
             return;
         }
-        let mut fit: Vec<NodeId> = self.domain.config.voters().filter(|n| *n == self.me || !self.lost.contains_key(n)).collect();
+        let mut fit: Vec<NodeId> = self.domain.config.voters().filter(|n| *n == self.me || (*n != leader && !self.lost.contains_key(n))).collect();
         fit.sort_by_key(|n| placement::load(&self.domain, *n));
         let rank = fit.iter().position(|n| *n == self.me).expect("this node is one of them");
         let due = state.since + RANK * u32::try_from(rank).expect("at most 32 nodes");
@@ -264,7 +262,14 @@ impl Roles {
             return self.wake_at(due);
         }
         self.leaderless = Some(Leaderless { campaigned: true, ..state });
-        self.outputs.push_back(Output::Campaign { against: released.target.node });
+        self.outputs.push_back(Output::Campaign { against: leader });
+    }
+
+    /// Whether a leader leads no more, whatever Raft still takes it for.
+    fn has_ended(&self, leader: NodeId) -> bool {
+        // One that is back may still be released, until it has led its own `Confirm` into the log: nobody may stand in its way.
+        let released = || self.domain.member(leader).and_then(|l| self.released_by_majority(l));
+        self.is_leader_reborn || (self.lost.contains_key(&leader) && released().is_some())
     }
 
     /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does.

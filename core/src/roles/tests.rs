@@ -410,6 +410,25 @@ fn when_a_majority_has_released_the_logs_leader_the_least_busy_voter_campaigns_f
     assert_eq!(campaigns(&world), [n(2), n(3)], "the other one tries a little later, and each of them once");
 }
 
+/// Found with real processes: nobody took it for dead, and its last life's word was waited for until Raft's own time was over.
+#[test]
+fn a_leader_that_has_begun_another_life_before_anybody_missed_it_is_succeeded_at_once() {
+    let mut world = World::new();
+    for id in [2, 3] {
+        world.give(n(id), Input::Leader(Some(n(1))));
+        world.give(n(id), Input::Reborn(n(3)));
+    }
+    let campaigns = |world: &World| world.orders.iter().filter(|(_, o)| *o == Output::Campaign { against: n(1) }).map(|(at, _)| *at).collect::<Vec<_>>();
+    assert!(campaigns(&world).is_empty(), "it does not lead");
+    world.give(n(2), Input::Reborn(n(1)));
+    world.give(n(3), Input::Reborn(n(1)));
+    world.run(Duration::from_millis(5));
+    assert_eq!(campaigns(&world).len(), 1, "the one with the least to do");
+    world.give(n(3), Input::Leader(Some(n(2))));
+    world.run(Duration::from_millis(100));
+    assert_eq!(campaigns(&world).len(), 1, "there is another leader");
+}
+
 #[test]
 fn what_a_dead_leader_may_have_swallowed_is_proposed_again_to_the_next_at_once() {
     let mut roles = Roles::new(n(2), 5);

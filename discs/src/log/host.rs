@@ -20,7 +20,7 @@ use super::store::LogStore;
 use super::types::{Command, Seat, Types};
 use super::wire::{Reply, Request, SnapshotPart};
 use super::writer::Writer;
-use super::{Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Port, Timing};
+use super::{Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Place, Port, Timing};
 
 /// What comes in from outside the runtime.
 pub(crate) enum Input {
@@ -29,7 +29,7 @@ pub(crate) enum Input {
     TransferLeader(NodeId),
     Campaign(NodeId),
     Initialize(FirstStart),
-    Replace(NodeId),
+    Greet(NodeId),
 }
 
 /// Between two calls of `Port::progress`: half of what is promised.
@@ -37,6 +37,9 @@ const PROGRESS: Duration = Duration::from_millis(50);
 
 /// Forwarded proposals remembered per peer, so that a doubled frame is not a doubled entry.
 const FORWARDED_MAX: usize = 256;
+
+/// A node that has come into reach is asked so often which disk it has.
+const GREETINGS_MAX: usize = 10;
 
 pub(crate) type OurRaft<R> = Raft<Types<R>, StateMachine<R>>;
 
@@ -54,7 +57,6 @@ pub(crate) struct Host<R: AsyncRuntime> {
 #[derive(Default)]
 struct State {
     first: Option<FirstStart>,
-    to_replace: BTreeSet<NodeId>,
     incoming: BTreeMap<NodeId, Incoming>,
     forwarded: BTreeMap<NodeId, VecDeque<u64>>,
 }
@@ -171,9 +173,16 @@ impl<R: AsyncRuntime> Host<R> {
             Input::TransferLeader(to) => self.transfer_leader(to),
             Input::Campaign(against) => self.campaign(against),
             Input::Initialize(first) => drop(R::spawn(self.initialize(first))),
-            Input::Replace(node) => {
-                self.peers.forget(node);
-                self.lock().to_replace.insert(node);
+            Input::Greet(node) => drop(R::spawn(self.greet(node))),
+        }
+    }
+
+    /// Until it answers or has been asked often enough: its log may take a while to open.
+    async fn greet(self: Arc<Self>, node: NodeId) {
+        for _ in 0..GREETINGS_MAX {
+            // What a stranger answers counts for nothing, but it has spoken.
+            if self.peers.ask(node, Request::Who, self.timing.propose).await.is_ok() || self.peers.stranger(node).is_some() {
+                return;
             }
         }
     }
@@ -228,6 +237,7 @@ impl<R: AsyncRuntime> Host<R> {
                 leader: metrics.current_leader,
                 is_leader: metrics.state == ServerState::Leader,
                 term: metrics.current_term,
+                disk: self.peers.disk(),
                 last: LogIndex(metrics.last_log_index.unwrap_or(0)),
                 applied: LogIndex(metrics.last_applied.map_or(0, |id| id.index)),
                 snapshot: LogIndex(metrics.snapshot.map_or(0, |id| id.index)),
@@ -249,7 +259,18 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
+    fn places(&self) -> BTreeMap<NodeId, Place> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<_> = membership.voter_ids().collect();
+        let place = |(node, seat): (&NodeId, &Seat)| {
+            (*node, Place { is_voter: voters.contains(node), disk: seat.disk, is_stranger: self.peers.stranger(*node).is_some() })
+        };
+        membership.nodes().map(place).collect()
+    }
+
     async fn turn(self: Arc<Self>) {
+        let mut told = BTreeMap::new();
         loop {
             R::sleep(PROGRESS).await;
             let kept_out = self.peers.kept_out();
@@ -258,6 +279,11 @@ impl<R: AsyncRuntime> Host<R> {
                 m.misaddressed_frames = kept_out.misaddressed;
                 m.strangers = kept_out.strangers;
             });
+            let places = self.places();
+            if told != places {
+                self.port.places(&places);
+                told = places;
+            }
             self.port.progress();
         }
     }
@@ -407,7 +433,7 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
-    /// One thing at a time: bind disks, replace, take in, promote or demote, let go.
+    /// One thing at a time: bind disks, let lost ones go, take in, promote or demote, let go.
     fn next_change(&self, law: &super::Law) -> Option<ChangeMembers<NodeId, Seat>> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
@@ -420,8 +446,11 @@ impl<R: AsyncRuntime> Host<R> {
         if !newly_bound.is_empty() {
             return Some(ChangeMembers::SetNodes(newly_bound));
         }
-        if let Some(change) = self.next_replacement(&seats, &voters) {
-            return Some(change);
+        // First without a vote, then out; taking it in again with its new disk is the ordinary way.
+        let is_lost = |node: &&NodeId| law.lost_disks.get(node).is_some_and(|lost| *lost == seats[node].disk);
+        if let Some(node) = seats.keys().filter(is_lost).find(|node| self.peers.stranger(**node).is_some()) {
+            let only = BTreeSet::from([*node]);
+            return if voters.contains(node) { (voters.len() > 1).then_some(ChangeMembers::RemoveVoters(only)) } else { Some(ChangeMembers::RemoveNodes(only)) };
         }
         let missing: BTreeMap<_, _> = law.nodes.iter().filter(|n| !seats.contains_key(n)).filter_map(|n| Some((*n, seat_of(n)?))).collect();
         if !missing.is_empty() {
@@ -440,19 +469,6 @@ impl<R: AsyncRuntime> Host<R> {
         }
         let gone: BTreeSet<_> = seats.keys().filter(|n| !law.nodes.contains(n) && !voters.contains(n)).copied().collect();
         (!gone.is_empty()).then_some(ChangeMembers::RemoveNodes(gone))
-    }
-
-    /// First without a vote, then out; taking it in again with its new disk is the ordinary way.
-    fn next_replacement(&self, seats: &BTreeMap<NodeId, Seat>, voters: &BTreeSet<NodeId>) -> Option<ChangeMembers<NodeId, Seat>> {
-        let mut state = self.lock();
-        // Done, or never asked for with reason: it has spoken, and its disk is the one that is known.
-        let is_open = |node: &NodeId| self.peers.stranger(*node).is_some() || self.peers.heard(*node).is_none();
-        state.to_replace.retain(|node| seats.contains_key(node) && is_open(node));
-        let node = *state.to_replace.iter().find(|node| self.peers.stranger(**node).is_some())?;
-        if voters.contains(&node) {
-            return (voters.len() > 1).then(|| ChangeMembers::RemoveVoters(BTreeSet::from([node])));
-        }
-        Some(ChangeMembers::RemoveNodes(BTreeSet::from([node])))
     }
 }
 

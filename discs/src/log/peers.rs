@@ -73,6 +73,10 @@ impl<R: AsyncRuntime> Peers<R> {
         Self(Arc::new(Inner { identity, port, state: Mutex::new(state) }))
     }
 
+    pub(crate) fn disk(&self) -> u64 {
+        self.0.identity.disk
+    }
+
     pub(crate) fn node(&self) -> NodeId {
         self.0.identity.node
     }
@@ -154,13 +158,6 @@ impl<R: AsyncRuntime> Peers<R> {
     /// Whether a campaign is on.
     pub(crate) fn is_campaign(&self) -> bool {
         self.lock().against.is_some()
-    }
-
-    /// What was heard of a node's disk counts no longer: it has to speak again.
-    pub(crate) fn forget(&self, node: NodeId) {
-        let mut state = self.lock();
-        state.heard.remove(&node);
-        state.strangers.remove(&node);
     }
 
     /// The disk that a node speaks from, if it has spoken.

@@ -26,6 +26,7 @@ pub(crate) struct Said {
     pub(crate) proposed: BTreeMap<u64, (Instant, Result<LogIndex, ProposeError>)>,
     pub(crate) leader: Option<NodeId>,
     pub(crate) appended: BTreeMap<NodeId, LogIndex>,
+    pub(crate) strangers: BTreeMap<NodeId, u64>,
     pub(crate) progress: u64,
     pub(crate) progress_gap_max: Duration,
     last_progress: Option<Instant>,
@@ -63,6 +64,9 @@ impl Port for Recorder {
     }
     fn appended(&self, about: &[(NodeId, LogIndex)]) {
         self.said.lock().unwrap().appended.extend(about.iter().copied());
+    }
+    fn places(&self, places: &BTreeMap<NodeId, sixnines_discs::log::Place>) {
+        self.said.lock().unwrap().strangers = places.iter().filter(|(_, p)| p.is_stranger).map(|(node, p)| (*node, p.disk)).collect();
     }
     fn progress(&self) {
         let now = self.now();
@@ -299,6 +303,28 @@ impl Cluster {
         let entry = Entry::Joined { node: joined, nonce: self.next_ticket, replaces };
         self.log(by).propose(Proposal { by, ticket: self.next_ticket, cause: None, entry });
         self.next_ticket
+    }
+
+    /// Proposes anything, and gives its outcome.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, by: NodeId, entry: Entry) -> Result<LogIndex, ProposeError> {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.log(by).propose(Proposal { by, ticket, cause: None, entry });
+        self.outcome(by, ticket)
+    }
+
+    /// As an operator does it at the node `by`, once that has heard of another disk.
+    #[track_caller]
+    pub(crate) fn give_up_disk(&mut self, by: NodeId, node: NodeId) {
+        self.run_until("a stranger is heard", |c| c.said(by, |s| s.strangers.contains_key(&node)));
+        let disk = self.said(by, |s| s.strangers[&node]);
+        loop {
+            match self.ask(by, Entry::DiskLost { node, disk }) {
+                Ok(_) | Err(ProposeError::Void { why: Void::Repeated, .. }) => return,
+                Err(why) => assert!(!matches!(why, ProposeError::Void { .. }), "{why}"),
+            }
+        }
     }
 
     #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::api::{AlarmRow, EventRow, Failure, ObjectRow, Reply, Status, WhyStory};
+use crate::api::{AlarmRow, EventRow, Failure, InLog, ObjectRow, Reply, Status, WhyStory};
 
 /// The answer as text for people.
 pub(crate) fn text(reply: &Reply) -> String {
@@ -71,10 +71,19 @@ fn status(status: &Status) -> String {
             node.chassis.clone(),
             node.state.clone(),
             if links.is_empty() { "this node".into() } else { links.join(" ") },
-            if node.is_leader { "leads".into() } else { String::new() },
+            match node.log {
+                InLog::Votes if node.is_leader => "leads".into(),
+                InLog::Votes => "votes".into(),
+                InLog::Learns => "learns".into(),
+                InLog::KeptOut => "KEPT OUT".into(),
+                InLog::Unknown => String::new(),
+            },
         ]
     });
     out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG"], rows.collect()));
+    for node in status.nodes.iter().filter(|n| n.log == InLog::KeptOut) {
+        out.push_str(&format!("disk    {} came back with another disk and is kept out    nines node replace {}\n", node.id, node.id));
+    }
     let alarms: Vec<String> = status.alarms.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
     if !alarms.is_empty() {
         out.push_str(&format!("alarms  {}    nines alarms\n", alarms.join(", ")));

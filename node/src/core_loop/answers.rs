@@ -8,20 +8,21 @@ use sixnines_core::authority::{self, Principal};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::{Kind, Pattern};
 use sixnines_core::domain::config::Bundle;
-use sixnines_core::domain::{Change, Entry, Proposal, Void};
+use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
 use sixnines_core::engine::{self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine};
 use sixnines_core::event::Event;
 use sixnines_core::history::{Chain, Link};
-use sixnines_core::ids::{Epoch, EventId, GroupName};
+use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
 use sixnines_core::roles::{self, Wish};
 use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Quality, Value};
 use sixnines_core::world::Object;
 use sixnines_discs::liveness::Verdict;
+use sixnines_discs::log::{Place, ProposeError};
 
 use super::ways::Ways;
 use super::{CoreLoop, node_object};
-use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
+use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, InLog, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
 
 /// A question on its way to the core loop.
 pub(crate) struct Ask {
@@ -58,12 +59,14 @@ pub(crate) struct WaitingWish {
 
 enum WaitsFor {
     Role { group: GroupName, epoch: Epoch, cause: EventId },
-    Entry { ticket: u64, done: String },
+    Entry { proposal: Proposal, again_at: Option<Instant>, done: String },
     Command { id: CommandId, done: String },
 }
 
 /// Tickets of operators' proposals from here on.
 const ASK_TICKETS: u64 = 1 << 56;
+/// An entry that may have died with its leader is proposed again after so long.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(100);
 /// An operator's wish is answered within so long, one way or the other.
 const WISH_MAX: Duration = Duration::from_secs(4);
 
@@ -87,6 +90,7 @@ impl<W: Ways> CoreLoop<W> {
             Call::PolicyList => say(&reply, self.policies()),
             Call::Switchover { service, to } => self.move_role(now, Wish::Switchover { group: GroupName::new(&service), to }, &service, &principal, reply),
             Call::StartService { service } => self.move_role(now, Wish::Start { group: GroupName::new(&service) }, &service, &principal, reply),
+            Call::NodeReplace { node } => self.give_up_disk(now, node, &principal, reply),
             Call::PolicyApply { files, message } => self.apply_bundle(now, files, &message, &principal, reply),
             Call::Set { name, attribute, value, lease_s, reason } => self.set(now, &name, &attribute, &value, lease_s, reason, principal, reply),
             Call::Unset { name, attribute } => {
@@ -129,6 +133,12 @@ impl<W: Ways> CoreLoop<W> {
             state: if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
             is_leader: self.leader == Some(node.id),
+            log: match self.places.get(&node.id) {
+                Some(Place { is_stranger: true, .. }) => InLog::KeptOut,
+                Some(Place { disk: 0, .. }) | None => InLog::Unknown,
+                Some(Place { is_voter: true, .. }) => InLog::Votes,
+                Some(Place { is_voter: false, .. }) => InLog::Learns,
+            },
         });
         let mut alarms = BTreeMap::new();
         for alarm in self.engine.iter().flat_map(Engine::alarms).map(|(_, a)| a).filter(|a| a.is_active()) {
@@ -273,6 +283,27 @@ impl<W: Ways> CoreLoop<W> {
         self.feed_roles(now, roles::Input::Move { wish, cause });
     }
 
+    /// Only with reason: the node has been heard, and it speaks from another disk.
+    fn give_up_disk(&mut self, now: Instant, node: NodeId, principal: &Principal, reply: Sender<Reply>) {
+        if self.domain.config.node(node).is_none() {
+            let names: Vec<String> = self.domain.config.nodes.iter().map(|n| n.id.to_string()).collect();
+            return say(&reply, fail_help("unknown-node", format!("there is no node {node}"), &format!("there are: {}", names.join(", ")), 2));
+        }
+        let Some(disk) = self.places.get(&node).filter(|p| p.is_stranger).map(|p| p.disk) else {
+            let message = format!("{node} has not been heard here from any other disk than the one it votes with: there is nothing to replace");
+            return say(&reply, fail_help("not-needed", message, &format!("start its daemon on the new disk; nines status then shows it. Is this one {node} itself? Then ask another node"), 4));
+        };
+        let cause = self.requested(now, &format!("{} gives up the old disk of {node}", principal.name));
+        let done = format!("the old disk of {node} is given up: the node is taken in with the one it has now, learns, and votes again. How far: nines status");
+        self.propose_for(now, Entry::DiskLost { node, disk }, cause, done, reply);
+    }
+
+    fn propose_for(&mut self, now: Instant, entry: Entry, cause: EventId, done: String, reply: Sender<Reply>) {
+        let proposal = Proposal { by: self.me, ticket: ASK_TICKETS + now.as_nanos(), cause: Some(cause), entry };
+        self.ways.propose(proposal.clone());
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { proposal, again_at: None, done } });
+    }
+
     fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
         let bundle = Bundle { files };
         if let Err(errors) = compile_bundle(&bundle) {
@@ -284,10 +315,8 @@ impl<W: Ways> CoreLoop<W> {
         }
         let cause = self.requested(now, &format!("{} applies policies: {message}", principal.name));
         let expected = self.domain.bundle_version;
-        let ticket = ASK_TICKETS + now.as_nanos();
         let done = format!("generation {} -> {}. Back: nines policy apply with the former files", expected, expected.0 + 1);
-        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { ticket, done } });
-        self.ways.propose(Proposal { by: self.me, ticket, cause: Some(cause), entry: Entry::Bundle { expected, bundle } });
+        self.propose_for(now, Entry::Bundle { expected, bundle }, cause, done, reply);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one call")]
@@ -346,8 +375,8 @@ impl<W: Ways> CoreLoop<W> {
 
     // ---- who waits ----------------------------------------------------------------------------------------------
 
-    fn settle(&mut self, mut outcome: impl FnMut(&WaitsFor) -> Option<Reply>) {
-        self.wishes.retain(|wish| match outcome(&wish.waits_for) {
+    fn settle(&mut self, mut outcome: impl FnMut(&mut WaitsFor) -> Option<Reply>) {
+        self.wishes.retain_mut(|wish| match outcome(&mut wish.waits_for) {
             Some(reply) => {
                 say(&wish.reply, reply);
                 false
@@ -369,6 +398,13 @@ impl<W: Ways> CoreLoop<W> {
             }
             _ => None,
         });
+        for wish in &mut self.wishes {
+            if let WaitsFor::Entry { proposal, again_at, .. } = &mut wish.waits_for
+                && again_at.take_if(|at| now >= *at).is_some()
+            {
+                self.ways.propose(proposal.clone());
+            }
+        }
         self.wishes.retain(|wish| {
             if now < wish.until {
                 return true;
@@ -387,20 +423,46 @@ impl<W: Ways> CoreLoop<W> {
     }
 
     pub(crate) fn settle_applied(&mut self, ticket: u64, outcome: &Result<Vec<Change>, Void>) {
+        let domain = Arc::clone(&self.domain);
         self.settle(|w| match w {
-            WaitsFor::Entry { ticket: waiting, done } if *waiting == ticket => Some(match outcome {
-                Ok(_) => Reply::Done { text: done.clone() },
-                Err(void) => fail_help("moved-on", void.to_string(), "look again, then repeat", 4),
+            WaitsFor::Entry { proposal, done, .. } if proposal.ticket == ticket => Some(match outcome {
+                Err(void) if !is_so(&domain, &proposal.entry) => fail_help("moved-on", void.to_string(), "look again, then repeat", 4),
+                _ => Reply::Done { text: done.clone() }, // perhaps an earlier copy of it
             }),
             _ => None,
         });
     }
 
-    pub(crate) fn settle_proposal(&mut self, ticket: u64, why: &str) {
+    /// A proposal whose leader died with it is made again: at most one of them takes effect, and which one does not matter.
+    pub(crate) fn settle_proposal(&mut self, now: Instant, ticket: u64, why: &ProposeError) {
         self.settle(|w| match w {
-            WaitsFor::Entry { ticket: waiting, .. } if *waiting == ticket => Some(fail("no-quorum", why.to_owned(), 4)),
+            WaitsFor::Entry { proposal, again_at, .. } if proposal.ticket == ticket => match why {
+                ProposeError::Unknown => {
+                    *again_at = Some(now + PROPOSE_AGAIN);
+                    None
+                }
+                ProposeError::NotSent => Some(fail("no-quorum", why.to_string(), 4)),
+                ProposeError::Void { .. } => None, // it was applied, and is answered by that
+            },
             _ => None,
         });
+    }
+
+    /// When the next of those who wait is to be looked at.
+    pub(crate) fn wishes_due(&self) -> Option<Instant> {
+        self.wishes.iter().map(|wish| match wish.waits_for {
+            WaitsFor::Entry { again_at: Some(at), .. } => at.min(wish.until),
+            _ => wish.until,
+        }).min()
+    }
+}
+
+/// Whether what an operator's entry is to bring about is so, by whichever entry.
+fn is_so(domain: &Domain, entry: &Entry) -> bool {
+    match entry {
+        Entry::Bundle { bundle, .. } => *domain.bundle == *bundle,
+        Entry::DiskLost { node, disk } => domain.lost_disks.get(node) == Some(disk),
+        _ => false,
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) trait Ways {
     fn transfer_leader(&mut self, to: NodeId);
     /// Campaigns for its leadership: the leader is dead.
     fn campaign(&mut self, against: NodeId);
+    /// Asks a node which disk it has; answered by [`super::In::Places`] if it is not the one that it votes with.
+    fn greet(&mut self, node: NodeId);
 
     // ---- roles here
 

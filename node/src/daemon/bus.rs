@@ -9,7 +9,7 @@ use sixnines_core::domain::{Change, Domain, Proposal, Void};
 use sixnines_core::ids::{Epoch, GroupName, LinkId, LogIndex, Member, NodeId};
 use sixnines_discs::liveness::Part;
 use sixnines_discs::liveness::shell::{Handle as Liveness, Order, Turns};
-use sixnines_discs::log::{Failure, Handle as Log, Lane, Port, ProposeError, lane};
+use sixnines_discs::log::{Failure, Handle as Log, Lane, Place, Port, ProposeError, lane};
 use sixnines_discs::mesh::{Fault, MeshHandle, PeerState, Receiver};
 use sixnines_discs::wire::{Class, Kind};
 
@@ -158,7 +158,7 @@ impl Port for LogPort {
 
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
         if let Err(error) = outcome {
-            self.core(In::Failed { ticket, why: error.to_string() });
+            self.core(In::Failed { ticket, why: error });
         }
     }
 
@@ -170,6 +170,10 @@ impl Port for LogPort {
         for (node, index) in about {
             self.liveness.order(Order::Logged(*node, *index));
         }
+    }
+
+    fn places(&self, places: &BTreeMap<NodeId, Place>) {
+        self.core(In::Places(places.clone()));
     }
 
     fn progress(&self) {

@@ -75,6 +75,10 @@ impl Ways for Doors {
         self.log.campaign(against);
     }
 
+    fn greet(&mut self, node: NodeId) {
+        self.log.greet(node);
+    }
+
     fn role(&mut self, group: &GroupName, role: Role) {
         if let Some(keeper) = self.keepers.get(group) {
             order(keeper, keeper::Order::Role(role));

@@ -18,12 +18,13 @@ use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
-use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Port, ProposeError, Timing};
+use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Place, Port, ProposeError, Timing};
 use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput};
 
 use super::Mutation;
 use super::app::App;
 use super::ways::{SimWays, Way};
+use crate::api::Call as Asked;
 use crate::core_loop::{CoreLoop, In};
 use crate::standing::standing;
 
@@ -42,9 +43,10 @@ enum Frame {
 enum News {
     Send(NodeId, Vec<u8>),
     Applied(LogIndex, Option<Proposal>, Result<Vec<Change>, Void>, Box<Domain>),
-    Failed(u64, String),
+    Failed(u64, ProposeError),
     Leader(Option<NodeId>),
     Logged(Vec<(NodeId, LogIndex)>),
+    Places(BTreeMap<NodeId, Place>),
     Broken(String),
 }
 
@@ -70,7 +72,7 @@ impl Port for Mailbox {
     }
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
         if let Err(error) = outcome {
-            self.put(News::Failed(ticket, error.to_string()));
+            self.put(News::Failed(ticket, error));
         }
     }
     fn leader(&self, leader: Option<NodeId>) {
@@ -78,6 +80,9 @@ impl Port for Mailbox {
     }
     fn appended(&self, about: &[(NodeId, LogIndex)]) {
         self.put(News::Logged(about.to_vec()));
+    }
+    fn places(&self, places: &BTreeMap<NodeId, Place>) {
+        self.put(News::Places(places.clone()));
     }
     fn progress(&self) {}
     fn failed(&self, failure: &Failure) {
@@ -173,8 +178,8 @@ impl Node {
             SimInput::Frame { from, door: Door::Mesh, bytes, .. } => self.on_mesh(now, from, bytes),
             SimInput::Call { group, call } => self.on_call(now, &group, call),
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
-            SimInput::Switchover(group) => self.ask_for_switchover(now, &group),
-            SimInput::Readmit(node) => self.log.handle().replace(node),
+            SimInput::Switchover(group) => self.ask(now, Asked::Switchover { service: group.to_string(), to: None }),
+            SimInput::Readmit(node) => self.ask(now, Asked::NodeReplace { node }),
             SimInput::Readings(list) => {
                 for update in list {
                     self.core(now, Some(In::Update(update.clone())));
@@ -186,9 +191,8 @@ impl Node {
     }
 
     /// As an operator's command line does it; who asked does not wait for the answer.
-    fn ask_for_switchover(&mut self, now: Instant, group: &GroupName) {
-        let call = crate::api::Call::Switchover { service: group.to_string(), to: None };
-        let principal = sixnines_core::authority::Principal { name: "ann".into(), role: sixnines_core::authority::AccessRole::Operator };
+    fn ask(&mut self, now: Instant, call: Asked) {
+        let principal = sixnines_core::authority::Principal { name: "ann".into(), role: sixnines_core::authority::AccessRole::Admin };
         let (reply, _) = crossbeam::channel::bounded(1);
         self.core(now, Some(In::Ask(crate::core_loop::answers::Ask { call, principal, reply })));
     }
@@ -316,6 +320,7 @@ impl Node {
                     self.liveness.handle(now, liveness::Input::Logged { node, index });
                 }
             }
+            News::Places(places) => self.core(now, Some(In::Places(places))),
             News::Broken(why) => self.out.push(SimOutput::Halt(why)),
         }
     }
@@ -430,6 +435,7 @@ impl Node {
             }
             Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
             Way::TransferLeader(to) => self.log.handle_at(now).transfer_leader(to),
+            Way::Greet(node) => self.log.handle_at(now).greet(node),
             Way::Campaign(against) => {
                 self.out.push(SimOutput::Note(format!("campaigns against {against}")));
                 self.log.handle_at(now).campaign(against);

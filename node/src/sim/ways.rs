@@ -21,6 +21,7 @@ pub(super) enum Way {
     Propose(Proposal),
     TransferLeader(NodeId),
     Campaign(NodeId),
+    Greet(NodeId),
     Role(GroupName, Role),
     Relinquish(GroupName, Epoch),
     Drive(GroupName, bool),
@@ -62,6 +63,9 @@ impl Ways for SimWays {
     }
     fn campaign(&mut self, against: NodeId) {
         self.queue.push_back(Way::Campaign(against));
+    }
+    fn greet(&mut self, node: NodeId) {
+        self.queue.push_back(Way::Greet(node));
     }
     fn role(&mut self, group: &GroupName, role: Role) {
         self.queue.push_back(Way::Role(group.clone(), role));
