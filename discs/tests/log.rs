@@ -193,7 +193,7 @@ fn a_failed_sync_and_a_full_disk_stop_the_node() {
         let leader = c.wait_for_leader();
         let follower = c.follower();
         let disk = &c.places[&follower].disk;
-        if full { disk.set_room(Some(10)) } else { disk.fail_next_sync() }
+        if full { disk.set_room(Some(10)) } else { disk.fail_next_sync(true) }
         let ticket = c.propose(leader, leader);
         assert!(c.outcome(leader, ticket).is_ok(), "two disks are enough");
         c.run_until("a failure", |c| c.said(follower, |s| s.failed.is_some()));

@@ -123,11 +123,12 @@ impl Workshop for Nodes {
         match what {
             DiskChange::Slow(each) => disk.set_latency(each),
             DiskChange::Full => disk.set_room(Some(0)),
-            DiskChange::FailsOnce => disk.fail_next_sync(), // whenever that is
+            DiskChange::FailsOnce => disk.fail_next_sync(true), // whenever that is
             DiskChange::Replaced => disk.wipe(),
             DiskChange::Mended => {
                 disk.set_latency(Duration::ZERO);
                 disk.set_room(None);
+                disk.fail_next_sync(false);
             }
         }
     }

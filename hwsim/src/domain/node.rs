@@ -206,6 +206,6 @@ pub enum DiskChange {
     FailsOnce,
     /// An empty one is put in.
     Replaced,
-    /// It is as fast and as empty as it should be; what is on it stays.
+    /// It is as fast, as empty and as sound as it should be; what is on it stays.
     Mended,
 }

@@ -30,9 +30,9 @@ pub(crate) struct Options {
     /// Writes the script (after shrinking, if asked for) as YAML; - for stdout.
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
-    /// Lines of the story before its end.
-    #[arg(long, default_value_t = 60)]
-    pub(crate) lines: usize,
+    /// Lines of the story before its end; left out: 60, and none of a run that is good.
+    #[arg(long)]
+    pub(crate) lines: Option<usize>,
     /// One JSON document instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -116,10 +116,11 @@ fn check(script: &Script, config: &DomainConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn text(report: &Report, script: &Script, lines: usize) -> String {
+fn text(report: &Report, script: &Script, lines: Option<usize>) -> String {
     let mut out = format!("{script}\n\n");
+    let lines = lines.unwrap_or(if report.failure.is_some() { 60 } else { 0 });
     let story = &report.story[report.story.len().saturating_sub(lines)..];
-    if report.failure.is_some() && !story.is_empty() {
+    if !story.is_empty() {
         out += &format!("The last {} lines of what happened, times in ms since the domain's start:\n", story.len());
         story.iter().for_each(|line| out += &format!("{line}\n"));
         out.push('\n');

@@ -40,9 +40,9 @@ impl SimDisk {
         self.lock().latency = latency;
     }
 
-    /// The next sync fails.
-    pub fn fail_next_sync(&self) {
-        self.lock().fail_next_sync = true;
+    /// The next sync fails, or does not after all.
+    pub fn fail_next_sync(&self, fails: bool) {
+        self.lock().fail_next_sync = fails;
     }
 
     /// Only so many more bytes fit; `None`: any number.
