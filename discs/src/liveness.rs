@@ -141,6 +141,14 @@ pub enum Output {
         /// How long it has been silent.
         silent: Duration,
     },
+    /// A peer that is alive has not heard this node for `dead_after`, or hears it again: nothing sent to it arrives (one way is cut).
+    /// It is no verdict: others may hear both.
+    Deaf {
+        /// Who.
+        node: NodeId,
+        /// Whether it is so.
+        deaf: bool,
+    },
     /// A path to a peer was lost or found.
     Link {
         /// To whom.
@@ -328,6 +336,7 @@ impl Liveness {
         let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
         peer.granted_me = peer.granted_me.max(echo.granted).min(sent); // nobody can grant what was not sent
         peer.granted_me_by = beat.from;
+        peer.hears_me = peer.hears_me.max(echo.heard).min(sent);
     }
 
     fn take_releases(&mut self, beat: &Heartbeat) {
@@ -419,6 +428,13 @@ impl Liveness {
         } else {
             Verdict::Unknown
         };
+        if verdict == Verdict::Alive && now >= self.judge_from {
+            // As of its last beat: what it heard since, it could not say yet.
+            let deaf = peer.hears_me > Instant::ZERO && peer.last_heard().is_some_and(|t| t.since(peer.hears_me) >= dead_after);
+            if std::mem::replace(&mut peer.is_deaf, deaf) != deaf {
+                self.outputs.push_back(Output::Deaf { node, deaf });
+            }
+        }
         let was = std::mem::replace(&mut peer.verdict, verdict);
         if was != verdict {
             let silent = peer.silent(now).unwrap_or_else(|| now.since(self.started));

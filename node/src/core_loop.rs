@@ -99,6 +99,8 @@ pub(crate) struct CoreLoop<W> {
     /// The lease is over: whatever is active here says nothing.
     pub(crate) is_suspended: bool,
     pub(crate) verdicts: BTreeMap<NodeId, Verdict>,
+    /// Those that are heard and do not hear this node.
+    deaf: BTreeSet<NodeId>,
     pub(crate) links: BTreeMap<NodeId, Vec<bool>>,
     pub(crate) units: BTreeMap<GroupName, Unit>,
     compiled: Option<(Version, Arc<Compiled>)>,
@@ -133,6 +135,7 @@ impl<W: Ways> CoreLoop<W> {
             lives: BTreeMap::new(),
             is_suspended: true,
             verdicts: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             links: BTreeMap::new(),
             units: BTreeMap::new(),
             compiled: None,
@@ -237,9 +240,12 @@ impl<W: Ways> CoreLoop<W> {
                 let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
                 let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
-                if let Some(member) = self.domain.member(node) {
-                    self.ways.reach(member, !verdict.is_lost());
-                }
+                self.tell_reach(node);
+            }
+            LivenessNews::Output(liveness::Output::Deaf { node, deaf }) => {
+                tracing::info!(%node, deaf, "whether it hears this node");
+                if deaf { self.deaf.insert(node) } else { self.deaf.remove(&node) };
+                self.tell_reach(node);
             }
             LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),
             LivenessNews::Output(liveness::Output::Link { node, link, up }) => {
@@ -260,6 +266,14 @@ impl<W: Ways> CoreLoop<W> {
                 let cause = self.observe(now, &node_object(self.me), "lease", Some(Value::Text(why.into())), Quality::Good, None, "", false);
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
             }
+        }
+    }
+
+    /// A copy that this node's writes do not get to is as good as one that is gone.
+    fn tell_reach(&mut self, node: NodeId) {
+        let is_lost = self.verdicts.get(&node).is_some_and(|v| v.is_lost());
+        if let Some(member) = self.domain.member(node) {
+            self.ways.reach(member, !is_lost && !self.deaf.contains(&node));
         }
     }
 

@@ -35,6 +35,10 @@ pub(super) struct Peer {
     /// The newest of my own stamps that it granted, and in which life it did.
     pub(super) granted_me: Instant,
     pub(super) granted_me_by: Member,
+    /// The newest of my own stamps that it has heard in this life of both; zero: none yet.
+    pub(super) hears_me: Instant,
+    /// It is alive, and has not heard me for long.
+    pub(super) is_deaf: bool,
     /// The `since` under which I released it.
     pub(super) released: Option<LogIndex>,
     pub(super) released_life: Incarnation,
@@ -66,6 +70,8 @@ impl Peer {
             promised_until: Instant::ZERO,
             granted_me: Instant::ZERO,
             granted_me_by: Member::default(),
+            hears_me: Instant::ZERO,
+            is_deaf: false,
             released: None,
             released_life: Incarnation(0),
             wants_release: false,
@@ -104,6 +110,7 @@ impl Peer {
         self.stamp = Instant::ZERO;
         self.granted = Instant::ZERO;
         self.granted_me = Instant::ZERO;
+        self.hears_me = Instant::ZERO;
         for path in &mut self.links {
             path.sequence = 0;
         }
@@ -150,7 +157,7 @@ impl Peer {
         self.wants_release.then_some(self.promised_until)
     }
 
-    fn last_heard(&self) -> Option<Instant> {
+    pub(super) fn last_heard(&self) -> Option<Instant> {
         self.links.iter().filter_map(|l| l.heard).max()
     }
 }

@@ -30,6 +30,7 @@ struct Host {
     mailbox: Vec<(LinkId, Vec<u8>)>,
     releases: BTreeMap<NodeId, Vec<Release>>,
     verdicts: Vec<(NodeId, Verdict)>,
+    deaf: Vec<(NodeId, bool)>,
     /// True times of its beats.
     beats: Vec<u64>,
 }
@@ -79,6 +80,7 @@ impl Wire {
                     mailbox: Vec::new(),
                     releases: BTreeMap::new(),
                     verdicts: Vec::new(),
+                deaf: Vec::new(),
                     beats: Vec::new(),
                 }
             })
@@ -129,6 +131,7 @@ impl Wire {
                 }
                 Output::Release(release) => self.hosts[from].releases.entry(release.target.node).or_default().push(release),
                 Output::Verdict { node, now, .. } => self.hosts[from].verdicts.push((node, now)),
+                Output::Deaf { node, deaf } => self.hosts[from].deaf.push((node, deaf)),
                 Output::Lease(_) | Output::Link { .. } | Output::Paused(_) => {}
             }
         }
@@ -238,6 +241,21 @@ fn a_node_that_hears_nobody_is_mute_and_is_released_though_its_beats_arrive() {
     wire.run(100 * MS, |w| assert!(w.own_releases(0) < 2 || !w.may_speak(0)));
     assert_eq!(wire.own_releases(0), 2);
     assert_eq!(wire.hosts[1].machine.verdict(node(0)), Verdict::Mute);
+}
+
+/// Whoever sends to it learns at once that nothing arrives, and need not find out by waiting for answers.
+#[test]
+fn a_peer_that_does_not_hear_this_node_alone_is_deaf_and_alive() {
+    let mut wire = Wire::new(14);
+    wire.run(100 * MS, |_| {});
+    assert!(wire.hosts.iter().all(|h| h.deaf.is_empty()), "all is well");
+    wire.cut.push((0, 1, None));
+    wire.run(60 * MS, |_| {});
+    assert_eq!((wire.hosts[0].deaf.as_slice(), wire.hosts[0].machine.verdict(node(1))), ([(node(1), true)].as_slice(), Verdict::Alive));
+    assert!(wire.hosts[1].deaf.is_empty() && wire.hosts[2].deaf.is_empty(), "n1 hears everybody, and n3 is heard by all");
+    wire.cut.clear();
+    wire.run(60 * MS, |_| {});
+    assert_eq!(wire.hosts[0].deaf, [(node(1), true), (node(1), false)]);
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Timing {
         self.heartbeat / 4
     }
 
+    /// How long a leader may be silent before its proposer tries another way.
+    pub(crate) fn detour(&self) -> Duration {
+        self.heartbeat / 10
+    }
+
     /// How long a part of a snapshot may take, disk included.
     pub(crate) fn snapshot_part(&self) -> Duration {
         self.election_max * 10

@@ -74,7 +74,7 @@ impl<R: AsyncRuntime> Host<R> {
     /// A leader may be heard that does not hear this node: then another voter hands the proposal on. Ends only when that is known
     /// to have been taken. Twice in the log it does no harm: entries name what they were made for.
     async fn by_detour(&self, leader: NodeId, proposal: &[u8], timeout: Duration) -> Proposed {
-        R::sleep(self.timing.retry()).await;
+        R::sleep(self.timing.detour()).await;
         let voters: Vec<NodeId> = self.raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect();
         for relay in voters.into_iter().filter(|n| *n != leader && *n != self.me()) {
             match self.peers.ask(relay, Request::Relay { proposal: proposal.to_vec() }, timeout).await {
