@@ -4,6 +4,7 @@
 //! product's own machines. It moves bytes and time, breaks things as the seed says, and shows [`Observation`]s to the invariants. The
 //! same seed gives the same trace, byte for byte: nothing here reads a clock, and every draw comes from a named stream.
 
+mod audience;
 pub mod campaign;
 pub mod chaos;
 mod clients;
@@ -23,9 +24,11 @@ use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId}
 use sixnines_core::time::{Duration, Instant, nanos};
 use sixnines_core::value::{Outcome, Request};
 
+use crate::chassis::Plan;
+pub use audience::News;
 use clients::Client;
 use invariants::Judge;
-pub use node::{Answer, Call, DiskChange, Door, Observation, SimInput, SimNode, SimOutput, Workshop};
+pub use node::{Answer, Call, DiskChange, Door, Observation, Order, SimInput, SimNode, SimOutput, Ticket, View, Workshop};
 use seeds::Stream;
 use shelves::{SHELVES_EVERY, Shelves};
 pub use trace::Trace;
@@ -51,7 +54,7 @@ pub struct Setup {
     /// Clients per service.
     pub clients: u64,
     /// The shelves; they outlive the nodes, as hardware does.
-    pub chassis: Vec<ChassisName>,
+    pub chassis: Vec<Plan>,
     /// Whether the shelves refuse orders of older epochs, as they should.
     pub chassis_check_epochs: bool,
     /// Makes the nodes.
@@ -146,6 +149,8 @@ pub struct World {
     shelves: Shelves,
     judge: Judge,
     trace: Trace,
+    /// What whoever listens has not taken yet; `None`: nobody does.
+    audience: Option<Vec<News>>,
 }
 
 /// More happenings than this within one millisecond are two machines that keep each other busy for ever.
@@ -191,9 +196,10 @@ impl World {
             held: Vec::new(),
             strangers: BTreeSet::new(),
             clients,
-            shelves: Shelves::new(&setup.chassis, setup.chassis_check_epochs),
+            shelves: Shelves::new(setup.chassis, setup.chassis_check_epochs),
             judge: Judge::default(),
             trace: Trace::default(),
+            audience: None,
         };
         for node in setup.nodes {
             world.start(node);
@@ -238,6 +244,9 @@ impl World {
         let end = self.now + span;
         let mut crowd = 0;
         while self.queue.peek().is_some_and(|e| e.at <= end) {
+            if self.has_news() {
+                return Ok(()); // whoever listens wants to look now
+            }
             let Some(Entry { at, what, .. }) = self.queue.pop() else { break };
             crowd = if at / MS == self.now / MS { crowd + 1 } else { 0 };
             if crowd > CROWD_MAX {
@@ -455,11 +464,15 @@ impl World {
             }
             SimOutput::Observe(observation) => {
                 self.note(format!("{node} {observation:?}"));
+                self.tell_of(node, &observation);
                 self.judge.observe(self.now, node, &observation);
             }
+            SimOutput::Published(event) => self.tell(News::Event(node, event)),
+            SimOutput::Replied(ticket, outcome) => self.tell(News::Replied(ticket, outcome)),
             SimOutput::Note(line) => self.note(format!("{node} {line}")),
             SimOutput::Halt(why) => {
                 self.note(format!("{node} halts: {why}"));
+                self.tell(News::Halted(node, why));
                 self.crash(node);
                 self.restart_after(node, SUPERVISED);
             }
@@ -479,7 +492,7 @@ impl World {
         host.node.is_some() && host.gates.get(group).is_some_and(|until| host.clock(self.now) < *until)
     }
 
-    fn note(&mut self, line: String) {
+    pub(crate) fn note(&mut self, line: String) {
         self.trace.write(format!("{:>10}.{:06} {line}", self.now / MS, self.now % MS));
     }
 }

@@ -6,6 +6,7 @@
 //! kept and what was not, with a [`Recording`] to draw.
 
 mod condition;
+mod domain;
 mod judge;
 mod owner;
 mod read;
@@ -25,13 +26,14 @@ use sixnines_core::domain::config::Bundle;
 use sixnines_core::time::Duration;
 
 pub use condition::{Condition, Operator, RoleWord, Term, Test};
+pub use domain::DomainStage;
 pub use owner::OwnerStage;
 pub use recording::{Bar, Recording, Series};
 pub use report::{Line, Outcome, Report, Verdict};
 pub use run::{LOOK, Run, run};
-pub use setting::Setting;
-pub use stage::{Mend, Occurrence, Stage, What};
-pub use step::{Deed, Expectation, Must, Step, Trigger};
+pub use setting::{DomainSetting, Setting};
+pub use stage::{Breach, Mend, Occurrence, Stage, What};
+pub use step::{Deed, Expectation, Must, Step, Trigger, Wish};
 
 /// A scenario that can be run.
 #[derive(Clone, Debug)]

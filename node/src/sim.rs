@@ -5,6 +5,7 @@
 
 mod app;
 mod node;
+mod orders;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -14,14 +15,16 @@ use std::panic::AssertUnwindSafe;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::NodeId;
-use sixnines_core::time::{Duration, Instant, nanos};
+use sixnines_core::time::{Duration, Instant};
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
+use sixnines_hwsim::chassis::Plan;
 use sixnines_hwsim::domain::chaos::draw::Ground;
 use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
+use sixnines_hwsim::scenario::{DomainStage, Setting};
 
 use node::Node;
 
@@ -63,14 +66,7 @@ pub(crate) fn play_safely(config: &DomainConfig, mutation: Mutation, script: &Sc
 
 /// What there is to break.
 pub(crate) fn ground(config: &DomainConfig) -> Ground {
-    let within = |chassis: &ChassisConfig| config.nodes.iter().filter(|n| n.chassis == chassis.name).map(|n| n.id).collect();
-    Ground {
-        nodes: config.nodes.iter().map(|n| n.id).collect(),
-        links: links(config),
-        services: config.services.iter().map(|s| s.name.clone()).collect(),
-        chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
-        dead_after: nanos(config.profile.times().dead_after),
-    }
+    Ground::of(config)
 }
 
 /// A new domain of that configuration.
@@ -81,10 +77,23 @@ pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Set
         links: links(config),
         services: config.services.iter().map(|s| s.name.clone()).collect(),
         clients: 3,
-        chassis: config.chassis.iter().map(|c| c.name.clone()).collect(),
+        chassis: config.chassis.iter().map(|c| Plan::mxp().named(c.name.clone())).collect(),
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
-        workshop: Box::new(Nodes::new(config.clone(), seed, mutation)),
+        workshop: Box::new(Nodes::new(FirstStart { bundle: crate::shipped::bundle(config), config: config.clone() }, seed, mutation)),
     }
+}
+
+/// The domain of a scenario, with the classes, objects and policies that are in force there.
+///
+/// # Panics
+/// If the scenario has no domain.
+pub(crate) fn stage(setting: &Setting, mutation: Mutation) -> DomainStage {
+    let domain = setting.domain.as_ref().expect("only a scenario with a domain is played on one");
+    let first = FirstStart { bundle: setting.compiled.files.clone(), config: domain.config.clone() };
+    let chassis: Vec<Plan> = setting.shelves().cloned().collect();
+    let workshop = Box::new(Nodes::new(first, domain.seed, mutation));
+    let setup = Setup { clients: domain.clients, chassis, workshop, ..setup(&domain.config, mutation, domain.seed) };
+    DomainStage::new(setting, setup)
 }
 
 /// Every node has as many; the configuration is checked for it.
@@ -102,8 +111,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn new(config: DomainConfig, seed: u64, mutation: Mutation) -> Self {
-        let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
+    fn new(first: FirstStart, seed: u64, mutation: Mutation) -> Self {
         Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }

@@ -155,7 +155,7 @@ impl OwnerStage {
 }
 
 impl Stage for OwnerStage {
-    fn step(&mut self, to: Instant) -> Result<(), String> {
+    fn step(&mut self, to: Instant) -> Result<Instant, String> {
         loop {
             let next = self.next();
             if next > to {
@@ -174,7 +174,7 @@ impl Stage for OwnerStage {
             }
         }
         self.now = to;
-        Ok(())
+        Ok(to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {

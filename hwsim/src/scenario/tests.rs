@@ -54,10 +54,10 @@ struct Script {
 }
 
 impl Stage for Script {
-    fn step(&mut self, to: Instant) -> Result<(), String> {
+    fn step(&mut self, to: Instant) -> Result<Instant, String> {
         assert!(to >= self.now, "time goes on");
         self.now = to;
-        Ok(())
+        Ok(to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {

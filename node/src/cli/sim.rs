@@ -9,12 +9,13 @@ use clap::Args;
 use sixnines_core::diagnostic::{Diagnostic, Level, suggestion};
 use sixnines_core::domain::config::Bundle;
 use sixnines_hwsim::chassis::CATALOGUE;
-use sixnines_hwsim::scenario::{OwnerStage, Scenario, run as play};
+use sixnines_hwsim::scenario::{OwnerStage, Report, Scenario, run as play};
 
 use super::Ask;
 use crate::api::Failure;
 use crate::config::{NodeFile, load_bundle};
 use crate::scenario::{self, LiveStage, Played, Read};
+use crate::sim::{self, Mutation};
 
 /// What `nines sim run` takes.
 #[derive(Debug, Args)]
@@ -40,6 +41,9 @@ pub(crate) struct RunOptions {
     /// Plays on a domain that runs, in its own time, and breaks its simulated chassis. Everything ends with the scenario.
     #[arg(long)]
     live: bool,
+    /// Breaks a rule of the product, to see that it is noticed.
+    #[arg(long = "break", value_enum, default_value = "none", hide = true)]
+    mutation: Mutation,
     /// With --live: the node's nines.yaml, or its socket where nothing is broken.
     #[arg(long, env = "NINES_NODE", default_value = "/run/sixnines/nines.sock")]
     node: PathBuf,
@@ -86,7 +90,7 @@ fn run_all(options: &RunOptions) -> Result<ExitCode, Failure> {
     for each in scenarios {
         let played = match options.live {
             true => live(each, options)?,
-            false => scenario::played(each, |scenario| play(scenario, &mut OwnerStage::new(&scenario.setting))).map_err(gone)?,
+            false => scenario::played(each, |scenario| simulated(scenario, options.mutation)).map_err(gone)?,
         };
         if !to_stdout {
             print(&scenario::row(&played));
@@ -105,15 +109,24 @@ fn run_all(options: &RunOptions) -> Result<ExitCode, Failure> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+/// On a domain if it describes one, else on a chassis with its owner.
+fn simulated(scenario: &Scenario, mutation: Mutation) -> Result<Report, String> {
+    match scenario.setting.domain {
+        Some(_) => play(scenario, &mut sim::stage(&scenario.setting, mutation)),
+        None => play(scenario, &mut OwnerStage::new(&scenario.setting)),
+    }
+}
+
 /// What a scenario needs and its stage cannot do is said before anything is broken.
 fn objections(scenarios: &[Scenario], is_live: bool) -> Result<(), Failure> {
     for scenario in scenarios {
         if is_live && let Some(why) = LiveStage::objection(scenario) {
             return Err(bad("not-live", why, Some("without --live it runs in virtual time".into())));
         }
-        if let Some(line) = scenario.asks_for_roles().filter(|_| !is_live) {
+        if let Some(line) = scenario.asks_for_roles().filter(|_| !is_live && scenario.setting.domain.is_none()) {
             let why = format!("{}:{line}: a simulated chassis alone has no roles", scenario.file);
-            return Err(bad("no-roles", why, Some("play it on a domain: --live --node lab/n1/nines.yaml".into())));
+            let help = "describe a domain beside `timeline`, such as domain: { mxp1: [n1, n2], mxp2: [n3] }; or play it on one that runs: --live --node lab/n1/nines.yaml";
+            return Err(bad("no-roles", why, Some(help.into())));
         }
     }
     Ok(())

@@ -166,11 +166,11 @@ impl Drop for LiveStage {
 }
 
 impl Stage for LiveStage {
-    fn step(&mut self, to: Instant) -> Result<(), String> {
+    fn step(&mut self, to: Instant) -> Result<Instant, String> {
         let due = to.since(Instant::ZERO);
         std::thread::sleep(due.saturating_sub(self.began.elapsed()));
         self.now = to;
-        self.look()
+        self.look().map(|()| to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {

@@ -19,10 +19,11 @@ use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
 use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Port, ProposeError, Timing};
-use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput};
+use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput, View};
 
 use super::Mutation;
 use super::app::App;
+use super::orders::Orders;
 use super::ways::{SimWays, Way};
 use crate::core_loop::{CoreLoop, In};
 use crate::standing::standing;
@@ -101,7 +102,7 @@ pub(super) struct Node {
     me: NodeId,
     life: u64,
     liveness: Liveness,
-    core: CoreLoop<SimWays>,
+    pub(super) core: CoreLoop<SimWays>,
     log: SimLog,
     mailbox: Arc<Mailbox>,
     domain: Arc<Domain>,
@@ -116,7 +117,8 @@ pub(super) struct Node {
     is_journalling: bool,
     tickets: u64,
     mutation: Mutation,
-    out: Vec<SimOutput>,
+    pub(super) orders: Orders,
+    pub(super) out: Vec<SimOutput>,
 }
 
 impl Node {
@@ -147,11 +149,12 @@ impl Node {
             is_journalling: false,
             tickets: 1 << 32,
             mutation,
+            orders: Orders::default(),
             out: Vec::new(),
         })
     }
 
-    fn core(&mut self, now: Instant, input: Option<In>) {
+    pub(super) fn core(&mut self, now: Instant, input: Option<In>) {
         self.core.handle(now, wall(now), input);
         if !self.is_journalling
             && let Some(engine) = &self.core.engine
@@ -175,6 +178,7 @@ impl Node {
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
             SimInput::Switchover(group) => self.ask_for_switchover(now, &group),
             SimInput::Readmit(node) => self.log.handle().replace(node),
+            SimInput::Order(ticket, order) => self.on_order(now, ticket, order),
             SimInput::Readings(list) => {
                 for update in list {
                     self.core(now, Some(In::Update(update.clone())));
@@ -425,6 +429,7 @@ impl Node {
             Way::Publish(event, to) => {
                 if event.id.node == self.me {
                     self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
+                    self.out.push(SimOutput::Published(Arc::clone(&event)));
                 }
                 to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
             }
@@ -562,6 +567,7 @@ impl SimNode for Node {
             let newest = self.out.len().saturating_sub(6);
             assert!(rounds < ROUNDS_MAX, "{} is never done with one input: {:?}", self.me, &self.out[newest..]);
         }
+        self.tell_orders();
         std::mem::take(&mut self.out)
     }
 
@@ -571,6 +577,11 @@ impl SimNode for Node {
         let lease = (now < self.lease).then_some(self.lease);
         let machines = [Some(self.liveness.poll_timeout()), self.core.poll_timeout(), self.log.next_wake(), lease];
         copies.chain(apps).chain(machines.into_iter().flatten()).min().expect("liveness always has a deadline")
+    }
+
+    fn view(&self) -> Option<View<'_>> {
+        let engine = self.core.engine.as_ref()?;
+        Some(View { engine, domain: &self.domain, has_lease: self.has_lease })
     }
 
     /// What this life has journalled comes to the same decisions again.
