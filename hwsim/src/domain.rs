@@ -55,6 +55,8 @@ pub struct Setup {
     pub clients: u64,
     /// The shelves; they outlive the nodes, as hardware does.
     pub chassis: Vec<Plan>,
+    /// Whether somebody keeps the nodes' wall clocks right. Otherwise they are as far apart as they come, and nothing may depend on it.
+    pub is_in_step: bool,
     /// Whether the shelves refuse orders of older epochs, as they should.
     pub chassis_check_epochs: bool,
     /// Makes the nodes.
@@ -135,6 +137,7 @@ pub struct World {
     workshop: Box<dyn Workshop>,
     links: u8,
     seed: u64,
+    is_in_step: bool,
     wire: Stream,
     /// How the wires behave.
     pub manners: Manners,
@@ -189,6 +192,7 @@ impl World {
             workshop: setup.workshop,
             links: setup.links,
             seed: setup.seed,
+            is_in_step: setup.is_in_step,
             wire: Stream::new(setup.seed, "wire"),
             manners: Manners::default(),
             cuts: BTreeSet::new(),
@@ -381,6 +385,7 @@ impl World {
         match self.workshop.make(node, starts - 1, seed, clock) {
             Ok(made) => {
                 self.hosts.get_mut(&node).expect("it exists").node = Some(made);
+                self.tell_time(node);
                 self.step(node, SimInput::Wake);
             }
             Err(why) => {
@@ -403,7 +408,10 @@ impl World {
             Happening::Restart(_) => {}
             Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
             Happening::CallAgain { .. } => {}
-            Happening::Shelves => self.look_at_shelves(),
+            Happening::Shelves => {
+                self.keep_time();
+                self.look_at_shelves();
+            }
             Happening::Readmit => self.readmit_all(),
             Happening::Light(chassis) => self.shelves.darken(&chassis, false),
             Happening::Order { node, start, request } => self.obey(node, start, &request),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use sixnines_core::event::Event;
 use sixnines_core::ids::{ChassisName, Epoch, GroupName, LinkId, NodeId};
-use sixnines_core::time::Instant;
+use sixnines_core::time::{Instant, WallTime};
 
-use super::{Happening, Observation, Order, SimInput, Ticket, Truth, View, World};
+use super::shelves::SHELVES_EVERY;
+use super::{Happening, MS, Observation, Order, SimInput, Ticket, Truth, View, World};
 use crate::chassis::{Chassis, FaultError, FaultId, Injection};
 
 /// Something that has just happened.
@@ -50,6 +51,20 @@ impl World {
     pub(super) fn tell_of(&mut self, node: NodeId, observation: &Observation) {
         if let Observation::Role { group, .. } = observation {
             self.tell(News::Role(node, group.clone()));
+        }
+    }
+
+    /// Every wall clock is set right, once in a second.
+    pub(super) fn keep_time(&mut self) {
+        if self.now % TIME_EVERY < SHELVES_EVERY {
+            self.nodes().into_iter().for_each(|node| self.tell_time(node));
+        }
+    }
+
+    pub(super) fn tell_time(&mut self, node: NodeId) {
+        let host = &self.hosts[&node];
+        if self.is_in_step && host.node.is_some() && host.paused_until <= self.now {
+            self.step(node, SimInput::Wall(WallTime(EPOCH + self.now)));
         }
     }
 
@@ -142,3 +157,8 @@ impl World {
         self.judge.gap(group, since, self.now)
     }
 }
+
+/// How often wall clocks are set right: they drift by 5 ms until then.
+const TIME_EVERY: Truth = 1_000 * MS;
+/// Stamps begin somewhere in 2023; nothing is decided by them.
+const EPOCH: u64 = 1_700_000_000_000_000_000;

@@ -7,7 +7,7 @@ use sixnines_core::domain::config::Bundle;
 use sixnines_core::engine::{CommandBody, Engine};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
-use sixnines_core::time::{Duration, Instant};
+use sixnines_core::time::{Duration, Instant, WallTime};
 use sixnines_core::value::{Outcome, Request, Update};
 
 /// A node made of the product's machines.
@@ -67,6 +67,8 @@ pub enum SimInput<'a> {
         /// What became of it.
         outcome: Outcome,
     },
+    /// Somebody who keeps clocks right tells the node what time it is for people.
+    Wall(WallTime),
     /// The instant asked for has come.
     Wake,
 }
