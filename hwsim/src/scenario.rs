@@ -70,9 +70,18 @@ impl Scenario {
 
     /// The line of a step that asks for roles, which only a domain has.
     pub fn asks_for_roles(&self) -> Option<u32> {
+        self.line_of(Condition::needs_roles)
+    }
+
+    /// The line of a step that asks what only a simulated domain can tell.
+    pub fn asks_clients(&self) -> Option<u32> {
+        self.line_of(Condition::needs_clients)
+    }
+
+    fn line_of(&self, is_meant: impl Fn(&Condition) -> bool) -> Option<u32> {
         let asks = |step: &&Step| {
-            let waits = matches!(&step.trigger, Trigger::When { condition, .. } if condition.needs_roles());
-            waits || step.expectation.as_ref().is_some_and(|e| e.condition.needs_roles())
+            let waits = matches!(&step.trigger, Trigger::When { condition, .. } if is_meant(condition));
+            waits || step.expectation.as_ref().is_some_and(|e| is_meant(&e.condition))
         };
         self.steps.iter().find(asks).map(|step| step.at.line)
     }

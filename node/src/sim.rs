@@ -78,6 +78,7 @@ pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Set
         services: config.services.iter().map(|s| s.name.clone()).collect(),
         clients: 3,
         chassis: config.chassis.iter().map(|c| Plan::mxp().named(c.name.clone())).collect(),
+        is_in_step: false,
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
         workshop: Box::new(Nodes::new(FirstStart { bundle: crate::shipped::bundle(config), config: config.clone() }, seed, mutation)),
     }
@@ -92,7 +93,7 @@ pub(crate) fn stage(setting: &Setting, mutation: Mutation) -> DomainStage {
     let first = FirstStart { bundle: setting.compiled.files.clone(), config: domain.config.clone() };
     let chassis: Vec<Plan> = setting.shelves().cloned().collect();
     let workshop = Box::new(Nodes::new(first, domain.seed, mutation));
-    let setup = Setup { clients: domain.clients, chassis, workshop, ..setup(&domain.config, mutation, domain.seed) };
+    let setup = Setup { clients: domain.clients, chassis, is_in_step: true, workshop, ..setup(&domain.config, mutation, domain.seed) };
     DomainStage::new(setting, setup)
 }
 
@@ -139,6 +140,28 @@ impl Workshop for Nodes {
             }
         }
     }
+}
+
+/// A domain of that size: shelves of five nodes at most, two at least; five votes from five nodes on, as far apart as they go; two services,
+/// and one more for every five nodes, each with three nodes to choose from.
+pub(crate) fn many_nodes(count: u8) -> DomainConfig {
+    let three = three_nodes();
+    let count = u16::from(count);
+    let shelves = count.div_ceil(5).max(2);
+    let node = |place: u16| {
+        let id = place + 1;
+        let voter = place < if count < 5 { 3 } else { 5 };
+        let links = (1..=2).map(|link| format!("10.0.{link}.{id}:7400").parse().expect("an address")).collect();
+        // One after the other, so that the votes are in as many shelves as there are.
+        NodeConfig { id: NodeId(id), chassis: format!("mxp{}", place % shelves + 1).as_str().into(), links, voter, witness: false }
+    };
+    let service = |number: u16| {
+        let nodes = (0..3).map(|step| NodeId((number * 5 + step * 2 + 1) % count + 1)).collect();
+        ServiceConfig { name: format!("service{number}").as_str().into(), nodes, ..three.services[0].clone() }
+    };
+    let chassis = (1..=shelves).map(|shelf| ChassisConfig { name: format!("mxp{shelf}").as_str().into(), manager: None });
+    let services = three.services.iter().cloned().chain((1..=count / 5).map(service)).collect();
+    DomainConfig { nodes: (0..count).map(node).collect(), chassis: chassis.collect(), services, ..three.clone() }
 }
 
 /// n1 and n2 in mxp1, n3 in mxp2, and two services, so that nothing assumes one.

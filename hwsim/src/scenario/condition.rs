@@ -190,7 +190,7 @@ impl Term {
             Self::Alarm { kind, objects, raised } => {
                 objects.iter().any(|object| stage.has_alarm(object, kind.as_deref())) == *raised
             }
-            Self::Quiet => !stage.has_alarms(),
+            Self::Quiet => stage.alarms().is_empty(),
             Self::Event { object, attribute, word, step } => {
                 news.iter().any(|o| o.object == *object && o.attribute == *attribute && is_meant(&o.what, word.as_deref(), *step))
             }
@@ -220,7 +220,7 @@ impl Term {
                 let what = kind.as_deref().unwrap_or("an alarm");
                 if raised.is_empty() { format!("no {what}") } else { format!("{what} on {}", few(&raised, "")) }
             }
-            Self::Quiet => if stage.has_alarms() { "there are alarms" } else { "no alarms" }.to_owned(),
+            Self::Quiet => few(&stage.alarms(), "no alarms"),
             Self::Event { .. } => "it did not happen".to_owned(),
             Self::Role { service, node, .. } => {
                 format!("{node} is {} for {service}", stage.role(service, *node).map_or("unknown", RoleWord::word))

@@ -21,6 +21,7 @@ use sixnines_core::value::{Update, Value};
 
 use super::Setting;
 use super::condition::RoleWord;
+use super::owner::standing;
 use super::stage::{Breach, Mend, Occurrence, Stage};
 use super::step::Wish;
 use crate::chassis::Injection;
@@ -83,7 +84,7 @@ impl DomainStage {
             orders: BTreeMap::new(),
             replies: BTreeMap::new(),
             refusals: Vec::new(),
-            tickets: 0,
+            tickets: PLACED_MAX,
             breach: None,
         };
         if !is_cold {
@@ -110,7 +111,27 @@ impl DomainStage {
         if !self.outages.is_empty() {
             serve(&mut self.world, &self.ground, &self.services, "the domain forms and serves")?;
         }
-        self.world.run(self.ground.formed())
+        self.world.run(self.ground.formed())?;
+        self.place(&groups)
+    }
+
+    /// Everything is active where its configuration prefers it: where it came to be depends on who was up first.
+    fn place(&mut self, groups: &[GroupName]) -> Result<(), String> {
+        let config = self.setting.domain.as_ref().map(|domain| &domain.config);
+        let preferred: Vec<(GroupName, NodeId)> = groups.iter().filter_map(|group| Some((group.clone(), *config?.candidates(group).first()?))).collect();
+        let is_placed = |world: &World, (group, node): &(GroupName, NodeId)| world.active(group).is_some_and(|(active, _)| active == *node);
+        for turn in 0..PLACED_MAX {
+            let Some((service, node)) = preferred.iter().find(|wanted| !is_placed(&self.world, wanted)).cloned() else {
+                return if turn == 0 { Ok(()) } else { self.world.run(self.ground.formed()) };
+            };
+            // Only a complete copy can be moved to: if the preferred node has none, it gets one once the other chassis is active.
+            let to = (turn % 2 == 0).then_some(node);
+            if let Some(at) = self.observer() {
+                self.world.order_at(at, Ticket(turn), Order::Switchover { service, to });
+            }
+            self.world.run(self.ground.settled())?;
+        }
+        Err("the services cannot be brought to where they are preferred".to_owned())
     }
 
     /// Whatever the product does, a broken assertion too, is a breach of this scenario and of no other.
@@ -303,8 +324,8 @@ impl Stage for DomainStage {
         self.alarm_on(object, kind)
     }
 
-    fn has_alarms(&self) -> bool {
-        self.any_alarm()
+    fn alarms(&self) -> Vec<String> {
+        self.observer().and_then(|node| self.world.view(node)).map(|view| standing(view.engine)).unwrap_or_default()
     }
 
     fn role(&self, service: &GroupName, node: NodeId) -> Option<RoleWord> {
@@ -328,5 +349,7 @@ impl Stage for DomainStage {
 const REFRESH: Duration = Duration::from_secs(1);
 /// A domain of the fastest profile that has not formed by then never will.
 const FORMED_MAX: Truth = 10_000 * MS;
+/// So many switchovers bring everything to its place, or nothing does.
+const PLACED_MAX: u64 = 100;
 /// Lines of the world's story that a breach is told with.
 const STORY_MAX: usize = 60;

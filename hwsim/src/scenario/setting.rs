@@ -157,7 +157,10 @@ impl Setting {
     }
 
     /// Which chassis a fault of the chassis' catalogue is for, and the fault without that word: `chassis=mxp1`, or a part's full name.
-    pub(crate) fn shelf_of(&self, injection: &Injection) -> Result<(ChassisName, Injection), FaultError> {
+    ///
+    /// # Errors
+    /// If that cannot be told. The author's mistake.
+    pub fn shelf_of(&self, injection: &Injection) -> Result<(ChassisName, Injection), FaultError> {
         let mut rest = injection.clone();
         let said = rest.parameters.remove(CHASSIS).filter(|_| self.domain.is_some());
         let names = || self.samples.iter().map(|sample| sample.name());

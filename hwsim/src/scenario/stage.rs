@@ -87,8 +87,8 @@ pub trait Stage {
     /// Whether an alarm holds, and no failed parent explains it. `None`: of any kind.
     fn has_alarm(&self, object: &ObjectName, kind: Option<&str>) -> bool;
 
-    /// Whether any alarm holds anywhere.
-    fn has_alarms(&self) -> bool;
+    /// The alarms that hold, as people say them: kind and object.
+    fn alarms(&self) -> Vec<String>;
 
     /// What a node is for a service; `None` where nobody knows.
     fn role(&self, service: &GroupName, node: NodeId) -> Option<RoleWord>;

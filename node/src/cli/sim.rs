@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::Args;
 use sixnines_core::diagnostic::{Diagnostic, Level, suggestion};
 use sixnines_core::domain::config::Bundle;
-use sixnines_hwsim::chassis::CATALOGUE;
+use sixnines_hwsim::chassis::{CATALOGUE, Entry};
+use sixnines_hwsim::domain::chaos::catalogue::CATALOGUE as DOMAIN_CATALOGUE;
 use sixnines_hwsim::scenario::{OwnerStage, Report, Scenario, run as play};
 
 use super::Ask;
@@ -226,11 +227,21 @@ fn bundle_of(options: &RunOptions) -> Result<Bundle, Failure> {
 }
 
 fn faults(word: &str) -> Result<ExitCode, Failure> {
-    let entries: Vec<_> = CATALOGUE.iter().filter(|entry| entry.name.contains(word)).collect();
-    if entries.is_empty() {
-        let help = suggestion(word, CATALOGUE.iter().map(|entry| entry.name));
+    let parts = [("Of a chassis, in scenarios and with nines inject:", CATALOGUE), ("Of a domain, in scenarios that describe one:", DOMAIN_CATALOGUE)];
+    let meant = |entry: &&Entry| entry.name.contains(word);
+    let found: Vec<(&str, Vec<&Entry>)> = parts.map(|(title, list)| (title, list.iter().filter(meant).collect())).into_iter().filter(|(_, list): &(_, Vec<_>)| !list.is_empty()).collect();
+    if found.is_empty() {
+        let help = suggestion(word, parts.iter().flat_map(|(_, list)| *list).map(|entry| entry.name));
         return Err(bad("unknown-fault", format!("no fault has \"{word}\" in its name"), help));
     }
+    for (title, entries) in found {
+        print(&format!("{title}\n\n"));
+        describe(&entries);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(entries: &[&Entry]) {
     for entry in entries {
         print(&format!("{}\n  {}\n", entry.name, entry.help));
         for parameter in entry.parameters {
@@ -238,7 +249,7 @@ fn faults(word: &str) -> Result<ExitCode, Failure> {
             print(&format!("    {}=  {}{}\n", parameter.name, parameter.help, default.unwrap_or_default()));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    print("\n");
 }
 
 fn bundle(config: Option<&Path>) -> Result<Bundle, Failure> {
@@ -290,6 +301,17 @@ mod tests {
         let scenario = scenario.unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
         let report = play(&scenario, &mut OwnerStage::new(&scenario.setting)).expect("a stage that cannot go away");
         assert!(report.is_good() && report.outcomes.len() == 3, "{report:?}");
+    }
+
+    #[test]
+    fn the_scenario_of_a_domain_in_the_help_is_a_good_one() {
+        let help = include_str!("sim/words.txt");
+        let lines = help.lines().skip_while(|line| !line.starts_with("A whole domain")).skip(1);
+        let text: String = lines.map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+        let scenario = Scenario::read(Source { name: "help.yaml", text: &text }, &crate::shipped::policies(), &|file| Err(file.to_owned()));
+        let scenario = scenario.unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
+        let report = simulated(&scenario, Mutation::None).expect("a stage that cannot go away");
+        assert!(report.is_good() && report.outcomes.len() == 4, "{report:?}");
     }
 
     #[test]

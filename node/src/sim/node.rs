@@ -111,6 +111,8 @@ pub(super) struct Node {
     names: Arc<[GroupName]>,
     lease: Instant,
     has_lease: bool,
+    /// Its own idea of wall time, as far from the others' as their clocks are: nothing may decide by it (protocol 8.4).
+    wall_at_zero: u64,
     /// The life in which each peer was last heard.
     lives: BTreeMap<NodeId, u64>,
     /// The journal has its first snapshot.
@@ -145,6 +147,7 @@ impl Node {
             names: Arc::default(),
             lease: Instant::ZERO,
             has_lease: false,
+            wall_at_zero: 1_700_000_000_000_000_000,
             lives: BTreeMap::new(),
             is_journalling: false,
             tickets: 1 << 32,
@@ -155,7 +158,8 @@ impl Node {
     }
 
     pub(super) fn core(&mut self, now: Instant, input: Option<In>) {
-        self.core.handle(now, wall(now), input);
+        let wall = WallTime(self.wall_at_zero.wrapping_add(now.as_nanos()));
+        self.core.handle(now, wall, input);
         if !self.is_journalling
             && let Some(engine) = &self.core.engine
         {
@@ -185,6 +189,7 @@ impl Node {
                 }
             }
             SimInput::Outcome { request, outcome } => self.core(now, Some(In::Outcome { request, outcome })),
+            SimInput::Wall(wall) => self.wall_at_zero = wall.0.wrapping_sub(now.as_nanos()),
             SimInput::Wake => {}
         }
     }
@@ -540,11 +545,6 @@ impl Node {
         let bytes = postcard::to_allocvec(frame).expect("a frame in memory has an encoding");
         self.out.push(SimOutput::Send { to, link: None, door: Door::Mesh, bytes });
     }
-}
-
-/// Each node's own idea of wall time, as far apart as their clocks are: nothing may decide by it (protocol 8.4).
-fn wall(now: Instant) -> WallTime {
-    WallTime(1_700_000_000_000_000_000 + now.as_nanos())
 }
 
 /// One input leads to so many rounds of outputs at most; more are two machines that keep each other busy.

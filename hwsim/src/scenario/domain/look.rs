@@ -51,11 +51,6 @@ impl DomainStage {
         view.engine.alarms().any(|(key, alarm)| key.object == ix && kind.is_none_or(|kind| *kind == *key.kind) && alarm.is_active() && !alarm.suppressed)
     }
 
-    pub(super) fn any_alarm(&self) -> bool {
-        let observer = self.observer().and_then(|node| self.world.view(node));
-        observer.is_some_and(|view| view.engine.alarms().any(|(_, alarm)| alarm.is_active() && !alarm.suppressed))
-    }
-
     /// A node is active once the control log says so and it has taken it; one that is down is nothing.
     pub(super) fn role_of(&self, group: &GroupName, node: NodeId) -> Option<RoleWord> {
         let domain = self.world.view(self.observer()?)?.domain;
