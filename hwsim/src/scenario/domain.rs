@@ -15,7 +15,7 @@ use std::sync::Arc;
 use sixnines_core::bundle::Compiled;
 use sixnines_core::domain::config::chassis_group;
 use sixnines_core::engine::CommandBody;
-use sixnines_core::ids::{AttributeName, ChassisName, GroupName, NodeId, ObjectName};
+use sixnines_core::ids::{AttributeName, ChassisName, GroupName, Incarnation, NodeId, ObjectName};
 use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Update, Value};
 
@@ -51,6 +51,8 @@ pub struct DomainStage {
     outages: BTreeMap<GroupName, Truth>,
     looked: Truth,
     occurrences: Vec<Occurrence>,
+    /// The newest event of each node in each of its lives.
+    told: BTreeMap<(NodeId, Incarnation), u64>,
     /// Orders that are not answered yet, as the story has them.
     orders: BTreeMap<Ticket, String>,
     replies: BTreeMap<Ticket, Result<String, String>>,
@@ -81,6 +83,7 @@ impl DomainStage {
             refreshed: Instant::ZERO,
             looked: 0,
             occurrences: Vec::new(),
+            told: BTreeMap::new(),
             orders: BTreeMap::new(),
             replies: BTreeMap::new(),
             refusals: Vec::new(),
@@ -93,6 +96,8 @@ impl DomainStage {
         this.began = this.world.now();
         this.looked = this.began;
         this.world.listen();
+        let engines = this.world.nodes().into_iter().filter_map(|node| Some(this.world.view(node)?.engine));
+        this.told = engines.map(|engine| ((engine.me().node, engine.me().incarnation), engine.last_sequence())).collect();
         this
     }
 
@@ -168,7 +173,14 @@ impl DomainStage {
         let is_heard = self.heard();
         for piece in news {
             match piece {
-                News::Event(node, event) if is_heard.contains(&node) => self.occurrences.push(Occurrence::of(&event, self.now)),
+                News::Event(node, event) if is_heard.contains(&node) => {
+                    // Who joins is told how things are: that is nothing new.
+                    let last = self.told.entry((node, event.id.incarnation)).or_default();
+                    if event.id.sequence > *last {
+                        *last = event.id.sequence;
+                        self.occurrences.push(Occurrence::of(&event, self.now));
+                    }
+                }
                 News::Event(..) | News::Role(..) | News::Halted(..) => {}
                 News::Replied(ticket, outcome) => self.replied(ticket, outcome),
             }

@@ -9,7 +9,8 @@ use sixnines_core::diagnostic::Source;
 use sixnines_core::domain::config::Bundle;
 use sixnines_hwsim::scenario::{Report, Scenario, Verdict, run};
 
-use super::{draw, found, story};
+use super::draw;
+use super::table::{found, story};
 use crate::shipped;
 use crate::sim::{Mutation, stage};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sixnines_core::ids::{AttributeName, GroupName, NodeId, ObjectName};
 use sixnines_core::value::Value;
+use sixnines_core::world::Owner;
 
 use super::DomainStage;
 use crate::domain::View;
@@ -25,6 +26,9 @@ impl DomainStage {
     }
 
     pub(super) fn owner(&self, object: &ObjectName) -> Option<NodeId> {
+        if let Owner::Node(node) = Owner::of(object.as_str()) {
+            return Some(node); // perhaps nothing was read of it yet, so that nobody knows the object
+        }
         self.world.view(self.observer()?)?.engine.owner_of(object.as_str())
     }
 
