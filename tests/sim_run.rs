@@ -119,6 +119,60 @@ fn a_users_own_policies_and_chassis_are_what_is_tested() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
 
+const DOMAIN: &str = "domain: { mxp1: [n1, n2], mxp2: [n3] }
+services: [calls]
+timeline:
+  - { at: 1s, inject: node-killed node=n1, for: 1s }
+  - { at: 1s, expect: role of calls on n3 is active, within: 60ms }
+  - { at: 1s, expect: alarm node-dead on /nodes/n1, within: 60ms }
+  - never: two actives
+";
+
+#[test]
+fn a_scenario_of_a_whole_domain_is_played_and_its_roles_stand_in_every_form_of_result() {
+    let desk = Desk::new();
+    let readme = std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md")).expect("it is there");
+    assert!(readme.contains(DOMAIN), "the README shows what is tested here");
+    let (file, json, junit, plots) = (desk.write("second.yaml", DOMAIN), desk.path("out.json"), desk.path("out.xml"), desk.path("plots"));
+    let output = nines(&["sim", "run", &file, "--story", "--json", &json, "--junit", &junit, "--plot", &plots]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("n3 is active for calls") && said(&output).contains("1 of 1 scenario kept"), "{}", said(&output));
+    let document: serde_json::Value = serde_json::from_slice(&desk.read("out.json")).expect("JSON");
+    let roles = document["scenarios"][0]["roles"].as_array().expect("roles");
+    assert!(roles.iter().any(|bar| bar["label"] == "calls on n3: active"), "{roles:?}");
+    assert!(document["scenarios"][0]["outcomes"][0]["slowest_ms"].as_f64().is_some_and(|ms| ms > 1.0 && ms < 60.0));
+    assert!(String::from_utf8(desk.read("out.xml")).expect("text").contains("failures=\"0\""));
+    assert!(String::from_utf8(desk.read("plots/second.svg")).expect("text").contains("calls on n2"));
+}
+
+#[test]
+fn a_broken_invariant_fails_the_scenario_with_its_story() {
+    let desk = Desk::new();
+    let moves = DOMAIN.replace("inject: node-killed node=n1, for: 1s", "switchover: calls to=n3");
+    let file = desk.write("moves.yaml", &moves.replace("  - { at: 1s, expect: alarm node-dead on /nodes/n1, within: 60ms }\n", ""));
+    let (json, junit) = (desk.path("out.json"), desk.path("out.xml"));
+    let output = nines(&["sim", "run", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let output = nines(&["sim", "run", &file, "--break", "gate-never-closes", "--json", &json, "--junit", &junit]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("two actives: n") && said(&output).contains("of what happened"), "{}", said(&output));
+    let document: serde_json::Value = serde_json::from_slice(&desk.read("out.json")).expect("JSON");
+    assert!(document["scenarios"][0]["trace"].as_array().is_some_and(|lines| lines.len() > 10));
+    assert!(String::from_utf8(desk.read("out.xml")).expect("text").contains("<system-out>"));
+}
+
+#[test]
+fn a_domains_words_in_a_scenario_about_a_chassis_are_exit_2_and_say_how_to_describe_a_domain() {
+    let desk = Desk::new();
+    let killed = desk.write("killed.yaml", "timeline:\n  - { at: 1s, inject: node-killed node=n1, expect: no alarms }\n");
+    let role = desk.write("role.yaml", "services: [calls]\ntimeline:\n  - { at: 1s, expect: role of calls on n1 is active }\n");
+    for file in [killed, role] {
+        let output = nines(&["sim", "run", &file]);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains("domain: { mxp1: [n1, n2], mxp2: [n3] }"), "{}", said(&output));
+    }
+}
+
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).expect("it is made");
     for entry in std::fs::read_dir(from).expect("it is there") {

@@ -47,6 +47,7 @@ pub use physics::Energy;
 pub use plan::{AirPlan, BoardPlan, BranchPlan, FanPlan, Plan, PlanError, Rate, ReliabilityPlan, ShelfManagerPlan, SupplyPlan};
 pub use sensor::Reading;
 pub use survey::Survey;
+pub(crate) use words::nearest;
 
 use board::{Board, Payload};
 use fault::{Effects, Faults};
@@ -287,6 +288,17 @@ impl Chassis {
     /// The true temperature of a board; `None` for an empty slot.
     pub fn board_celsius(&self, slot: usize) -> Option<f64> {
         Some(self.physics.boards.get(slot.checked_sub(1)?)?.as_ref()?.celsius)
+    }
+
+    /// What a board really does, whoever can read it: running, hung, booting, off, failed, absent. `None`: there is no such slot.
+    pub fn board_state(&self, slot: usize) -> Option<&'static str> {
+        let index = slot.checked_sub(1).filter(|index| *index < self.physics.boards.len())?;
+        Some(self.board_word(index))
+    }
+
+    /// The fabrics that carry nothing, counted from 0.
+    pub fn dead_fabrics(&self) -> Vec<usize> {
+        (0..self.points.fabrics.len()).filter(|fabric| !self.fabric_carries(*fabric)).collect()
     }
 
     /// The flow of air through the shelf.

@@ -4,6 +4,7 @@
 //! product's own machines. It moves bytes and time, breaks things as the seed says, and shows [`Observation`]s to the invariants. The
 //! same seed gives the same trace, byte for byte: nothing here reads a clock, and every draw comes from a named stream.
 
+mod audience;
 pub mod campaign;
 pub mod chaos;
 mod clients;
@@ -23,9 +24,11 @@ use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId}
 use sixnines_core::time::{Duration, Instant, nanos};
 use sixnines_core::value::{Outcome, Request};
 
+use crate::chassis::Plan;
+pub use audience::News;
 use clients::Client;
 use invariants::Judge;
-pub use node::{Answer, Call, DiskChange, Door, Observation, SimInput, SimNode, SimOutput, Workshop};
+pub use node::{Answer, Call, DiskChange, Door, Observation, Order, SimInput, SimNode, SimOutput, Ticket, View, Workshop};
 use seeds::Stream;
 use shelves::{SHELVES_EVERY, Shelves};
 pub use trace::Trace;
@@ -51,7 +54,9 @@ pub struct Setup {
     /// Clients per service.
     pub clients: u64,
     /// The shelves; they outlive the nodes, as hardware does.
-    pub chassis: Vec<ChassisName>,
+    pub chassis: Vec<Plan>,
+    /// Whether somebody keeps the nodes' wall clocks right. Otherwise they are as far apart as they come, and nothing may depend on it.
+    pub is_in_step: bool,
     /// Whether the shelves refuse orders of older epochs, as they should.
     pub chassis_check_epochs: bool,
     /// Makes the nodes.
@@ -132,6 +137,7 @@ pub struct World {
     workshop: Box<dyn Workshop>,
     links: u8,
     seed: u64,
+    is_in_step: bool,
     wire: Stream,
     /// How the wires behave.
     pub manners: Manners,
@@ -146,10 +152,13 @@ pub struct World {
     shelves: Shelves,
     judge: Judge,
     trace: Trace,
+    /// What whoever listens has not taken yet; `None`: nobody does.
+    audience: Option<Vec<News>>,
 }
 
-/// More happenings than this within one millisecond are two machines that keep each other busy for ever.
-const CROWD_MAX: u64 = 20_000;
+/// More happenings than this within one millisecond, for each pair of nodes, are two machines that keep each other busy for ever. (Nodes that
+/// join together tell each other everything at once.)
+const CROWD_MAX: u64 = 2_500;
 
 impl World {
     /// Starts every node at once.
@@ -184,6 +193,7 @@ impl World {
             workshop: setup.workshop,
             links: setup.links,
             seed: setup.seed,
+            is_in_step: setup.is_in_step,
             wire: Stream::new(setup.seed, "wire"),
             manners: Manners::default(),
             cuts: BTreeSet::new(),
@@ -191,9 +201,10 @@ impl World {
             held: Vec::new(),
             strangers: BTreeSet::new(),
             clients,
-            shelves: Shelves::new(&setup.chassis, setup.chassis_check_epochs),
+            shelves: Shelves::new(setup.chassis, setup.chassis_check_epochs),
             judge: Judge::default(),
             trace: Trace::default(),
+            audience: None,
         };
         for node in setup.nodes {
             world.start(node);
@@ -237,11 +248,15 @@ impl World {
     pub fn run(&mut self, span: Truth) -> Result<(), String> {
         let end = self.now + span;
         let mut crowd = 0;
+        let crowd_max = CROWD_MAX * (self.hosts.len() as u64).pow(2);
         while self.queue.peek().is_some_and(|e| e.at <= end) {
+            if self.has_news() {
+                return Ok(()); // whoever listens wants to look now
+            }
             let Some(Entry { at, what, .. }) = self.queue.pop() else { break };
             crowd = if at / MS == self.now / MS { crowd + 1 } else { 0 };
-            if crowd > CROWD_MAX {
-                return Err(format!("at {} ms more than {CROWD_MAX} things happen within one millisecond: {what:?}", self.now / MS));
+            if crowd > crowd_max {
+                return Err(format!("at {} ms more than {crowd_max} things happen within one millisecond: {what:?}", self.now / MS));
             }
             self.now = self.now.max(at);
             self.happen(what);
@@ -372,6 +387,7 @@ impl World {
         match self.workshop.make(node, starts - 1, seed, clock) {
             Ok(made) => {
                 self.hosts.get_mut(&node).expect("it exists").node = Some(made);
+                self.tell_time(node);
                 self.step(node, SimInput::Wake);
             }
             Err(why) => {
@@ -394,7 +410,10 @@ impl World {
             Happening::Restart(_) => {}
             Happening::CallAgain { client, turn } if turn == self.clients[client].turn => self.call(client),
             Happening::CallAgain { .. } => {}
-            Happening::Shelves => self.look_at_shelves(),
+            Happening::Shelves => {
+                self.keep_time();
+                self.look_at_shelves();
+            }
             Happening::Readmit => self.readmit_all(),
             Happening::Light(chassis) => self.shelves.darken(&chassis, false),
             Happening::Order { node, start, request } => self.obey(node, start, &request),
@@ -455,11 +474,15 @@ impl World {
             }
             SimOutput::Observe(observation) => {
                 self.note(format!("{node} {observation:?}"));
+                self.tell_of(node, &observation);
                 self.judge.observe(self.now, node, &observation);
             }
+            SimOutput::Published(event) => self.tell(News::Event(node, event)),
+            SimOutput::Replied(ticket, outcome) => self.tell(News::Replied(ticket, outcome)),
             SimOutput::Note(line) => self.note(format!("{node} {line}")),
             SimOutput::Halt(why) => {
                 self.note(format!("{node} halts: {why}"));
+                self.tell(News::Halted(node, why));
                 self.crash(node);
                 self.restart_after(node, SUPERVISED);
             }
@@ -479,7 +502,7 @@ impl World {
         host.node.is_some() && host.gates.get(group).is_some_and(|until| host.clock(self.now) < *until)
     }
 
-    fn note(&mut self, line: String) {
+    pub(crate) fn note(&mut self, line: String) {
         self.trace.write(format!("{:>10}.{:06} {line}", self.now / MS, self.now % MS));
     }
 }

@@ -6,6 +6,7 @@
 //! kept and what was not, with a [`Recording`] to draw.
 
 mod condition;
+mod domain;
 mod judge;
 mod owner;
 mod read;
@@ -25,13 +26,14 @@ use sixnines_core::domain::config::Bundle;
 use sixnines_core::time::Duration;
 
 pub use condition::{Condition, Operator, RoleWord, Term, Test};
+pub use domain::DomainStage;
 pub use owner::OwnerStage;
 pub use recording::{Bar, Recording, Series};
 pub use report::{Line, Outcome, Report, Verdict};
 pub use run::{LOOK, Run, run};
-pub use setting::Setting;
-pub use stage::{Mend, Occurrence, Stage, What};
-pub use step::{Deed, Expectation, Must, Step, Trigger};
+pub use setting::{DomainSetting, Setting};
+pub use stage::{Breach, Mend, Occurrence, Stage, What};
+pub use step::{Deed, Expectation, Must, Step, Trigger, Wish};
 
 /// A scenario that can be run.
 #[derive(Clone, Debug)]
@@ -68,9 +70,18 @@ impl Scenario {
 
     /// The line of a step that asks for roles, which only a domain has.
     pub fn asks_for_roles(&self) -> Option<u32> {
+        self.line_of(Condition::needs_roles)
+    }
+
+    /// The line of a step that asks what only a simulated domain can tell.
+    pub fn asks_clients(&self) -> Option<u32> {
+        self.line_of(Condition::needs_clients)
+    }
+
+    fn line_of(&self, is_meant: impl Fn(&Condition) -> bool) -> Option<u32> {
         let asks = |step: &&Step| {
-            let waits = matches!(&step.trigger, Trigger::When { condition, .. } if condition.needs_roles());
-            waits || step.expectation.as_ref().is_some_and(|e| e.condition.needs_roles())
+            let waits = matches!(&step.trigger, Trigger::When { condition, .. } if is_meant(condition));
+            waits || step.expectation.as_ref().is_some_and(|e| is_meant(&e.condition))
         };
         self.steps.iter().find(asks).map(|step| step.at.line)
     }

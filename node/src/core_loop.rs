@@ -236,9 +236,7 @@ impl<W: Ways> CoreLoop<W> {
                 self.verdicts.insert(node, verdict);
                 tracing::info!(%node, was = was.as_str(), now = verdict.as_str(), ?silent, "verdict");
                 let why = format!("{} -> {}, silent for {:.1} ms on all links", was.as_str(), verdict.as_str(), silent.as_secs_f64() * 1e3);
-                let quality = if verdict == Verdict::Unknown { Quality::Missing } else { Quality::Good };
-                let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
-                let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
+                let cause = self.tell_verdict(now, node, verdict, &why);
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
                 self.tell_reach(node);
             }
@@ -275,6 +273,12 @@ impl<W: Ways> CoreLoop<W> {
         if let Some(member) = self.domain.member(node) {
             self.ways.reach(member, !is_lost && !self.deaf.contains(&node));
         }
+    }
+
+    fn tell_verdict(&mut self, now: Instant, node: NodeId, verdict: Verdict, why: &str) -> EventId {
+        let quality = if verdict == Verdict::Unknown { Quality::Missing } else { Quality::Good };
+        let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
+        self.observe(now, &node_object(node), "state", value, quality, None, why, false)
     }
 
     fn on_gate(&mut self, now: Instant, state: GateState) {
@@ -378,6 +382,12 @@ impl<W: Ways> CoreLoop<W> {
                 self.ways.subscribe(peer); // not before: what they tell has to find its objects
             }
             self.give_objects(now);
+            // What liveness has found before: else this node would hold itself for the lowest one alive, and alarms about the others for true.
+            // And that it is well itself, which nobody else can tell it: it may be the one who owns what was said of it while it was away.
+            let verdicts = self.verdicts.clone().into_iter().chain([(self.me, Verdict::Alive)]);
+            for (peer, verdict) in verdicts {
+                self.tell_verdict(now, peer, verdict, "as this node found it when it joined");
+            }
             let domain = Arc::clone(&self.domain);
             for (name, row) in &domain.groups {
                 self.tell_group(now, name, row, None, None, "the control log, as this node found it");
@@ -421,7 +431,15 @@ impl<W: Ways> CoreLoop<W> {
             self.ways.drive(name, None);
         } else if self.domain.config.service(name).is_some() {
             self.feed_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
+            // The last active may have lost its process; this one has another.
+            if let Some(unit) = self.units.get(name).copied() {
+                self.tell_process(now, name, unit, "the unit of the new active");
+            }
         }
+    }
+
+    fn tell_process(&mut self, now: Instant, group: &GroupName, unit: Unit, why: &str) -> EventId {
+        self.observe(now, &format!("/services/{group}"), "process", Some(word(unit_word(unit))), Quality::Good, None, why, false)
     }
 
     /// A chassis that is handed over or given up: what its owner would still do or note would be missing from the successor's copy.
@@ -443,17 +461,14 @@ impl<W: Ways> CoreLoop<W> {
 
     fn on_unit(&mut self, now: Instant, group: GroupName, unit: Unit, why: &str) {
         self.units.insert(group.clone(), unit);
-        let state = match unit {
-            Unit::Ready => "running",
-            Unit::Gone => "dead",
-            Unit::Absent => "stopped",
-        };
         // What every node sees of its own unit is that node's observation; the object's own attribute is the active's.
         let is_active = matches!(self.roles.role(&group), Some(Role::Active(_)));
-        let object = if is_active { format!("/services/{group}") } else { node_object(self.me) };
-        let attribute = if is_active { "process" } else { "unit" };
-        let value = if is_active { word(state) } else { Value::Text(format!("{group}: {state}").as_str().into()) };
-        let cause = self.observe(now, &object, attribute, Some(value), Quality::Good, None, why, false);
+        let cause = if is_active {
+            self.tell_process(now, &group, unit, why)
+        } else {
+            let value = Value::Text(format!("{group}: {}", unit_word(unit)).as_str().into());
+            self.observe(now, &node_object(self.me), "unit", Some(value), Quality::Good, None, why, false)
+        };
         self.feed_roles(now, roles::Input::Unit { group, unit, cause });
     }
 
@@ -590,6 +605,14 @@ pub(crate) fn node_object(node: NodeId) -> String {
 
 pub(crate) fn word(text: &str) -> Value {
     Value::Enum(text.into())
+}
+
+fn unit_word(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Ready => "running",
+        Unit::Gone => "dead",
+        Unit::Absent => "stopped",
+    }
 }
 
 /// What an entry was decided on, for people.

@@ -5,6 +5,8 @@ mod junit;
 mod live;
 mod plot;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,13 +56,20 @@ pub(crate) fn find(places: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             files.push(place.clone());
             continue;
         }
-        let entries = fs::read_dir(place).with_context(|| format!("cannot read {}", place.display()))?;
-        let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_yaml(path)).collect();
-        found.sort();
-        anyhow::ensure!(!found.is_empty(), "there is no YAML file in {}", place.display());
-        files.append(&mut found);
+        let before = files.len();
+        search(place, &mut files)?;
+        anyhow::ensure!(files.len() > before, "there is no YAML file in {}", place.display());
     }
     Ok(files)
+}
+
+/// A directory's own files first, then what its directories have.
+fn search(place: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let entries = fs::read_dir(place).with_context(|| format!("cannot read {}", place.display()))?;
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    files.extend(found.iter().filter(|path| is_yaml(path)).cloned());
+    found.iter().filter(|path| path.is_dir() && !path.is_symlink()).try_for_each(|path| search(path, files))
 }
 
 fn is_yaml(path: &Path) -> bool {

@@ -5,6 +5,7 @@
 
 mod app;
 mod node;
+mod orders;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -14,14 +15,16 @@ use std::panic::AssertUnwindSafe;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::NodeId;
-use sixnines_core::time::{Duration, Instant, nanos};
+use sixnines_core::time::{Duration, Instant};
 use sixnines_discs::log::FirstStart;
 use sixnines_discs::log::sim::SimDisk;
+use sixnines_hwsim::chassis::Plan;
 use sixnines_hwsim::domain::chaos::draw::Ground;
 use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
+use sixnines_hwsim::scenario::{DomainStage, Setting};
 
 use node::Node;
 
@@ -63,14 +66,7 @@ pub(crate) fn play_safely(config: &DomainConfig, mutation: Mutation, script: &Sc
 
 /// What there is to break.
 pub(crate) fn ground(config: &DomainConfig) -> Ground {
-    let within = |chassis: &ChassisConfig| config.nodes.iter().filter(|n| n.chassis == chassis.name).map(|n| n.id).collect();
-    Ground {
-        nodes: config.nodes.iter().map(|n| n.id).collect(),
-        links: links(config),
-        services: config.services.iter().map(|s| s.name.clone()).collect(),
-        chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
-        dead_after: nanos(config.profile.times().dead_after),
-    }
+    Ground::of(config)
 }
 
 /// A new domain of that configuration.
@@ -81,10 +77,24 @@ pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Set
         links: links(config),
         services: config.services.iter().map(|s| s.name.clone()).collect(),
         clients: 3,
-        chassis: config.chassis.iter().map(|c| c.name.clone()).collect(),
+        chassis: config.chassis.iter().map(|c| Plan::mxp().named(c.name.clone())).collect(),
+        is_in_step: false,
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
-        workshop: Box::new(Nodes::new(config.clone(), seed, mutation)),
+        workshop: Box::new(Nodes::new(FirstStart { bundle: crate::shipped::bundle(config), config: config.clone() }, seed, mutation)),
     }
+}
+
+/// The domain of a scenario, with the classes, objects and policies that are in force there.
+///
+/// # Panics
+/// If the scenario has no domain.
+pub(crate) fn stage(setting: &Setting, mutation: Mutation) -> DomainStage {
+    let domain = setting.domain.as_ref().expect("only a scenario with a domain is played on one");
+    let first = FirstStart { bundle: setting.compiled.files.clone(), config: domain.config.clone() };
+    let chassis: Vec<Plan> = setting.shelves().cloned().collect();
+    let workshop = Box::new(Nodes::new(first, domain.seed, mutation));
+    let setup = Setup { clients: domain.clients, chassis, is_in_step: true, workshop, ..setup(&domain.config, mutation, domain.seed) };
+    DomainStage::new(setting, setup)
 }
 
 /// Every node has as many; the configuration is checked for it.
@@ -102,8 +112,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn new(config: DomainConfig, seed: u64, mutation: Mutation) -> Self {
-        let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
+    fn new(first: FirstStart, seed: u64, mutation: Mutation) -> Self {
         Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }
@@ -132,6 +141,28 @@ impl Workshop for Nodes {
             }
         }
     }
+}
+
+/// A domain of that size: shelves of five nodes at most, two at least; five votes from five nodes on, as far apart as they go; two services,
+/// and one more for every five nodes, each with three nodes to choose from.
+pub(crate) fn many_nodes(count: u8) -> DomainConfig {
+    let three = three_nodes();
+    let count = u16::from(count);
+    let shelves = count.div_ceil(5).max(2);
+    let node = |place: u16| {
+        let id = place + 1;
+        let voter = place < if count < 5 { 3 } else { 5 };
+        let links = (1..=2).map(|link| format!("10.0.{link}.{id}:7400").parse().expect("an address")).collect();
+        // One after the other, so that the votes are in as many shelves as there are.
+        NodeConfig { id: NodeId(id), chassis: format!("mxp{}", place % shelves + 1).as_str().into(), links, voter, witness: false }
+    };
+    let service = |number: u16| {
+        let nodes = (0..3).map(|step| NodeId((number * 5 + step * 2 + 1) % count + 1)).collect();
+        ServiceConfig { name: format!("service{number}").as_str().into(), nodes, ..three.services[0].clone() }
+    };
+    let chassis = (1..=shelves).map(|shelf| ChassisConfig { name: format!("mxp{shelf}").as_str().into(), manager: None });
+    let services = three.services.iter().cloned().chain((1..=count / 5).map(service)).collect();
+    DomainConfig { nodes: (0..count).map(node).collect(), chassis: chassis.collect(), services, ..three.clone() }
 }
 
 /// n1 and n2 in mxp1, n3 in mxp2, and two services, so that nothing assumes one.

@@ -282,11 +282,12 @@ impl Engine {
         }
     }
 
-    /// The node that a fact is about, and whether that node is alive.
+    /// The node that a fact is about, and whether that node is alive. One that hears nobody (mute) is not: it is cut off, or has just
+    /// come back and does not know yet; who owned the domain while it was away still has to say that it is well.
     fn seen_of_a_node(&self, fact: &Fact) -> Option<(NodeId, bool)> {
         let node = fact.object.as_str().strip_prefix("/nodes/")?.parse::<NodeId>().ok().filter(|_| fact.attribute.as_str() == "state")?;
-        let dead = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if &**t == "dead");
-        Some((node, !dead || node == self.me.node))
+        let is_lost = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if ["dead", "mute"].contains(&&**t));
+        Some((node, !is_lost || node == self.me.node))
     }
 
     fn settle_alive(&mut self, node: NodeId, alive: bool) {

@@ -77,7 +77,7 @@ impl Chassis {
         }
     }
 
-    fn board_word(&self, slot: usize) -> &'static str {
+    pub(super) fn board_word(&self, slot: usize) -> &'static str {
         match &self.physics.boards[slot] {
             None => "absent",
             Some(_) if self.effects.boards[slot].hung => "hung",
@@ -102,7 +102,7 @@ impl Chassis {
     }
 
     /// A flapping fabric is down first, then up, for one period each.
-    fn fabric_carries(&self, fabric: usize) -> bool {
+    pub(super) fn fabric_carries(&self, fabric: usize) -> bool {
         let effect = self.effects.fabrics[fabric];
         let seconds = self.ticked.since(effect.flaps_since).as_secs_f64();
         let flapped_down = effect.flaps_seconds > 0.0 && (seconds / effect.flaps_seconds) % 2.0 < 1.0;

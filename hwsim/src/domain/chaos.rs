@@ -4,6 +4,7 @@
 //! changed by hand, and shrunk. Nothing in here draws a number.
 
 pub mod breach;
+pub mod catalogue;
 pub mod draw;
 pub mod incidents;
 pub mod script;
@@ -138,7 +139,7 @@ impl Player<'_> {
 }
 
 /// Every service answers, and goes on answering for a while.
-pub(super) fn serve(world: &mut World, ground: &Ground, services: &[GroupName], what: &str) -> Result<(), String> {
+pub(crate) fn serve(world: &mut World, ground: &Ground, services: &[GroupName], what: &str) -> Result<(), String> {
     for group in services {
         let since = world.now();
         world.run_until(HEALED_MAX.max(40 * ground.dead_after), &format!("{what} ({group})"), |w| w.now() > since + 30 * MS && answers_steadily(w, group))?;

@@ -47,6 +47,11 @@ impl Judge {
         self.epochs.active(group)
     }
 
+    /// Everybody who says so.
+    pub fn actives(&self, group: &GroupName) -> impl Iterator<Item = (NodeId, Epoch)> {
+        self.epochs.actives(group)
+    }
+
     pub(super) fn asked(&mut self, group: &GroupName, call: &Call) {
         self.writes.asked(group, call);
     }

@@ -1,7 +1,13 @@
 //! What a node is to the world around it: what can happen to it, what it does, and who makes it.
 
+use std::sync::Arc;
+
+use sixnines_core::domain::Domain;
+use sixnines_core::domain::config::Bundle;
+use sixnines_core::engine::{CommandBody, Engine};
+use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
-use sixnines_core::time::{Duration, Instant};
+use sixnines_core::time::{Duration, Instant, WallTime};
 use sixnines_core::value::{Outcome, Request, Update};
 
 /// A node made of the product's machines.
@@ -16,6 +22,10 @@ pub trait SimNode {
     /// Where the replay went another way.
     fn prove_journal(&self) -> Result<(), String> {
         Ok(())
+    }
+    /// How it sees things; `None` before it has joined.
+    fn view(&self) -> Option<View<'_>> {
+        None
     }
 }
 
@@ -46,6 +56,8 @@ pub enum SimInput<'a> {
     Switchover(GroupName),
     /// An operator says that a node is the same node with another disk.
     Readmit(NodeId),
+    /// An operator asks something else; answered by [`SimOutput::Replied`], mostly at once.
+    Order(Ticket, Order),
     /// What the sensors of a chassis show, to the node that drives it.
     Readings(&'a [Update]),
     /// What became of a request to a chassis.
@@ -55,6 +67,8 @@ pub enum SimInput<'a> {
         /// What became of it.
         outcome: Outcome,
     },
+    /// Somebody who keeps clocks right tells the node what time it is for people.
+    Wall(WallTime),
     /// The instant asked for has come.
     Wake,
 }
@@ -100,10 +114,47 @@ pub enum SimOutput {
     Act(Request),
     /// Something that invariants judge.
     Observe(Observation),
+    /// An event of this node's own, for whoever listens.
+    Published(Arc<Event>),
+    /// What became of an order.
+    Replied(Ticket, Result<String, String>),
     /// A line for the trace.
     Note(String),
     /// The node stops by itself (a storage failure, an unreadable log).
     Halt(String),
+}
+
+/// Names one order of an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What an operator can ask of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Something of an object that this node owns.
+    Command(CommandBody),
+    /// A service moves.
+    Switchover {
+        /// Which.
+        service: GroupName,
+        /// Where to; `None`: to the best standby.
+        to: Option<NodeId>,
+    },
+    /// A service goes on although every complete copy of its state is gone.
+    Start(GroupName),
+    /// Other classes, objects and policies.
+    Apply(Bundle),
+}
+
+/// A node's own idea of how things are.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Its objects and alarms.
+    pub engine: &'a Engine,
+    /// The control log, as far as it has applied it.
+    pub domain: &'a Domain,
+    /// It may speak for what it is active for; without a lease nobody listens to it.
+    pub has_lease: bool,
 }
 
 /// Where bytes go in.

@@ -20,6 +20,8 @@ struct Shelf {
     is_dark: bool,
     /// Who drives it, and the revision that each of them has been told.
     drivers: BTreeMap<NodeId, u64>,
+    /// When they were told everything last.
+    refreshed: Truth,
 }
 
 /// Readings on their way to a node.
@@ -30,13 +32,22 @@ pub(super) struct Readings {
 }
 
 impl Shelves {
-    pub(super) fn new(names: &[ChassisName], check_epochs: bool) -> Self {
-        let shelf = |name: &ChassisName| {
-            let chassis = Chassis::new(Plan::mxp().named(name.clone()), Instant::ZERO);
+    pub(super) fn new(plans: Vec<Plan>, check_epochs: bool) -> Self {
+        let shelf = |plan: Plan| {
+            let name = plan.chassis.clone();
+            let chassis = Chassis::new(plan, Instant::ZERO);
             let chassis = if check_epochs { chassis } else { chassis.without_epoch_check() };
-            (name.clone(), Shelf { chassis, is_dark: false, drivers: BTreeMap::new() })
+            (name, Shelf { chassis, is_dark: false, drivers: BTreeMap::new(), refreshed: 0 })
         };
-        Self { shelves: names.iter().map(shelf).collect() }
+        Self { shelves: plans.into_iter().map(shelf).collect() }
+    }
+
+    pub(super) fn chassis_mut(&mut self, name: &ChassisName) -> Option<&mut Chassis> {
+        self.shelves.get_mut(name).map(|shelf| &mut shelf.chassis)
+    }
+
+    pub(super) fn chassis(&self, name: &ChassisName) -> Option<&Chassis> {
+        self.shelves.get(name).map(|shelf| &shelf.chassis)
     }
 
     pub(super) fn names(&self) -> Vec<ChassisName> {
@@ -67,6 +78,10 @@ impl Shelves {
                 continue;
             }
             let revision = shelf.chassis.revision();
+            if now >= shelf.refreshed + REFRESH {
+                shelf.refreshed = now;
+                shelf.drivers.values_mut().for_each(|told| *told = 0);
+            }
             for (node, told) in shelf.drivers.iter().filter(|(_, told)| **told < revision) {
                 let changed = shelf.chassis.readings().filter(|r| *told == 0 || r.revision > *told);
                 news.push((*node, Readings { chassis: name.clone(), revision, list: changed.map(Named::update).collect() }));
@@ -197,6 +212,8 @@ impl World {
     }
 }
 
+/// How often a driver is told what has not changed either: else it would hold a quiet shelf for a dead one.
+const REFRESH: Truth = 1_000 * MS;
 /// The longest that an order is held up on its way.
 const ORDER_HELD_UP: Truth = 300 * MS;
 /// Between two looks at the shelves, as a shelf manager's own period.

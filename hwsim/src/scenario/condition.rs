@@ -9,7 +9,9 @@
 //! event /mxp1/slot3 reset                         something happens: an action, or a change
 //! event /mxp1/slot3 state hung                    a change to that word
 //! event /mxp1/fan1 alarm fan-failed acknowledged  what happens to an alarm
-//! role of calls on n2 is active                   where a domain runs
+//! role of calls on n2 is active                   in a domain; also: standby, none
+//! two actives of calls                            more than one node speaks for it; also: two actives
+//! outage of calls > 60ms                          the longest time without an answer to its clients so far
 //! ```
 //!
 //! Several are joined by `and`. A value that is unknown is neither equal to anything nor different from it.
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use sixnines_core::class::number;
 use sixnines_core::event::AlarmStep;
 use sixnines_core::ids::{AttributeName, GroupName, NodeId, ObjectName};
+use sixnines_core::time::Duration;
 use sixnines_core::value::Value;
 
 pub(crate) use read::{Reader, scalar, words};
@@ -81,6 +84,20 @@ pub enum Term {
         node: NodeId,
         /// Which role.
         role: RoleWord,
+    },
+    /// More than one node speaks for one of the services.
+    Actives {
+        /// Which services.
+        services: Vec<GroupName>,
+    },
+    /// The longest time without an answer to a service's clients so far.
+    Outage {
+        /// Which service.
+        service: GroupName,
+        /// How to compare it.
+        operator: Operator,
+        /// With what.
+        limit: Duration,
     },
 }
 
@@ -148,7 +165,12 @@ impl Condition {
 
     /// Whether it asks for roles.
     pub fn needs_roles(&self) -> bool {
-        self.terms.iter().any(|term| matches!(term, Term::Role { .. }))
+        self.terms.iter().any(|term| matches!(term, Term::Role { .. } | Term::Actives { .. } | Term::Outage { .. }))
+    }
+
+    /// Whether it asks what only a simulated domain can tell: who speaks, and what clients see.
+    pub fn needs_clients(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term, Term::Actives { .. } | Term::Outage { .. }))
     }
 
     /// How things are that it looks at, for who expected something else.
@@ -168,11 +190,16 @@ impl Term {
             Self::Alarm { kind, objects, raised } => {
                 objects.iter().any(|object| stage.has_alarm(object, kind.as_deref())) == *raised
             }
-            Self::Quiet => !stage.has_alarms(),
+            Self::Quiet => stage.alarms().is_empty(),
             Self::Event { object, attribute, word, step } => {
                 news.iter().any(|o| o.object == *object && o.attribute == *attribute && is_meant(&o.what, word.as_deref(), *step))
             }
             Self::Role { service, node, role } => stage.role(service, *node) == Some(*role),
+            Self::Actives { services } => services.iter().any(|service| stage.speakers(service).is_some_and(|speakers| speakers > 1)),
+            Self::Outage { service, operator, limit } => {
+                let seconds = |span: Duration| Value::Float(span.as_secs_f64());
+                stage.outage(service).is_some_and(|outage| operator.holds(&seconds(outage), &seconds(*limit)))
+            }
         }
     }
 
@@ -193,11 +220,19 @@ impl Term {
                 let what = kind.as_deref().unwrap_or("an alarm");
                 if raised.is_empty() { format!("no {what}") } else { format!("{what} on {}", few(&raised, "")) }
             }
-            Self::Quiet => if stage.has_alarms() { "there are alarms" } else { "no alarms" }.to_owned(),
+            Self::Quiet => few(&stage.alarms(), "no alarms"),
             Self::Event { .. } => "it did not happen".to_owned(),
             Self::Role { service, node, .. } => {
                 format!("{node} is {} for {service}", stage.role(service, *node).map_or("unknown", RoleWord::word))
             }
+            Self::Actives { services } => {
+                let many = services.iter().filter(|service| stage.speakers(service).is_some_and(|speakers| speakers > 1));
+                few(&many.map(|service| format!("two speak for {service}")).collect::<Vec<_>>(), "one at most speaks for each")
+            }
+            Self::Outage { service, .. } => match stage.outage(service) {
+                Some(outage) => format!("clients of {service} waited {:.1} ms at most", outage.as_secs_f64() * 1e3),
+                None => format!("{service} has no clients"),
+            },
         }
     }
 }

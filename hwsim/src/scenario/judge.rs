@@ -81,14 +81,15 @@ impl Check {
         }
     }
 
-    /// The scenario is over.
-    pub(super) fn end(mut self, now: Instant, stage: &dyn Stage) -> Outcome {
-        if matches!(self.expectation.must, Must::Within(_)) && !self.open.is_empty() {
+    /// The scenario is over; if it was cut short, nobody knows what would have come.
+    pub(super) fn end(mut self, now: Instant, stage: &dyn Stage, is_cut_short: bool) -> Outcome {
+        let is_open = matches!(self.expectation.must, Must::Within(_)) && !self.open.is_empty();
+        if is_open && !is_cut_short {
             self.break_at(now, stage);
         }
         let verdict = match self.broken {
             Some(broken) => broken,
-            None if self.tests == 0 => Verdict::NotReached,
+            None if self.tests == 0 || is_open => Verdict::NotReached,
             None => Verdict::Kept,
         };
         Outcome { line: self.line, text: self.expectation.text(), verdict, tests: self.tests, slowest: self.slowest }

@@ -155,7 +155,7 @@ impl OwnerStage {
 }
 
 impl Stage for OwnerStage {
-    fn step(&mut self, to: Instant) -> Result<(), String> {
+    fn step(&mut self, to: Instant) -> Result<Instant, String> {
         loop {
             let next = self.next();
             if next > to {
@@ -174,7 +174,7 @@ impl Stage for OwnerStage {
             }
         }
         self.now = to;
-        Ok(())
+        Ok(to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {
@@ -250,8 +250,8 @@ impl Stage for OwnerStage {
         })
     }
 
-    fn has_alarms(&self) -> bool {
-        self.engine.alarms().any(|(_, alarm)| alarm.is_active() && !alarm.suppressed)
+    fn alarms(&self) -> Vec<String> {
+        standing(&self.engine)
     }
 
     fn role(&self, _service: &GroupName, _node: NodeId) -> Option<RoleWord> {
@@ -267,6 +267,12 @@ impl Stage for OwnerStage {
 fn engine(life: u64) -> Engine {
     let me = Member { node: OWNER, incarnation: Incarnation(life) };
     Engine::new(Config { me, history_max: HISTORY_MAX, journal: false })
+}
+
+/// The alarms that hold, and that no failed parent explains.
+pub(super) fn standing(engine: &Engine) -> Vec<String> {
+    let active = engine.alarms().filter(|(_, alarm)| alarm.is_active() && !alarm.suppressed);
+    active.map(|(key, _)| format!("{} on {}", key.kind, engine.world().object(key.object).name)).collect()
 }
 
 /// As the driver reports it.

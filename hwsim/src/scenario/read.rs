@@ -1,6 +1,7 @@
 //! From YAML to a [`Scenario`]: everything that is wrong with it is found in one run, each with its place.
 
 mod deeds;
+mod domain;
 mod header;
 mod times;
 
@@ -99,7 +100,7 @@ impl Steps<'_> {
     fn step(&self, node: &Node, out: &mut Diagnostics) -> Option<Step> {
         let source = self.names.source;
         let mut fields = Fields::new(source, "a step", node, out);
-        fields.elsewhere(&[("chassis", BESIDE), ("policy", BESIDE), ("lasts", BESIDE), ("services", BESIDE), ("ageing", BESIDE)]);
+        fields.elsewhere(&[("chassis", BESIDE), ("policy", BESIDE), ("lasts", BESIDE), ("services", BESIDE), ("ageing", BESIDE), ("domain", BESIDE)]);
         let trigger = self.trigger(&mut fields, out);
         let lasting = fields.take("for").and_then(|node| self.duration("for", node, out));
         let is_lasting = lasting.is_some();
@@ -175,6 +176,6 @@ impl Steps<'_> {
 }
 
 const MUSTS: [&str; 3] = ["expect", "always", "never"];
-const STEP_FIELDS: [&str; 9] = ["at", "when", "every", "expect", "always", "never", "inject", "set", "reading"];
+const STEP_FIELDS: [&str; 10] = ["at", "when", "every", "expect", "always", "never", "inject", "set", "reading", "switchover"];
 const BESIDE: &str = "at the top, beside `timeline`";
 const EXAMPLE: &str = "- { at: 10s, inject: fan-failed fan=1, expect: alarm fan-failed on /mxp1/fan1, within: 5s }";

@@ -77,7 +77,8 @@ impl Recorder {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let series = wanted(scenario).into_iter().map(|(object, attribute, unit)| Series { object, attribute, unit, points: Vec::new() });
         let catalogue = &scenario.setting.compiled.catalogue;
-        let mut watched: Vec<(GroupName, NodeId)> = conditions(scenario).flat_map(|c| &c.terms).filter_map(role).collect();
+        let asked = conditions(scenario).flat_map(|c| &c.terms).filter_map(role);
+        let mut watched: Vec<(GroupName, NodeId)> = candidates(scenario).chain(asked).collect();
         watched.sort();
         watched.dedup();
         Self {
@@ -119,14 +120,17 @@ impl Recorder {
     }
 
     pub(super) fn sample(&mut self, now: Instant, stage: &dyn Stage) {
+        let mut taken = Vec::new();
         for key in &self.watched {
             let role = stage.role(&key.0, key.1).unwrap_or(RoleWord::None);
             let (before, since) = self.roles.get(key).copied().unwrap_or((role, now));
             if role != before {
                 push(&mut self.recording.roles, role_bar(key, before, since, now));
+                taken.push(format!("{} is {} for {}", key.1, if role == RoleWord::None { "nothing" } else { role.word() }, key.0));
             }
             self.roles.insert(key.clone(), (role, if role == before { since } else { now }));
         }
+        taken.into_iter().for_each(|text| self.note(now, text));
         if now < self.next {
             return;
         }
@@ -148,6 +152,7 @@ impl Recorder {
             push(&mut self.recording.roles, role_bar(key, *role, *since, now));
         }
         self.recording.alarms.sort_by(|a, b| (a.from, &a.label).cmp(&(b.from, &b.label)));
+        self.recording.roles.sort_by(|a, b| (subject(&a.label), a.from).cmp(&(subject(&b.label), b.from)));
         self.recording.series.retain(|series| series.points.iter().any(|(_, value)| value.is_some()));
         (self.recording, self.story, self.story_dropped, self.events)
     }
@@ -176,6 +181,17 @@ fn push(bars: &mut Vec<Bar>, bar: Bar) {
     if bars.len() < BARS_MAX {
         bars.push(bar);
     }
+}
+
+/// Of a role's label: which service, and where.
+fn subject(label: &str) -> &str {
+    label.rsplit_once(": ").map_or(label, |(subject, _)| subject)
+}
+
+/// Every node that could be active for a service of the domain.
+fn candidates(scenario: &Scenario) -> impl Iterator<Item = (GroupName, NodeId)> {
+    let config = scenario.setting.domain.iter().map(|domain| &domain.config);
+    config.flat_map(|config| config.services.iter().flat_map(|service| config.candidates(&service.name).into_iter().map(|node| (service.name.clone(), node))))
 }
 
 fn role_bar((service, node): &(GroupName, NodeId), role: RoleWord, since: Instant, until: Instant) -> Bar {

@@ -25,6 +25,8 @@ pub struct Report {
     pub recording: Recording,
     /// How many events there were.
     pub events: u64,
+    /// The last lines of all that happened, if what must never happen did.
+    pub trace: Vec<String>,
 }
 
 /// What became of one step's expectation.

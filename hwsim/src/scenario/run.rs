@@ -21,6 +21,9 @@ const ROUNDS_MAX: usize = 8;
 /// Refusals that are told; a step that is repeated a million times says it once.
 const REFUSALS_MAX: usize = 20;
 
+/// What must hold in every scenario.
+const INVARIANTS: &str = "never two actives, never an acknowledged write lost, never an action without a cause";
+
 /// Runs a scenario to its end.
 ///
 /// # Errors
@@ -29,9 +32,13 @@ pub fn run(scenario: &Scenario, stage: &mut dyn Stage) -> Result<Report, String>
     let mut run = Run::new(scenario);
     run.turn(Instant::ZERO, stage);
     while let Some(at) = run.poll_timeout() {
-        stage.step(at)?;
+        let at = stage.step(at)?;
         run.turn(at, stage);
+        if stage.breach().is_some() {
+            break;
+        }
     }
+    stage.end();
     Ok(run.finish(stage))
 }
 
@@ -104,6 +111,9 @@ impl<'a> Run<'a> {
         for _ in 0..ROUNDS_MAX {
             let news = stage.take_occurrences();
             self.recorder.tell(&news);
+            for (what, why) in stage.take_refusals() {
+                self.refuse(1, what, why);
+            }
             for check in self.checks.values_mut() {
                 check.look(now, stage, &news);
             }
@@ -123,9 +133,14 @@ impl<'a> Run<'a> {
     /// What came of it.
     pub fn finish(self, stage: &mut dyn Stage) -> Report {
         let Self { scenario, now, checks, mut refused, recorder, .. } = self;
-        let mut outcomes: Vec<Outcome> = checks.into_values().map(|check| check.end(now, stage)).collect();
+        let breach = stage.breach();
+        let mut outcomes: Vec<Outcome> = checks.into_values().map(|check| check.end(now, stage, breach.is_some())).collect();
         outcomes.append(&mut refused);
         outcomes.sort_by_key(|outcome| outcome.line);
+        if let Some(breach) = &breach {
+            let verdict = Verdict::Broken { at: now.since(Instant::ZERO), got: breach.what.clone() };
+            outcomes.push(Outcome { line: 1, text: INVARIANTS.to_owned(), verdict, tests: 1, slowest: None });
+        }
         let (recording, story, story_dropped, events) = recorder.finish(now);
         Report {
             name: scenario.name.clone(),
@@ -137,6 +152,7 @@ impl<'a> Run<'a> {
             story_dropped,
             recording,
             events,
+            trace: breach.map(|breach| breach.story).unwrap_or_default(),
         }
     }
 
@@ -177,7 +193,7 @@ impl<'a> Run<'a> {
             let text = deed.text();
             match self.perform(deed, stage) {
                 Ok(()) => self.recorder.note(self.now, text),
-                Err(why) => self.refuse(step, text, why),
+                Err(why) => self.refuse(step.at.line, text, why),
             }
         }
         if let Some(check) = self.checks.get_mut(&index) {
@@ -191,16 +207,17 @@ impl<'a> Run<'a> {
             Deed::Mend(what) => stage.mend(what),
             Deed::Reading(update) => stage.read(update),
             Deed::Command(body) => stage.command(body),
+            Deed::Ask(wish) => stage.ask(wish),
             Deed::Apply { compiled, .. } => stage.apply(compiled),
             Deed::Takeover => stage.take_over(),
         }
     }
 
-    fn refuse(&mut self, step: &Step, text: String, why: String) {
+    fn refuse(&mut self, line: u32, text: String, why: String) {
         self.recorder.note(self.now, format!("{text}: refused, {why}"));
         if self.refused.len() < REFUSALS_MAX {
             let verdict = Verdict::Refused { at: self.now.since(Instant::ZERO), why };
-            self.refused.push(Outcome { line: step.at.line, text, verdict, tests: 1, slowest: None });
+            self.refused.push(Outcome { line, text, verdict, tests: 1, slowest: None });
         }
     }
 }

@@ -6,21 +6,30 @@ use sixnines_core::bundle::Compiled;
 use sixnines_core::engine::CommandBody;
 use sixnines_core::event::{AlarmStep, Body, Event};
 use sixnines_core::ids::{AttributeName, GroupName, NodeId, ObjectName};
-use sixnines_core::time::Instant;
+use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Update, Value};
 
 use super::condition::RoleWord;
+use super::step::Wish;
 use crate::chassis::Injection;
 
 /// A chassis with whoever watches over it. Instants count from the scenario's beginning.
 ///
 /// What a stage refuses, it says in one sentence; nothing was changed then.
 pub trait Stage {
-    /// Lets time pass until then.
+    /// Lets time pass until then, or until something happens that is worth a look; gives the time it is now.
     ///
     /// # Errors
     /// If the stage is gone: the run ends there.
-    fn step(&mut self, to: Instant) -> Result<(), String>;
+    fn step(&mut self, to: Instant) -> Result<Instant, String>;
+
+    /// What has happened that must never happen, whatever the scenario says, and how it came to that. Time stands still after it.
+    fn breach(&self) -> Option<Breach> {
+        None
+    }
+
+    /// The scenario is over: the last things that must never be are looked for.
+    fn end(&mut self) {}
 
     /// Breaks something.
     ///
@@ -46,6 +55,20 @@ pub trait Stage {
     /// The answer.
     fn command(&mut self, body: &CommandBody) -> Result<(), String>;
 
+    /// What an operator asks of a domain.
+    ///
+    /// # Errors
+    /// Why nothing comes of it, if that can be told at once.
+    fn ask(&mut self, wish: &Wish) -> Result<(), String> {
+        let _ = wish;
+        Err("there is no domain here".to_owned())
+    }
+
+    /// Orders that came to nothing after they had been given: what was asked, and why.
+    fn take_refusals(&mut self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Other policies.
     ///
     /// # Errors
@@ -64,14 +87,35 @@ pub trait Stage {
     /// Whether an alarm holds, and no failed parent explains it. `None`: of any kind.
     fn has_alarm(&self, object: &ObjectName, kind: Option<&str>) -> bool;
 
-    /// Whether any alarm holds anywhere.
-    fn has_alarms(&self) -> bool;
+    /// The alarms that hold, as people say them: kind and object.
+    fn alarms(&self) -> Vec<String>;
 
     /// What a node is for a service; `None` where nobody knows.
     fn role(&self, service: &GroupName, node: NodeId) -> Option<RoleWord>;
 
+    /// How many nodes speak for a service now; `None` where nobody knows.
+    fn speakers(&self, service: &GroupName) -> Option<usize> {
+        let _ = service;
+        None
+    }
+
+    /// The longest time without an answer to a service's clients so far; `None` where there are none.
+    fn outage(&self, service: &GroupName) -> Option<Duration> {
+        let _ = service;
+        None
+    }
+
     /// What has happened since this was asked last.
     fn take_occurrences(&mut self) -> Vec<Occurrence>;
+}
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// Which, and when, in words.
+    pub what: String,
+    /// The last lines of what happened.
+    pub story: Vec<String>,
 }
 
 /// Which faults end.

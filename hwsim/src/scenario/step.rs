@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sixnines_core::bundle::Compiled;
 use sixnines_core::diagnostic::Spot;
 use sixnines_core::engine::CommandBody;
+use sixnines_core::ids::{GroupName, NodeId};
 use sixnines_core::time::Duration;
 use sixnines_core::value::Update;
 
@@ -66,6 +67,8 @@ pub enum Deed {
     Reading(Update),
     /// An operator's command.
     Command(CommandBody),
+    /// What an operator asks of a domain.
+    Ask(Wish),
     /// Other policies come into force.
     Apply {
         /// The files that differ, by name.
@@ -75,6 +78,22 @@ pub enum Deed {
     },
     /// The chassis gets another owner, which knows of the last one only what it had saved.
     Takeover,
+}
+
+/// What an operator asks of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A service moves.
+    Switchover {
+        /// Which.
+        service: GroupName,
+        /// Where to; `None`: to the best standby.
+        to: Option<NodeId>,
+    },
+    /// A service goes on, although every complete copy of its state is gone.
+    Start(GroupName),
+    /// A node is the same node with another disk.
+    Readmit(NodeId),
 }
 
 /// What has to come of something.
@@ -127,6 +146,10 @@ impl Deed {
                 None => format!("reading {} {}: none", update.object, update.attribute),
             },
             Self::Command(body) => command_text(body),
+            Self::Ask(Wish::Switchover { service, to: None }) => format!("switchover {service}"),
+            Self::Ask(Wish::Switchover { service, to: Some(to) }) => format!("switchover {service} to={to}"),
+            Self::Ask(Wish::Start(service)) => format!("start {service}"),
+            Self::Ask(Wish::Readmit(node)) => format!("readmit {node}"),
             Self::Apply { files, .. } => format!("apply {}", files.join(", ")),
             Self::Takeover => "another node takes the chassis over".to_owned(),
         }

@@ -1,5 +1,6 @@
 //! Scenario files that are wrong, and what `at`, `when`, `every`, `within`, `always` and `never` mean.
 
+mod domains;
 mod judging;
 mod mistakes;
 
@@ -54,10 +55,10 @@ struct Script {
 }
 
 impl Stage for Script {
-    fn step(&mut self, to: Instant) -> Result<(), String> {
+    fn step(&mut self, to: Instant) -> Result<Instant, String> {
         assert!(to >= self.now, "time goes on");
         self.now = to;
-        Ok(())
+        Ok(to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {
@@ -99,8 +100,9 @@ impl Stage for Script {
         self.value(object, &AttributeName::new("speed")).is_some_and(|v| v == Value::Int(0))
     }
 
-    fn has_alarms(&self) -> bool {
-        self.has_alarm(&ObjectName::new("/mxp1/fan1"), None)
+    fn alarms(&self) -> Vec<String> {
+        let fan = ObjectName::new("/mxp1/fan1");
+        if self.has_alarm(&fan, None) { vec![format!("fan-failed on {fan}")] } else { Vec::new() }
     }
 
     fn role(&self, _: &GroupName, _: NodeId) -> Option<RoleWord> {

@@ -39,6 +39,9 @@ pub(crate) struct Subject {
     /// The domain as YAML, as for `nines init`. Left out: the demo's three nodes in two chassis, with two services.
     #[arg(long)]
     pub(crate) domain: Option<PathBuf>,
+    /// A domain of so many nodes instead, 3 to 32: three or five of them vote, in shelves of five at most, with more services the larger it is.
+    #[arg(long, conflicts_with = "domain", value_parser = clap::value_parser!(u8).range(3..=32))]
+    pub(crate) nodes: Option<u8>,
     /// Breaks a rule of the product, to see that it is noticed.
     #[arg(long = "break", value_enum, default_value = "none", hide = true)]
     pub(crate) mutation: Mutation,
@@ -84,7 +87,7 @@ pub(crate) struct Options {
 impl Subject {
     /// The checked configuration.
     pub(crate) fn config(&self) -> anyhow::Result<DomainConfig> {
-        let Some(file) = &self.domain else { return Ok(sim::three_nodes()) };
+        let Some(file) = &self.domain else { return Ok(self.nodes.map_or_else(sim::three_nodes, sim::many_nodes)) };
         let config = load_domain(file)?;
         if config.services.is_empty() {
             bail!("{} names no service, so nobody would notice a fault. Add one under services", file.display());
@@ -100,6 +103,9 @@ impl Subject {
     /// The options that a command needs to play the same.
     pub(crate) fn arguments(&self) -> String {
         let mut text = self.domain.as_ref().map(|d| format!(" --domain {}", d.display())).unwrap_or_default();
+        if let Some(nodes) = self.nodes {
+            text += &format!(" --nodes {nodes}");
+        }
         if self.faults != FAULTS {
             text += &format!(" --faults {}", self.faults);
         }

@@ -8,13 +8,15 @@ use std::process::ExitCode;
 use clap::Args;
 use sixnines_core::diagnostic::{Diagnostic, Level, suggestion};
 use sixnines_core::domain::config::Bundle;
-use sixnines_hwsim::chassis::CATALOGUE;
-use sixnines_hwsim::scenario::{OwnerStage, Scenario, run as play};
+use sixnines_hwsim::chassis::{CATALOGUE, Entry};
+use sixnines_hwsim::domain::chaos::catalogue::CATALOGUE as DOMAIN_CATALOGUE;
+use sixnines_hwsim::scenario::{OwnerStage, Report, Scenario, run as play};
 
 use super::Ask;
 use crate::api::Failure;
 use crate::config::{NodeFile, load_bundle};
 use crate::scenario::{self, LiveStage, Played, Read};
+use crate::sim::{self, Mutation};
 
 /// What `nines sim run` takes.
 #[derive(Debug, Args)]
@@ -40,6 +42,9 @@ pub(crate) struct RunOptions {
     /// Plays on a domain that runs, in its own time, and breaks its simulated chassis. Everything ends with the scenario.
     #[arg(long)]
     live: bool,
+    /// Breaks a rule of the product, to see that it is noticed.
+    #[arg(long = "break", value_enum, default_value = "none", hide = true)]
+    mutation: Mutation,
     /// With --live: the node's nines.yaml, or its socket where nothing is broken.
     #[arg(long, env = "NINES_NODE", default_value = "/run/sixnines/nines.sock")]
     node: PathBuf,
@@ -86,7 +91,7 @@ fn run_all(options: &RunOptions) -> Result<ExitCode, Failure> {
     for each in scenarios {
         let played = match options.live {
             true => live(each, options)?,
-            false => scenario::played(each, |scenario| play(scenario, &mut OwnerStage::new(&scenario.setting))).map_err(gone)?,
+            false => scenario::played(each, |scenario| simulated(scenario, options.mutation)).map_err(gone)?,
         };
         if !to_stdout {
             print(&scenario::row(&played));
@@ -105,15 +110,24 @@ fn run_all(options: &RunOptions) -> Result<ExitCode, Failure> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+/// On a domain if it describes one, else on a chassis with its owner.
+fn simulated(scenario: &Scenario, mutation: Mutation) -> Result<Report, String> {
+    match scenario.setting.domain {
+        Some(_) => play(scenario, &mut sim::stage(&scenario.setting, mutation)),
+        None => play(scenario, &mut OwnerStage::new(&scenario.setting)),
+    }
+}
+
 /// What a scenario needs and its stage cannot do is said before anything is broken.
 fn objections(scenarios: &[Scenario], is_live: bool) -> Result<(), Failure> {
     for scenario in scenarios {
         if is_live && let Some(why) = LiveStage::objection(scenario) {
             return Err(bad("not-live", why, Some("without --live it runs in virtual time".into())));
         }
-        if let Some(line) = scenario.asks_for_roles().filter(|_| !is_live) {
+        if let Some(line) = scenario.asks_for_roles().filter(|_| !is_live && scenario.setting.domain.is_none()) {
             let why = format!("{}:{line}: a simulated chassis alone has no roles", scenario.file);
-            return Err(bad("no-roles", why, Some("play it on a domain: --live --node lab/n1/nines.yaml".into())));
+            let help = "describe a domain beside `timeline`, such as domain: { mxp1: [n1, n2], mxp2: [n3] }; or play it on one that runs: --live --node lab/n1/nines.yaml";
+            return Err(bad("no-roles", why, Some(help.into())));
         }
     }
     Ok(())
@@ -213,11 +227,21 @@ fn bundle_of(options: &RunOptions) -> Result<Bundle, Failure> {
 }
 
 fn faults(word: &str) -> Result<ExitCode, Failure> {
-    let entries: Vec<_> = CATALOGUE.iter().filter(|entry| entry.name.contains(word)).collect();
-    if entries.is_empty() {
-        let help = suggestion(word, CATALOGUE.iter().map(|entry| entry.name));
+    let parts = [("Of a chassis, in scenarios and with nines inject:", CATALOGUE), ("Of a domain, in scenarios that describe one:", DOMAIN_CATALOGUE)];
+    let meant = |entry: &&Entry| entry.name.contains(word);
+    let found: Vec<(&str, Vec<&Entry>)> = parts.map(|(title, list)| (title, list.iter().filter(meant).collect())).into_iter().filter(|(_, list): &(_, Vec<_>)| !list.is_empty()).collect();
+    if found.is_empty() {
+        let help = suggestion(word, parts.iter().flat_map(|(_, list)| *list).map(|entry| entry.name));
         return Err(bad("unknown-fault", format!("no fault has \"{word}\" in its name"), help));
     }
+    for (title, entries) in found {
+        print(&format!("{title}\n\n"));
+        describe(&entries);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(entries: &[&Entry]) {
     for entry in entries {
         print(&format!("{}\n  {}\n", entry.name, entry.help));
         for parameter in entry.parameters {
@@ -225,7 +249,7 @@ fn faults(word: &str) -> Result<ExitCode, Failure> {
             print(&format!("    {}=  {}{}\n", parameter.name, parameter.help, default.unwrap_or_default()));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    print("\n");
 }
 
 fn bundle(config: Option<&Path>) -> Result<Bundle, Failure> {
@@ -277,6 +301,17 @@ mod tests {
         let scenario = scenario.unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
         let report = play(&scenario, &mut OwnerStage::new(&scenario.setting)).expect("a stage that cannot go away");
         assert!(report.is_good() && report.outcomes.len() == 3, "{report:?}");
+    }
+
+    #[test]
+    fn the_scenario_of_a_domain_in_the_help_is_a_good_one() {
+        let help = include_str!("sim/words.txt");
+        let lines = help.lines().skip_while(|line| !line.starts_with("A whole domain")).skip(1);
+        let text: String = lines.map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+        let scenario = Scenario::read(Source { name: "help.yaml", text: &text }, &crate::shipped::policies(), &|file| Err(file.to_owned()));
+        let scenario = scenario.unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
+        let report = simulated(&scenario, Mutation::None).expect("a stage that cannot go away");
+        assert!(report.is_good() && report.outcomes.len() == 4, "{report:?}");
     }
 
     #[test]

@@ -350,7 +350,7 @@ impl<W: Ways> CoreLoop<W> {
     }
 
     /// A command for the objects: here, or where they are owned.
-    fn command(&mut self, now: Instant, principal: Principal, body: CommandBody, done: String, reply: Sender<Reply>) {
+    pub(crate) fn command(&mut self, now: Instant, principal: Principal, body: CommandBody, done: String, reply: Sender<Reply>) {
         let id = CommandId(u128::from(now.as_nanos()) << 16 | u128::from(self.me.0));
         let command = Command { id, principal, cause: None, expected_version: None, body };
         let owner = self.engine.as_ref().and_then(|e| e.owner_of(command.body.object().as_str()));

@@ -31,6 +31,9 @@ fn scenario(played: &Played) -> Value {
         "story_dropped": report.story_dropped,
     });
     // Absent: does not apply.
+    if !report.trace.is_empty() {
+        value["trace"] = json!(report.trace);
+    }
     if let Some(policy) = &played.scenario.policy {
         value["policy"] = json!(policy);
     }

@@ -32,6 +32,9 @@ fn suite(out: &mut String, played: &Played) {
     for outcome in &report.outcomes {
         case(out, played, outcome);
     }
+    if !report.trace.is_empty() {
+        out.push_str(&format!("    <system-out>{}</system-out>\n", report.trace.iter().map(|line| escaped(line) + "\n").collect::<String>()));
+    }
     out.push_str("  </testsuite>\n");
 }
 

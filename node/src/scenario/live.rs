@@ -11,12 +11,13 @@ use anyhow::{Context as _, anyhow};
 use sixnines_core::bundle::Compiled;
 use sixnines_core::engine::CommandBody;
 use sixnines_core::event::AlarmStep;
-use sixnines_core::ids::{AttributeName, EventId, GroupName, NodeId, ObjectName};
+use sixnines_core::ids::{AttributeName, ChassisName, EventId, GroupName, NodeId, ObjectName};
 use sixnines_core::time::Instant;
 use sixnines_core::value::{Update, Value};
 use sixnines_hwsim::chassis::Injection;
 use sixnines_hwsim::chassis::client::Client;
-use sixnines_hwsim::scenario::{Deed, Mend, Occurrence, RoleWord, Scenario, Stage, What};
+use sixnines_hwsim::domain::chaos::catalogue;
+use sixnines_hwsim::scenario::{Deed, Mend, Occurrence, RoleWord, Scenario, Setting, Stage, What, Wish};
 use tokio::runtime::Runtime;
 
 use crate::api::{AlarmRow, Call, EventRow, Reply, Status};
@@ -30,7 +31,9 @@ pub(crate) struct LiveStage {
     now: Instant,
     lasts: Duration,
     runtime: Runtime,
-    injector: Option<Client>,
+    setting: Setting,
+    /// Of each chassis that is broken.
+    injectors: BTreeMap<ChassisName, Client>,
     /// The newest events at the last look; what is not among them is news.
     seen: BTreeSet<EventId>,
     news: Vec<Occurrence>,
@@ -48,20 +51,19 @@ impl LiveStage {
     /// What cannot be reached.
     pub(crate) fn connect(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-        let injector = match manager(ask, scenario)? {
-            Some(address) => {
-                let connecting = Client::connect(&address, "injector");
-                Some(runtime.block_on(connecting).with_context(|| format!("the chassis at {address} cannot be reached"))?)
-            }
-            None => None,
-        };
+        let mut injectors = BTreeMap::new();
+        for (name, address) in managers(ask, scenario)? {
+            let connecting = Client::connect(&address, "injector");
+            injectors.insert(name, runtime.block_on(connecting).with_context(|| format!("the chassis at {address} cannot be reached"))?);
+        }
         let mut stage = Self {
             ask: ask.clone(),
             began: Clock::now(),
             now: Instant::ZERO,
             lasts: scenario.lasts,
             runtime,
-            injector,
+            setting: scenario.setting.clone(),
+            injectors,
             seen: BTreeSet::new(),
             news: Vec::new(),
             values: BTreeMap::new(),
@@ -80,8 +82,19 @@ impl LiveStage {
         if scenario.setting.ageing.is_some() {
             return Some(format!("{}: `ageing` is for virtual time", scenario.file));
         }
+        if scenario.setting.domain.as_ref().is_some_and(|domain| domain.is_cold) {
+            return Some(format!("{}: `cold` is for virtual time", scenario.file));
+        }
+        if let Some(line) = scenario.asks_clients() {
+            return Some(format!("{}:{line}: who speaks for a service and what its clients see is known in virtual time", scenario.file));
+        }
         scenario.steps.iter().flat_map(|step| step.deeds.iter().map(move |deed| (step, deed))).find_map(|(step, deed)| {
             let why = match deed {
+                Deed::Inject(injection) | Deed::Mend(Mend::Like(injection)) if catalogue::is_known(&injection.fault) && injection.fault != FANS => {
+                    "what breaks nodes, wires and disks is for virtual time; nines demo breaks real ones"
+                }
+                Deed::Inject(injection) if injection.fault == FANS => "on a running domain each fan is a fault of its own: fan-failed fan=1",
+                Deed::Ask(Wish::Readmit(_)) => "`readmit` is for virtual time",
                 Deed::Reading(_) => "a running node reads its own host",
                 Deed::Takeover => "`takeover` is for virtual time: kill the owner's node",
                 Deed::Apply { .. } => "`apply` is for virtual time: nines policy apply",
@@ -137,22 +150,24 @@ impl LiveStage {
     }
 }
 
-/// Where the scenario's chassis answers, as the node's domain says.
-fn manager(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Option<String>> {
+/// Where each of the scenario's chassis answers, as the node's domain says; none if nothing is broken.
+fn managers(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Vec<(ChassisName, String)>> {
     let breaks = scenario.steps.iter().flat_map(|step| &step.deeds).any(|deed| matches!(deed, Deed::Inject(_) | Deed::Mend(_)));
     if !breaks {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     if ask.node.extension().is_none_or(|e| e != "yaml" && e != "yml") {
         anyhow::bail!("to break a chassis its address is needed: --node is a node's nines.yaml");
     }
     let domain = NodeFile::load(&ask.node)?.load_domain()?;
-    let name = &scenario.setting.chassis.chassis;
-    let chassis = domain.chassis.iter().find(|chassis| chassis.name == *name);
-    let known: Vec<&str> = domain.chassis.iter().map(|chassis| chassis.name.as_str()).collect();
-    let chassis = chassis.with_context(|| format!("domain {} has no chassis {name}; it has {} (`name` in the scenario)", domain.domain, known.join(", ")))?;
-    let address = chassis.manager.with_context(|| format!("domain {} does not say where the manager of {name} answers", domain.domain))?;
-    Ok(Some(address.to_string()))
+    let address = |name: &ChassisName| {
+        let chassis = domain.chassis.iter().find(|chassis| chassis.name == *name);
+        let known: Vec<&str> = domain.chassis.iter().map(|chassis| chassis.name.as_str()).collect();
+        let chassis = chassis.with_context(|| format!("domain {} has no chassis {name}; it has {} (`name` or `domain` in the scenario)", domain.domain, known.join(", ")))?;
+        let address = chassis.manager.with_context(|| format!("domain {} does not say where the manager of {name} answers", domain.domain))?;
+        Ok((name.clone(), address.to_string()))
+    };
+    scenario.setting.shelves().map(|plan| address(&plan.chassis)).collect()
 }
 
 impl Drop for LiveStage {
@@ -166,32 +181,42 @@ impl Drop for LiveStage {
 }
 
 impl Stage for LiveStage {
-    fn step(&mut self, to: Instant) -> Result<(), String> {
+    fn step(&mut self, to: Instant) -> Result<Instant, String> {
         let due = to.since(Instant::ZERO);
         std::thread::sleep(due.saturating_sub(self.began.elapsed()));
         self.now = to;
-        self.look()
+        self.look().map(|()| to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {
         let rest = self.rest();
-        let client = self.injector.as_mut().ok_or("no chassis is connected")?;
+        let (chassis, injection) = self.setting.shelf_of(injection).map_err(|wrong| wrong.to_string())?;
+        let client = self.injectors.get_mut(&chassis).ok_or("no chassis is connected")?;
         let expires_after = Some(injection.expires_after.map_or(rest, |after| after.min(rest)));
-        let injection = Injection { expires_after, ..injection.clone() };
+        let injection = Injection { expires_after, ..injection };
         self.runtime.block_on(client.inject(injection)).map(drop).map_err(|error| error.to_string())
     }
 
     fn mend(&mut self, what: &Mend) -> Result<(), String> {
-        let client = self.injector.as_mut().ok_or("no chassis is connected")?;
-        self.runtime.block_on(async {
-            // Ours alone: somebody else may be testing too.
-            let mine = client.faults().await?.into_iter().filter(|active| active.injection.by == BY && what.matches(&active.injection));
-            for active in mine.collect::<Vec<_>>() {
-                client.clear(Some(active.id)).await?;
-            }
-            Ok::<(), sixnines_hwsim::chassis::client::ClientError>(())
-        })
-        .map_err(|error| error.to_string())
+        let (only, what) = match what {
+            Mend::Like(like) => match self.setting.shelf_of(like) {
+                Ok((chassis, like)) => (Some(chassis), Mend::Like(like)),
+                Err(_) => (None, what.clone()), // of every chassis
+            },
+            Mend::All => (None, Mend::All),
+        };
+        for (_, client) in self.injectors.iter_mut().filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name)) {
+            self.runtime.block_on(async {
+                // Ours alone: somebody else may be testing too.
+                let mine = client.faults().await?.into_iter().filter(|active| active.injection.by == BY && what.matches(&active.injection));
+                for active in mine.collect::<Vec<_>>() {
+                    client.clear(Some(active.id)).await?;
+                }
+                Ok::<(), sixnines_hwsim::chassis::client::ClientError>(())
+            })
+            .map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     fn read(&mut self, _: &Update) -> Result<(), String> {
@@ -219,6 +244,15 @@ impl Stage for LiveStage {
         self.call(call).map(drop)
     }
 
+    fn ask(&mut self, wish: &Wish) -> Result<(), String> {
+        let call = match wish {
+            Wish::Switchover { service, to } => Call::Switchover { service: service.to_string(), to: *to },
+            Wish::Start(service) => Call::StartService { service: service.to_string() },
+            Wish::Readmit(_) => return Err("`readmit` is for virtual time".to_owned()),
+        };
+        self.call(call).map(drop)
+    }
+
     fn apply(&mut self, _: &Arc<Compiled>) -> Result<(), String> {
         Err("nines policy apply does that".to_owned())
     }
@@ -235,12 +269,13 @@ impl Stage for LiveStage {
         self.alarms.iter().any(|row| row.object == object.as_str() && kind.is_none_or(|kind| row.kind == kind))
     }
 
-    fn has_alarms(&self) -> bool {
-        !self.alarms.is_empty()
+    fn alarms(&self) -> Vec<String> {
+        self.alarms.iter().map(|row| format!("{} on {}", row.kind, row.object)).collect()
     }
 
     fn role(&self, service: &GroupName, node: NodeId) -> Option<RoleWord> {
-        let row = self.status.as_ref()?.services.iter().find(|row| row.name == *service)?;
+        let status = self.status.as_ref()?;
+        let row = status.services.iter().chain(&status.chassis).find(|row| row.name == *service)?;
         Some(match row.active == Some(node) {
             true => RoleWord::Active,
             false if row.standby.contains(&node) => RoleWord::Standby,
@@ -270,6 +305,7 @@ fn occurrence(row: &EventRow, at: Instant) -> Occurrence {
 const EVENTS_LAST: usize = 500;
 /// Who injects and claims.
 const BY: &str = "scenario";
+const FANS: &str = "fans-failed";
 const ASKS_DRIVER: &str = "asks its driver for";
 
 #[cfg(test)]

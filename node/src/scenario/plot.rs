@@ -25,6 +25,8 @@ const LINES_MAX: usize = 60;
 const LEFT: u32 = 260;
 /// More names than that do not fit beside a panel; the chassis' own stand first.
 const NAMES_MAX: usize = 13;
+/// What the bars of roles say over them: the light ones need a word.
+const ROLES: &str = "roles  (dark: active, light: standby, grey: none)";
 const FONT: &str = font::NAME;
 
 /// Writes `NAME.svg` and `NAME.png` into a directory.
@@ -78,7 +80,7 @@ impl<'a> Picture<'a> {
         }
         // Natural order: fan2 before fan10, and the chassis before what sits in it.
         panels.iter_mut().for_each(|(_, list)| list.sort_by_key(|s| (s.object.as_str().len(), s.object.clone(), s.attribute.clone())));
-        let bars = [("alarms", lines(&report.recording.alarms)), ("roles", lines(&report.recording.roles))];
+        let bars = [("alarms", lines(&report.recording.alarms, |bar| &bar.label)), (ROLES, lines(&report.recording.roles, |bar| role(bar).0))];
         Self {
             title: format!("{}: {}", report.name, if report.is_good() { "kept" } else { "NOT kept" }),
             time: Scale::of(report.lasted.as_secs_f64()),
@@ -171,7 +173,7 @@ impl<'a> Picture<'a> {
             let ends = |bar: &Bar| (self.time.at(bar.from.as_secs_f64()), self.time.at(bar.until.as_secs_f64()));
             chart.draw_series(bars.iter().map(|bar| {
                 let (from, until) = ends(bar);
-                Rectangle::new([(from, line), (until.max(from + thin), line + 1)], color(bar.severity).filled())
+                Rectangle::new([(from, line), (until.max(from + thin), line + 1)], color(bar).filled())
             }))?;
             let (_, y) = chart.backend_coord(&(0.0, line + 1));
             area.draw(&Text::new((*name).to_owned(), (10, y - area.get_base_pixel().1 + 3), (FONT, 12)))?;
@@ -181,31 +183,40 @@ impl<'a> Picture<'a> {
 }
 
 /// The bars by their label, in the order of the first of each.
-fn lines(bars: &[Bar]) -> Lines<'_> {
+fn lines<'a>(bars: &'a [Bar], name: impl Fn(&'a Bar) -> &'a str) -> Lines<'a> {
     let mut list: Lines<'_> = Vec::new();
     for bar in bars {
-        match list.iter().position(|(label, _)| *label == bar.label) {
+        match list.iter().position(|(label, _)| *label == name(bar)) {
             Some(line) => list[line].1.push(bar),
-            None if list.len() < LINES_MAX => list.push((&bar.label, vec![bar])),
+            None if list.len() < LINES_MAX => list.push((name(bar), vec![bar])),
             None => {}
         }
     }
     list
 }
 
+/// Whose role a bar shows, and which; an alarm's bar shows none.
+fn role(bar: &Bar) -> (&str, &str) {
+    bar.label.rsplit_once(": ").unwrap_or((&bar.label, ""))
+}
+
 fn bars_height(lines: usize) -> u32 {
     70 + u32::try_from(lines).unwrap_or(0) * BAR_HEIGHT
 }
 
-/// As front panels show it; a role has the colour of nothing wrong.
-fn color(severity: Severity) -> RGBAColor {
-    match severity {
+/// As front panels show it; an active has the colour of nothing wrong.
+fn color(bar: &Bar) -> RGBAColor {
+    match bar.severity {
         Severity::Critical => RGBColor(230, 90, 90).to_rgba(),
         Severity::Major => RGBColor(245, 160, 90).to_rgba(),
         Severity::Minor => RGBColor(245, 215, 110).to_rgba(),
         Severity::Warning => RGBColor(150, 200, 240).to_rgba(),
         Severity::Indeterminate => RGBColor(200, 200, 200).to_rgba(),
-        Severity::Cleared => RGBColor(160, 220, 160).to_rgba(),
+        Severity::Cleared => match role(bar).1 {
+            "active" => RGBColor(110, 195, 110).to_rgba(),
+            "standby" => RGBColor(205, 230, 205).to_rgba(),
+            _ => RGBColor(240, 240, 240).to_rgba(),
+        },
     }
 }
 

@@ -25,6 +25,10 @@ pub(crate) fn failures(report: &Report) -> String {
     for outcome in report.outcomes.iter().filter(|outcome| outcome.verdict != Verdict::Kept) {
         out.push_str(&format!("  expected  {}\n    {}:{}\n    {}\n", outcome.text, report.file, outcome.line, found(outcome)));
     }
+    if !report.trace.is_empty() {
+        out.push_str(&format!("  the last {} lines of what happened, times in ms since the domain's start\n", report.trace.len()));
+        report.trace.iter().for_each(|line| out.push_str(&format!("    {line}\n")));
+    }
     out
 }
 
@@ -69,8 +73,10 @@ pub(crate) fn lasted(duration: Duration) -> String {
     }
 }
 
+/// As exact as it has to be: a chassis moves in tenths of a second, a domain in milliseconds.
 fn seconds(at: Duration) -> String {
-    format!("{:.1} s", at.as_secs_f64())
+    let digits = if at.subsec_nanos().is_multiple_of(100_000_000) { 1 } else { 4 };
+    format!("{:.digits$} s", at.as_secs_f64())
 }
 
 #[cfg(test)]

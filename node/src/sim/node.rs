@@ -19,10 +19,11 @@ use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
 use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Place, Port, ProposeError, Timing};
-use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput};
+use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput, View};
 
 use super::Mutation;
 use super::app::App;
+use super::orders::Orders;
 use super::ways::{SimWays, Way};
 use crate::api::Call as Asked;
 use crate::core_loop::{CoreLoop, In};
@@ -106,7 +107,7 @@ pub(super) struct Node {
     me: NodeId,
     life: u64,
     liveness: Liveness,
-    core: CoreLoop<SimWays>,
+    pub(super) core: CoreLoop<SimWays>,
     log: SimLog,
     mailbox: Arc<Mailbox>,
     domain: Arc<Domain>,
@@ -115,13 +116,16 @@ pub(super) struct Node {
     names: Arc<[GroupName]>,
     lease: Instant,
     has_lease: bool,
+    /// Its own idea of wall time, as far from the others' as their clocks are: nothing may decide by it (protocol 8.4).
+    wall_at_zero: u64,
     /// The life in which each peer was last heard.
     lives: BTreeMap<NodeId, u64>,
     /// The journal has its first snapshot.
     is_journalling: bool,
     tickets: u64,
     mutation: Mutation,
-    out: Vec<SimOutput>,
+    pub(super) orders: Orders,
+    pub(super) out: Vec<SimOutput>,
 }
 
 impl Node {
@@ -148,16 +152,19 @@ impl Node {
             names: Arc::default(),
             lease: Instant::ZERO,
             has_lease: false,
+            wall_at_zero: 1_700_000_000_000_000_000,
             lives: BTreeMap::new(),
             is_journalling: false,
             tickets: 1 << 32,
             mutation,
+            orders: Orders::default(),
             out: Vec::new(),
         })
     }
 
-    fn core(&mut self, now: Instant, input: Option<In>) {
-        self.core.handle(now, wall(now), input);
+    pub(super) fn core(&mut self, now: Instant, input: Option<In>) {
+        let wall = WallTime(self.wall_at_zero.wrapping_add(now.as_nanos()));
+        self.core.handle(now, wall, input);
         if !self.is_journalling
             && let Some(engine) = &self.core.engine
         {
@@ -180,12 +187,14 @@ impl Node {
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
             SimInput::Switchover(group) => self.ask(now, Asked::Switchover { service: group.to_string(), to: None }),
             SimInput::Readmit(node) => self.ask(now, Asked::NodeReplace { node }),
+            SimInput::Order(ticket, order) => self.on_order(now, ticket, order),
             SimInput::Readings(list) => {
                 for update in list {
                     self.core(now, Some(In::Update(update.clone())));
                 }
             }
             SimInput::Outcome { request, outcome } => self.core(now, Some(In::Outcome { request, outcome })),
+            SimInput::Wall(wall) => self.wall_at_zero = wall.0.wrapping_sub(now.as_nanos()),
             SimInput::Wake => {}
         }
     }
@@ -430,6 +439,7 @@ impl Node {
             Way::Publish(event, to) => {
                 if event.id.node == self.me {
                     self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
+                    self.out.push(SimOutput::Published(Arc::clone(&event)));
                 }
                 to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
             }
@@ -543,11 +553,6 @@ impl Node {
     }
 }
 
-/// Each node's own idea of wall time, as far apart as their clocks are: nothing may decide by it (protocol 8.4).
-fn wall(now: Instant) -> WallTime {
-    WallTime(1_700_000_000_000_000_000 + now.as_nanos())
-}
-
 /// One input leads to so many rounds of outputs at most; more are two machines that keep each other busy.
 const ROUNDS_MAX: u32 = 10_000;
 
@@ -568,6 +573,7 @@ impl SimNode for Node {
             let newest = self.out.len().saturating_sub(6);
             assert!(rounds < ROUNDS_MAX, "{} is never done with one input: {:?}", self.me, &self.out[newest..]);
         }
+        self.tell_orders();
         std::mem::take(&mut self.out)
     }
 
@@ -577,6 +583,11 @@ impl SimNode for Node {
         let lease = (now < self.lease).then_some(self.lease);
         let machines = [Some(self.liveness.poll_timeout()), self.core.poll_timeout(), self.log.next_wake(), lease];
         copies.chain(apps).chain(machines.into_iter().flatten()).min().expect("liveness always has a deadline")
+    }
+
+    fn view(&self) -> Option<View<'_>> {
+        let engine = self.core.engine.as_ref()?;
+        Some(View { engine, domain: &self.domain, has_lease: self.has_lease })
     }
 
     /// What this life has journalled comes to the same decisions again.

@@ -58,6 +58,23 @@ fn the_owner_of_the_domain_comes_back_and_the_alarm_about_it_goes() {
 }
 
 #[test]
+fn the_owner_of_the_domain_hears_nobody_when_it_comes_back_and_the_alarms_about_it_go_all_the_same() {
+    let (mut second, mut third) = survivors();
+    for state in ["dead", "mute"] {
+        sees(&mut third, 1, state);
+        sees(&mut second, 1, state);
+        tell(&mut second, &mut third);
+    }
+    assert_eq!(standing(&second).len(), 2, "{:?}", standing(&second));
+
+    sees(&mut third, 1, "alive");
+    sees(&mut second, 1, "alive");
+    tell(&mut second, &mut third);
+    assert_eq!(standing(&second), []);
+    assert_eq!(standing(&third), []);
+}
+
+#[test]
 fn who_comes_back_as_the_owner_of_the_domain_takes_over_the_standing_alarms() {
     let (mut second, mut third) = survivors();
     sees(&mut second, 1, "dead");

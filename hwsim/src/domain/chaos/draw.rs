@@ -1,7 +1,8 @@
 //! Drawing a script from a seed: each run has a mix of its own.
 
-use sixnines_core::domain::config::chassis_group;
+use sixnines_core::domain::config::{ChassisConfig, DomainConfig, chassis_group};
 use sixnines_core::ids::{ChassisName, GroupName, LinkId, NodeId};
+use sixnines_core::time::nanos;
 
 use super::script::{Fault, Features, Place, Port, Script, Step, US, Wires};
 use crate::domain::seeds::Stream;
@@ -12,6 +13,8 @@ use crate::domain::{MS, Truth};
 pub struct Ground {
     /// The nodes.
     pub nodes: Vec<NodeId>,
+    /// Those with a vote in the control log.
+    pub voters: Vec<NodeId>,
     /// How many links each of them has.
     pub links: u8,
     /// The services.
@@ -47,6 +50,24 @@ pub fn draw(seed: u64, ground: &Ground, mix: &Mix) -> Script {
 }
 
 impl Ground {
+    /// What a domain has.
+    pub fn of(config: &DomainConfig) -> Self {
+        let within = |chassis: &ChassisConfig| config.nodes.iter().filter(|n| n.chassis == chassis.name).map(|n| n.id).collect();
+        Self {
+            nodes: config.nodes.iter().map(|n| n.id).collect(),
+            voters: config.voters().collect(),
+            links: config.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1), // all have as many
+            services: config.services.iter().map(|s| s.name.clone()).collect(),
+            chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
+            dead_after: nanos(config.profile.times().dead_after),
+        }
+    }
+
+    /// Whether no majority of votes is left without these nodes.
+    pub fn is_majority(&self, nodes: &[NodeId]) -> bool {
+        self.voters.iter().filter(|voter| nodes.contains(voter)).count() * 2 >= self.voters.len()
+    }
+
     /// A fault's effect is looked at for so long. A takeover is due after one `dead_after`; who needs twenty has failed.
     pub fn window(&self) -> Truth {
         20 * self.dead_after
@@ -255,7 +276,7 @@ impl Drawer<'_> {
 
     /// As many as a majority can do without: who had a vote and knows nothing of it must never be let vote again.
     fn lose_disk(&mut self, node: Place) -> Option<Fault> {
-        if self.disks_lost * 2 + 3 > self.ground.nodes.len() {
+        if self.disks_lost * 2 + 3 > self.ground.voters.len() {
             return Some(Fault::DiskFails { node });
         }
         self.disks_lost += 1;
@@ -270,7 +291,7 @@ impl Drawer<'_> {
         let index = self.random.below(self.ground.chassis.len() as u64);
         let (chassis, nodes) = self.ground.chassis.get(usize::try_from(index).ok()?)?.clone();
         let is_all = nodes.len() >= self.ground.nodes.len();
-        let is_majority = nodes.len() * 2 > self.ground.nodes.len();
+        let is_majority = self.ground.is_majority(&nodes);
         // A calm run measures takeovers; without a majority there is none, and that is as meant.
         if (self.calm && is_majority) || (is_all && self.random.below(8) != 0) {
             return None;
@@ -330,6 +351,7 @@ mod tests {
     fn ground() -> Ground {
         Ground {
             nodes: (1..=3).map(NodeId).collect(),
+            voters: (1..=3).map(NodeId).collect(),
             links: 2,
             services: vec!["calls".into(), "billing".into()],
             chassis: vec![("mxp1".into(), vec![NodeId(1), NodeId(2)]), ("mxp2".into(), vec![NodeId(3)])],

@@ -40,7 +40,11 @@ impl Epochs {
     }
 
     pub(super) fn active(&self, group: &GroupName) -> Option<(NodeId, Epoch)> {
-        self.now.iter().filter(|((g, _), _)| g == group).map(|((_, n), e)| (*n, *e)).max_by_key(|(_, e)| *e)
+        self.actives(group).max_by_key(|(_, e)| *e)
+    }
+
+    pub(super) fn actives(&self, group: &GroupName) -> impl Iterator<Item = (NodeId, Epoch)> {
+        self.now.iter().filter(move |((g, _), _)| g == group).map(|((_, n), e)| (*n, *e))
     }
 }
 

@@ -1,10 +1,11 @@
 //! From one line of a file to a [`Condition`], checked against the setting.
 
 use sixnines_core::class::{ALARM, read_value};
-use sixnines_core::config::{Data, Node};
+use sixnines_core::config::{Data, Node, parse_duration};
 use sixnines_core::diagnostic::{Diagnostic, Diagnostics, Source, Spot, suggestion};
+use sixnines_core::domain::config::chassis_group;
 use sixnines_core::event::AlarmStep;
-use sixnines_core::ids::{AttributeName, GroupName, ObjectName};
+use sixnines_core::ids::{AttributeName, GroupName, NodeId, ObjectName};
 use sixnines_core::value::Value;
 
 use super::{Condition, KNOWN, Operator, RoleWord, Term, Test, UNKNOWN};
@@ -64,6 +65,9 @@ impl Reader<'_> {
             ["alarm", ..] => self.alarm(&words[1..], true, at, out),
             ["event", _, _, ..] if list.len() <= 5 => self.event(&words[1..], out),
             ["role", "of", _, "on", _, "is", _] => self.role(words, out),
+            ["two", "actives"] => Some(Term::Actives { services: self.setting.services.clone() }),
+            ["two", "actives", "of", _] => self.service(&words[3], out).map(|service| Term::Actives { services: vec![service] }),
+            ["outage", "of", _, _, _] => self.outage(words, out),
             ["all" | "any", _, _, _] | ["all" | "any", _, _, _, _] => self.value(&words[1..], Some(list[0] == "any"), out),
             [object, _, _] | [object, _, _, _] if object.starts_with('/') => self.value(words, None, out),
             _ => {
@@ -136,7 +140,7 @@ impl Reader<'_> {
 
     /// An object that there is, or will be as soon as something is read of it.
     pub(crate) fn object(&self, name: &str, at: Spot, out: &mut Diagnostics) -> Option<ObjectName> {
-        if self.setting.class_of(name).is_some() || self.setting.sample().objects().iter().any(|(o, _)| o.as_str() == name) {
+        if self.setting.class_of(name).is_some() || self.setting.samples().iter().any(|sample| sample.objects().iter().any(|(o, _)| o.as_str() == name)) {
             return Some(ObjectName::new(name));
         }
         let near = sixnines_core::diagnostic::nearest(name, self.setting.objects().map(ObjectName::as_str));
@@ -231,23 +235,56 @@ impl Reader<'_> {
     }
 
     fn role(&self, words: &[Word], out: &mut Diagnostics) -> Option<Term> {
-        let service = &words[2];
-        if !self.setting.services.iter().any(|s| s.as_str() == service.0) {
-            let help = "name it under `services`".to_owned();
-            self.complain("unknown-service", format!("there is no service {}", service.0), service.1, Some(help), out);
-            return None;
-        }
-        let Ok(node) = words[4].0.parse() else {
-            self.complain("condition", format!("\"{}\" is no node", words[4].0), words[4].1, Some("such as n2".into()), out);
-            return None;
-        };
+        let service = self.service(&words[2], out)?;
+        let node = self.node(&words[4], out)?;
         let all = [RoleWord::Active, RoleWord::Standby, RoleWord::None];
         let Some(role) = all.into_iter().find(|role| role.word() == words[6].0) else {
             let help = suggestion(&words[6].0, all.iter().map(|r| r.word()));
             self.complain("condition", format!("\"{}\" is no role", words[6].0), words[6].1, help, out);
             return None;
         };
-        Some(Term::Role { service: GroupName::new(&service.0), node, role })
+        Some(Term::Role { service, node, role })
+    }
+
+    /// `outage of calls > 60ms`.
+    fn outage(&self, words: &[Word], out: &mut Diagnostics) -> Option<Term> {
+        let service = self.service(&words[2], out)?;
+        let (sign, text) = (&words[3], &words[4]);
+        let operator = Operator::ALL.into_iter().find(|(known, operator)| *known == sign.0 && operator.orders()).map(|(_, operator)| operator);
+        let (Some(operator), Some(limit)) = (operator, parse_duration(&text.0)) else {
+            let at = if operator.is_none() { sign.1 } else { text.1 };
+            self.complain("condition", "an outage is longer or shorter than some time".into(), at, Some("outage of calls > 60ms".into()), out);
+            return None;
+        };
+        Some(Term::Outage { service, operator, limit })
+    }
+
+    /// A service of the domain, or one that a scenario about a chassis names.
+    pub(crate) fn service(&self, (name, at): &Word, out: &mut Diagnostics) -> Option<GroupName> {
+        let known = || self.setting.services.iter().map(GroupName::as_str);
+        let is_shelf = self.setting.domain.is_some() && self.setting.shelves().any(|plan| chassis_group(plan.chassis.as_str()).as_str() == name);
+        if is_shelf || known().any(|service| service == name) {
+            return Some(GroupName::new(name));
+        }
+        let near = sixnines_core::diagnostic::nearest(name, known()).map(|near| format!("did you mean {near}?"));
+        let help = near.unwrap_or_else(|| "name it under `services`".to_owned());
+        self.complain("unknown-service", format!("there is no service {name}"), *at, Some(help), out);
+        None
+    }
+
+    /// A node; of a domain that is described, one of its own.
+    pub(crate) fn node(&self, (name, at): &Word, out: &mut Diagnostics) -> Option<NodeId> {
+        let Ok(node) = name.parse() else {
+            self.complain("condition", format!("\"{name}\" is no node"), *at, Some("such as n2".into()), out);
+            return None;
+        };
+        let nodes = self.setting.nodes();
+        if self.setting.domain.is_some() && !nodes.contains(&node) {
+            let help = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            self.complain("unknown-node", format!("this domain has no node {name}"), *at, Some(format!("there are {help}")), out);
+            return None;
+        }
+        Some(node)
     }
 
     pub(crate) fn complain(&self, code: &str, message: String, at: Spot, help: Option<String>, out: &mut Diagnostics) {

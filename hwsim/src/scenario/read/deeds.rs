@@ -5,19 +5,20 @@ use std::collections::BTreeMap;
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::read_value;
 use sixnines_core::config::{Data, Fields, Node};
-use sixnines_core::diagnostic::{Diagnostics, suggestion};
+use sixnines_core::diagnostic::{Diagnostics, Spot, suggestion};
 use sixnines_core::engine::{AlarmRef, CommandBody};
-use sixnines_core::ids::{AttributeName, ObjectName};
+use sixnines_core::ids::{AttributeName, GroupName, ObjectName};
 use sixnines_core::time::Duration;
 use sixnines_core::value::{Quality, Update, Value};
 use sixnines_core::world::Owner;
 
 use super::{Steps, list};
-use crate::chassis::{CATALOGUE, FaultError, Injection};
+use crate::chassis::{CATALOGUE, FaultError, Injection, nearest};
+use crate::domain::chaos::catalogue;
+use crate::domain::chaos::draw::Ground;
 use crate::scenario::condition::{scalar, words};
-use crate::scenario::setting::OWNER;
 use crate::scenario::stage::Mend;
-use crate::scenario::step::Deed;
+use crate::scenario::step::{Deed, Wish};
 
 /// Whether `for` says how long it lasts.
 pub(super) fn takes_for(deed: &Deed) -> bool {
@@ -50,8 +51,16 @@ impl Steps<'_> {
             is_good &= deed.is_some();
             deeds.extend(deed);
         }
-        if fields.flag("takeover", out) {
-            deeds.push(Deed::Takeover);
+        let takeover = fields.take_with_key("takeover");
+        if let Some((key, _)) = takeover.filter(|_| self.names.setting.domain.is_some()) {
+            let help = "inject: node-killed node=active:chassis:mxp1".to_owned();
+            self.names.complain("step", "`takeover` is for one chassis; in a domain its owner has to fail".into(), Spot { length: 8, ..key.at }, Some(help), out);
+            is_good = false;
+        }
+        match takeover.map(|(_, node)| node) {
+            None | Some(Node { data: Data::Bool(false), .. }) => {}
+            Some(Node { data: Data::Bool(true), .. }) => deeds.push(Deed::Takeover),
+            Some(node) => fields.wrong("takeover", "true or false", node, out),
         }
         is_good.then_some(deeds)
     }
@@ -64,6 +73,7 @@ impl Steps<'_> {
             "set" => self.set(node, text, lasting, out),
             "force" => self.force(node, text, lasting, out),
             "operate" => self.operate(node, text, out),
+            "switchover" | "start" | "readmit" => self.wish(name, node, text, out),
             _ => self.alarm_deed(name, node, text, lasting, out),
         }
     }
@@ -86,13 +96,57 @@ impl Steps<'_> {
     fn inject(&self, node: &Node, text: &str, lasting: Option<Duration>, out: &mut Diagnostics) -> Option<Deed> {
         let mut injection = self.injection(node, text, out)?;
         injection.expires_after = lasting;
-        match self.names.setting.sample().check(&injection) {
-            Ok(()) => Some(Deed::Inject(injection)),
-            Err(wrong) => {
-                self.wrong_fault(node, text, &wrong, out);
+        let setting = self.names.setting;
+        let checked = match &setting.domain {
+            Some(domain) if catalogue::is_known(&injection.fault) => catalogue::parse(&injection, &Ground::of(&domain.config)).map(drop),
+            None if catalogue::is_known(&injection.fault) => return self.no_domain(node, text, out),
+            Some(_) if !CATALOGUE.iter().any(|entry| entry.name == injection.fault) => Err(unknown_anywhere(&injection.fault)),
+            _ => setting.check(&injection),
+        };
+        if let Err(wrong) = checked {
+            self.wrong_fault(node, text, &wrong, out);
+            return None;
+        }
+        if lasting.is_some() && catalogue::is_momentary(&injection.fault) {
+            self.names.complain("step", format!("{} is over at once: `for` means nothing", injection.fault), node.at, Some("leave it out".into()), out);
+            return None;
+        }
+        if injection.fault == "switchover" {
+            let to = injection.parameters.get("to").and_then(|to| to.parse().ok());
+            let service = GroupName::new(injection.parameters.get("service")?);
+            return Some(Deed::Ask(Wish::Switchover { service, to }));
+        }
+        Some(Deed::Inject(injection))
+    }
+
+    /// A domain's word in a scenario that has none.
+    fn no_domain(&self, node: &Node, text: &str, out: &mut Diagnostics) -> Option<Deed> {
+        let word = text.split_whitespace().next().unwrap_or_default();
+        let at = words(self.names.source, node, text).first().map_or(node.at, |(_, at)| *at);
+        let help = "describe a domain beside `timeline`, such as domain: { mxp1: [n1, n2], mxp2: [n3] }".to_owned();
+        self.names.complain("no-domain", format!("{word} is of a domain, and this scenario is about one chassis"), at, Some(help), out);
+        None
+    }
+
+    /// `switchover: calls`, `switchover: calls to=n3`, `start: calls`, `readmit: n2`.
+    fn wish(&self, verb: &str, node: &Node, text: &str, out: &mut Diagnostics) -> Option<Deed> {
+        let list = words(self.names.source, node, text);
+        let to = list.get(1).and_then(|(word, at)| Some((word.strip_prefix("to=")?.to_owned(), *at)));
+        let wish = match (verb, list.as_slice()) {
+            ("readmit", [of]) => self.names.node(of, out).map(Wish::Readmit),
+            ("start", [of]) => self.names.service(of, out).map(Wish::Start),
+            ("switchover", [of]) => self.names.service(of, out).map(|service| Wish::Switchover { service, to: None }),
+            ("switchover", [of, _]) if to.is_some() => {
+                let to = self.names.node(&to?, out)?;
+                self.names.service(of, out).map(|service| Wish::Switchover { service, to: Some(to) })
+            }
+            _ => {
+                let help = if verb == "readmit" { "readmit: n2".to_owned() } else { format!("{verb}: calls") };
+                self.names.complain("step", format!("\"{text}\" says not what to {verb}"), node.at, Some(help), out);
                 None
             }
-        }
+        };
+        wish.map(Deed::Ask)
     }
 
     fn injection(&self, node: &Node, text: &str, out: &mut Diagnostics) -> Option<Injection> {
@@ -129,12 +183,18 @@ impl Steps<'_> {
         }
         let like = self.injection(node, text, out)?;
         let at = words(self.names.source, node, text);
-        let Some(entry) = CATALOGUE.iter().find(|entry| entry.name == like.fault) else {
-            let help = suggestion(&like.fault, CATALOGUE.iter().map(|e| e.name)).or(Some("all ends every fault".into()));
+        let is_domain = self.names.setting.domain.is_some();
+        if !is_domain && catalogue::is_known(&like.fault) {
+            return self.no_domain(node, text, out);
+        }
+        let all = || CATALOGUE.iter().chain(catalogue::CATALOGUE.iter().filter(|entry| is_domain && !catalogue::is_momentary(entry.name)));
+        let Some(entry) = all().find(|entry| entry.name == like.fault) else {
+            let help = suggestion(&like.fault, all().map(|e| e.name)).or(Some("all ends every fault".into()));
             self.names.complain("unknown-fault", format!("there is no fault {:?}", like.fault), at.first().map_or(node.at, |w| w.1), help, out);
             return None;
         };
-        if let Some(name) = like.parameters.keys().find(|name| !entry.parameters.iter().any(|p| p.name == name.as_str())) {
+        let is_shelf = |name: &str| is_domain && name == "chassis";
+        if let Some(name) = like.parameters.keys().find(|name| !is_shelf(name) && !entry.parameters.iter().any(|p| p.name == name.as_str())) {
             let help = suggestion(name, entry.parameters.iter().map(|p| p.name));
             self.names.complain("fault", format!("{} has no parameter {name:?}", entry.name), node.at, help, out);
             return None;
@@ -242,8 +302,15 @@ impl Steps<'_> {
             refuse(format!("`{attribute}` is derived; a driver reads what it is made from"), "the class's file names it: `from`", out);
             return None;
         }
-        if matches!(Owner::of(object.as_str()), Owner::Node(node) if node != OWNER) {
-            refuse(format!("{object} belongs to another node; here is {OWNER}"), "such as /nodes/n1/cpu0", out);
+        let nodes = self.names.setting.nodes();
+        if matches!(Owner::of(object.as_str()), Owner::Node(node) if !nodes.contains(&node)) {
+            let nodes = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            refuse(format!("{object} belongs to another node; here is {nodes}"), "such as /nodes/n1/cpu0", out);
+            return None;
+        }
+        let is_own = SEEN_BY_ITSELF.contains(&attribute.as_str()) && object.as_str().starts_with("/services/");
+        if self.names.setting.domain.is_some() && (is_own || Owner::of(object.as_str()) == Owner::Domain) {
+            refuse(format!("`{attribute}` of {object} is what a domain sees of itself"), "inject what it shall see, such as node-killed or process-killed", out);
             return None;
         }
         let value: Option<Value> = match value {
@@ -307,7 +374,15 @@ impl Steps<'_> {
     }
 }
 
+/// A fault of neither catalogue.
+fn unknown_anywhere(name: &str) -> FaultError {
+    let help = nearest(name, catalogue::CATALOGUE.iter().chain(CATALOGUE).map(|entry| entry.name));
+    FaultError::UnknownFault { name: name.to_owned(), help }
+}
+
 /// In the order in which a step does them.
-const VERBS: [&str; 9] = ["clear", "inject", "reading", "set", "force", "operate", "ack", "shelve", "unshelve"];
+const VERBS: [&str; 12] = ["clear", "inject", "reading", "set", "force", "operate", "ack", "shelve", "unshelve", "switchover", "start", "readmit"];
+/// Of a service: what the nodes themselves know.
+const SEEN_BY_ITSELF: [&str; 5] = ["state", "active", "epoch", "standby", "process"];
 const FORCED_FOR: Duration = Duration::from_secs(600);
 const SHELVED_FOR: Duration = Duration::from_secs(8 * 3600);

@@ -6,7 +6,8 @@ use sixnines_core::domain::config::Bundle;
 use sixnines_core::ids::{ChassisName, GroupName};
 use sixnines_core::time::Duration;
 
-use super::times;
+use super::domain::Domain;
+use super::{list, times};
 use crate::chassis::Plan;
 use crate::scenario::setting::Setting;
 use crate::scenario::step::Step;
@@ -25,9 +26,9 @@ impl Header {
     ///
     /// # Errors
     /// What is wrong with the bundle.
-    pub(super) fn read(
+    pub(super) fn read<'n>(
         source: Source<'_>,
-        fields: &mut Fields<'_>,
+        fields: &mut Fields<'n>,
         bundle: &Bundle,
         open: Open<'_>,
         out: &mut Diagnostics,
@@ -36,28 +37,30 @@ impl Header {
         let text = fields.text("text", out).unwrap_or_default();
         let policy = fields.take("policy").and_then(|node| policy(source, node, bundle, out));
         let lasts = fields.take("lasts").and_then(|node| lasts(source, node, out));
-        let services = fields.words("services", out).unwrap_or_default();
-        let services = services.iter().map(|(name, _)| GroupName::new(name)).collect();
-        let called = fields.text("name", out);
-        let scale = fields.take("time_scale").map(|node| (node, node.number().filter(|x| (0.001..=3600.0).contains(x))));
-        let ageing = ageing(fields, out);
-        let seed = fields.take("seed").map(|node| (node, node.scalar().and_then(|text| text.parse().ok())));
-        let Some(mut plan) = chassis(source, fields.take("chassis"), open, out) else { return Ok(None) };
-        if let Some(name) = called {
-            plan = plan.named(ChassisName::new(name));
-        }
-        match seed {
-            Some((_, Some(seed))) => plan.seed = seed,
-            Some((node, None)) => fields.wrong("seed", "a whole number", node, out),
-            None => {}
-        }
-        match scale {
-            Some((_, Some(scale))) => plan.time_scale = scale,
-            Some((node, None)) => fields.wrong("time_scale", "how many seconds the chassis lives in one: 0.001 to 3600", node, out),
-            None => {}
-        }
-        let mut setting = Setting::new(plan, bundle, services)?;
-        setting.ageing = ageing;
+        let services = fields.take("services");
+        let domain = Domain::take(source, fields, services, out);
+        let called = fields.take("name");
+        let scale = scale(fields, out);
+        let aged = fields.take("ageing");
+        let (random, kind) = (fields.take("seed"), fields.take("chassis"));
+        let setting = if let Some(domain) = domain {
+            if let Some((name, node)) = [("name", called), ("ageing", aged)].into_iter().find_map(|(name, node)| Some((name, node?))) {
+                let wrong = Diagnostic::error("domain", format!("`{name}` is of one chassis, and this scenario is about a domain"));
+                out.push(wrong.at(source, node.at).help("leave it out"));
+            }
+            let Some((plans, domain)) = domain.read(source, (kind, random, scale), open, out) else { return Ok(None) };
+            Setting::of_domain(plans, domain, bundle)?
+        } else {
+            let Some(mut plan) = plan(source, kind, open, out) else { return Ok(None) };
+            if let Some(name) = called.and_then(Node::scalar) {
+                plan = plan.named(ChassisName::new(name));
+            }
+            plan.seed = random.and_then(|node| seed(source, node, out)).unwrap_or(plan.seed);
+            plan.time_scale = scale.unwrap_or(plan.time_scale);
+            let mut setting = Setting::new(plan, bundle, names(source, services, out))?;
+            setting.ageing = aged.and_then(|node| ageing(fields, node, out));
+            setting
+        };
         Ok(Some(Self { name, text, policy, lasts, setting }))
     }
 
@@ -89,8 +92,7 @@ fn lasts(source: Source<'_>, node: &Node, out: &mut Diagnostics) -> Option<Durat
 }
 
 /// How much faster than its rates say the chassis ages.
-fn ageing(fields: &mut Fields<'_>, out: &mut Diagnostics) -> Option<f64> {
-    let node = fields.take("ageing")?;
+fn ageing(fields: &Fields<'_>, node: &Node, out: &mut Diagnostics) -> Option<f64> {
     let speed = node.number().filter(|x| (1.0..=1e6).contains(x));
     if speed.is_none() {
         fields.wrong("ageing", "how many times faster than its rates the chassis fails: 1 to 1000000", node, out);
@@ -98,8 +100,43 @@ fn ageing(fields: &mut Fields<'_>, out: &mut Diagnostics) -> Option<f64> {
     speed
 }
 
+/// How many seconds the chassis lives in one.
+fn scale(fields: &mut Fields<'_>, out: &mut Diagnostics) -> Option<f64> {
+    let node = fields.take("time_scale")?;
+    let scale = node.number().filter(|x| (0.001..=3600.0).contains(x));
+    if scale.is_none() {
+        fields.wrong("time_scale", "how many seconds the chassis lives in one: 0.001 to 3600", node, out);
+    }
+    scale
+}
+
+/// What everything random follows from.
+pub(super) fn seed(source: Source<'_>, node: &Node, out: &mut Diagnostics) -> Option<u64> {
+    let seed = node.scalar().and_then(|text| text.parse().ok());
+    if seed.is_none() {
+        let message = format!("`seed` of a scenario is a whole number, this is {}", node.describe());
+        out.push(Diagnostic::error("wrong-type", message).at(source, node.at));
+    }
+    seed
+}
+
+/// The services that a scenario about one chassis names.
+fn names(source: Source<'_>, services: Option<&Node>, out: &mut Diagnostics) -> Vec<GroupName> {
+    let mut names = Vec::new();
+    for node in services.into_iter().flat_map(list) {
+        match node.scalar() {
+            Some(name) => names.push(GroupName::new(name)),
+            None => {
+                let wrong = Diagnostic::error("no-domain", "a service of a scenario about one chassis is a name");
+                out.push(wrong.at(source, node.at).help("services: [calls]; or describe a domain: { mxp1: [n1, n2], mxp2: [n3] }"));
+            }
+        }
+    }
+    names
+}
+
 /// A shelf that ships, by its name, or a file.
-fn chassis(source: Source<'_>, node: Option<&Node>, open: Open<'_>, out: &mut Diagnostics) -> Option<Plan> {
+pub(super) fn plan(source: Source<'_>, node: Option<&Node>, open: Open<'_>, out: &mut Diagnostics) -> Option<Plan> {
     let Some(node) = node else { return Some(Plan::mxp()) };
     let word = node.scalar().unwrap_or_default();
     match word.as_str() {

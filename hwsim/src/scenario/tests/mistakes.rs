@@ -130,9 +130,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_line_ends_in_a_panic(line in "[ -~]{0,60}", word in "(expect|inject|set|reading|clear|ack|at|every|when|for|within|operate|apply)") {
+    fn no_line_ends_in_a_panic(line in "[ -~]{0,60}", word in "(expect|switchover|readmit|inject|set|reading|clear|ack|at|every|when|for|within|operate|apply)") {
         drop(read(&format!("lasts: 1m\ntimeline:\n  - at: 1s\n    {word}: {line}\n")));
         drop(read(&format!("lasts: 1m\ntimeline:\n  - {{ at: 1s, {word}: {line} }}\n")));
+    }
+
+    #[test]
+    fn no_head_ends_in_a_panic(line in "[ -~]{0,60}", word in "(domain|services|voters|links|profile|cold|clients|chassis|seed|witnesses)") {
+        drop(read(&format!("{word}: {line}\nlasts: 1m\ntimeline:\n  - {{ at: 1s, expect: no alarms }}\n")));
+        drop(read(&format!("domain: {{ mxp1: [n1] }}\n{word}: {line}\ntimeline:\n  - {{ at: 1s, expect: no alarms }}\n")));
     }
 
     #[test]
