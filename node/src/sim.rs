@@ -4,6 +4,7 @@
 //! clocks, disks, the kernel's gate, and an application that keeps its state in a checkpoint.
 
 mod app;
+mod bad;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -50,7 +51,7 @@ impl Mutation {
 
 /// Plays a script on a new domain of that configuration.
 pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
-    chaos::play(setup(config, mutation, script.seed), &ground(config), script)
+    chaos::play(setup(config, mutation, script.seed, &script.features.bad_policies), &ground(config), script)
 }
 
 /// As [`play`]; a broken assertion of the product is a failure of this run and of no other.
@@ -70,11 +71,12 @@ pub(crate) fn ground(config: &DomainConfig) -> Ground {
         services: config.services.iter().map(|s| s.name.clone()).collect(),
         chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
         dead_after: nanos(config.profile.times().dead_after),
+        policies: bad::names().map(str::to_owned).collect(),
     }
 }
 
-/// A new domain of that configuration.
-pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Setup {
+/// A new domain of that configuration, with these policies replaced by bad ones.
+pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64, bad_policies: &[String]) -> Setup {
     Setup {
         seed,
         nodes: config.nodes.iter().map(|n| n.id).collect(),
@@ -83,7 +85,8 @@ pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Set
         clients: 3,
         chassis: config.chassis.iter().map(|c| c.name.clone()).collect(),
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
-        workshop: Box::new(Nodes::new(config.clone(), seed, mutation)),
+        bad_policies: bad_policies.to_vec(),
+        workshop: Box::new(Nodes::new(config.clone(), seed, mutation, bad_policies)),
     }
 }
 
@@ -102,8 +105,10 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn new(config: DomainConfig, seed: u64, mutation: Mutation) -> Self {
-        let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
+    fn new(config: DomainConfig, seed: u64, mutation: Mutation, bad_policies: &[String]) -> Self {
+        let mut bundle = crate::shipped::bundle(&config);
+        bad::spoil(&mut bundle, bad_policies);
+        let first = FirstStart { config, bundle };
         Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }

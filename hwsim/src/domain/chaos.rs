@@ -9,6 +9,7 @@ pub mod incidents;
 pub mod script;
 pub mod shrink;
 
+use sixnines_core::domain::config::chassis_group;
 use sixnines_core::ids::{GroupName, LinkId, NodeId};
 use sixnines_core::time::Duration;
 use sixnines_core::value::Value;
@@ -45,11 +46,12 @@ pub struct Report {
     pub story: Vec<String>,
 }
 
-/// Plays a script on a new domain. What the setup says of services and clients gives way to the script's features.
+/// Plays a script on a new domain. What the setup says of services, clients and policies gives way to the script's features.
 pub fn play(mut setup: Setup, ground: &Ground, script: &Script) -> Report {
     setup.seed = script.seed;
     setup.services.clone_from(&script.features.services);
     setup.clients = script.features.clients;
+    setup.bad_policies.clone_from(&script.features.bad_policies);
     let mut player = Player { world: World::new(setup), ground, watch: Watch::new(ground), incidents: Vec::new(), overlapping: 0, epochs_before: 0 };
     let failure = player.play(script).err();
     let epochs = player.epochs(&script.features.services);
@@ -96,7 +98,9 @@ impl Player<'_> {
         self.world.restart_all();
         self.world.readmit_all();
         serve(&mut self.world, self.ground, services, "everything is whole, and it serves again")?;
+        self.world.run_until(HEALED_MAX, "every node runs", |w| w.nodes().into_iter().all(|n| w.is_up(n)))?;
         cool(&mut self.world)?;
+        alarms_stand(&mut self.world)?;
         self.world.prove_journals()
     }
 
@@ -255,6 +259,14 @@ fn cool(world: &mut World) -> Result<(), String> {
         world.run_until(COOLED_MAX, &format!("the fans of {chassis} that are left run at full speed"), |w| (4..=5).all(|fan| is_full(w, fan)))?;
     }
     Ok(())
+}
+
+/// Whoever owns a shelf now has the alarms that were raised and not cleared, from itself or from the owners before.
+fn alarms_stand(world: &mut World) -> Result<(), String> {
+    let is_owned = |w: &World| w.chassis().iter().all(|c| w.active(&chassis_group(c.as_str())).is_some());
+    world.run_until(HEALED_MAX, "every shelf has an owner", is_owned)?;
+    let outcome = world.run_until(HEALED_MAX, "all alarms stand", |w| w.prove_alarms().is_ok());
+    world.prove_alarms().and(outcome)
 }
 
 /// A fan counts as failed after a second; a claim that failed is made again after another.

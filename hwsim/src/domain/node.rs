@@ -1,6 +1,10 @@
 //! What a node is to the world around it: what can happen to it, what it does, and who makes it.
 
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
+use std::sync::Arc;
+
+use sixnines_core::domain::Domain;
+use sixnines_core::event::Event;
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, LogIndex, NodeId};
 use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Outcome, Request, Update};
 
@@ -16,6 +20,10 @@ pub trait SimNode {
     /// Where the replay went another way.
     fn prove_journal(&self) -> Result<(), String> {
         Ok(())
+    }
+    /// The alarms that stand on what it owns of chassis, by the names of their sections (as in [`Observation::Kept`]), with their ids.
+    fn alarms(&self) -> Vec<(String, EventId)> {
+        Vec::new()
     }
 }
 
@@ -140,7 +148,7 @@ pub struct Answer {
 }
 
 /// What an invariant can see of a node, without its insides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Observation {
     /// The node holds itself for active, or no longer.
     Role {
@@ -168,11 +176,29 @@ pub enum Observation {
         cause: EventId,
     },
     /// An event was numbered.
-    Event {
-        /// Its id.
+    Event(Arc<Event>),
+    /// The core loop is told of an event of another node.
+    Told {
+        /// The event.
         id: EventId,
-        /// What led to it.
-        cause: Option<EventId>,
+        /// One of those that tell a new listener how things are; they are older than what follows, and in no order.
+        is_level: bool,
+    },
+    /// The core loop has taken what it was told for new.
+    Heard(EventId),
+    /// An entry of the control log was applied, or a snapshot up to it; this is the state now.
+    Applied {
+        /// The entry.
+        index: LogIndex,
+        /// The state.
+        domain: Arc<Domain>,
+    },
+    /// What the owner of a chassis saved last under this name is on every copy.
+    Kept {
+        /// The ownership.
+        group: GroupName,
+        /// The section's name, such as `alarm /mxp1/fan1 fan-failed `.
+        section: String,
     },
 }
 

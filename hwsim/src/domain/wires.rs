@@ -105,7 +105,8 @@ impl World {
         if host.node.is_none() || (parcel.door == Door::Mesh && lives != parcel.lives) {
             return;
         }
-        if host.paused_until > self.now {
+        // What comes at the instant of its waking does not overtake what waits.
+        if host.paused_until > self.now || !host.backlog.is_empty() {
             return host.backlog.push(parcel);
         }
         let Parcel { from, to, link, door, bytes, .. } = parcel;

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
-use sixnines_core::engine::Command;
+use sixnines_core::engine::{Alarm, Command};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, GroupName, LogIndex, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, NodeId};
 use sixnines_core::journal::replay::replay;
 use sixnines_core::roles::{Role, Told, Unit};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::Outcome;
+use sixnines_core::world::Object;
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
@@ -34,6 +35,7 @@ enum Frame {
     Copy { group: GroupName, bytes: Vec<u8> },
     Told(Told),
     Event(Box<Event>),
+    Level(Box<Event>),
     Command(Command),
     Subscribe(Vec<Pattern>),
 }
@@ -115,6 +117,8 @@ pub(super) struct Node {
     /// The journal has its first snapshot.
     is_journalling: bool,
     tickets: u64,
+    /// What owners of chassis have saved, and have not been told of yet.
+    saves: BTreeMap<Ticket, (GroupName, String)>,
     mutation: Mutation,
     out: Vec<SimOutput>,
 }
@@ -146,6 +150,7 @@ impl Node {
             lives: BTreeMap::new(),
             is_journalling: false,
             tickets: 1 << 32,
+            saves: BTreeMap::new(),
             mutation,
             out: Vec::new(),
         })
@@ -206,11 +211,17 @@ impl Node {
                 return;
             }
             Frame::Told(told) => In::Told { from, told },
-            Frame::Event(event) => In::Remote(event),
+            Frame::Event(event) => self.told(event, false),
+            Frame::Level(event) => self.told(event, true),
             Frame::Command(command) => In::Forwarded { from, command },
             Frame::Subscribe(patterns) => In::Subscribed { from, patterns },
         };
         self.core(now, Some(input));
+    }
+
+    fn told(&mut self, event: Box<Event>, is_level: bool) -> In {
+        self.out.push(SimOutput::Observe(Observation::Told { id: event.id, is_level }));
+        In::Remote(event)
     }
 
     fn on_call(&mut self, now: Instant, name: &GroupName, call: Call) {
@@ -332,6 +343,7 @@ impl Node {
             self.note_loss(&domain, &proposal.entry);
         }
         let domain = Arc::new(domain);
+        self.out.push(SimOutput::Observe(Observation::Applied { index, domain: Arc::clone(&domain) }));
         self.domain = Arc::clone(&domain);
         let rows = standing(&domain, self.me, self.life);
         self.liveness.handle(now, liveness::Input::Applied { index: domain.applied, standing: &rows });
@@ -423,11 +435,11 @@ impl Node {
             Way::Tell(to, told) => self.mesh(to, &Frame::Told(told)),
             Way::Forward(to, command) => self.mesh(to, &Frame::Command(command)),
             Way::Publish(event, to) => {
-                if event.id.node == self.me {
-                    self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
-                }
                 to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
+                self.out.push(SimOutput::Observe(Observation::Event(event)));
             }
+            Way::Heard(id) => self.out.push(SimOutput::Observe(Observation::Heard(id))),
+            Way::Level(event, peer) => self.mesh(peer, &Frame::Level(Box::new(Event::clone(&event)))),
             Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
             Way::TransferLeader(to) => self.log.handle_at(now).transfer_leader(to),
             Way::Campaign(against) => {
@@ -453,7 +465,17 @@ impl Node {
             None => Op::Delete { key: key.into() },
         };
         let write = Write { ticket, epoch: group.epoch, request: None, ops: vec![op], level: Level::default() };
+        self.saves.insert(ticket, (name.clone(), key.to_owned()));
         feed(&mut group.copy, now, sixnines_checkpoint::Input::Write(write));
+    }
+
+    /// What a chassis' owner saved is safe, unless something newer of that name is on its way.
+    fn note_kept(&mut self, name: &GroupName, ticket: Ticket, outcome: sixnines_checkpoint::Outcome) {
+        let Some((group, section)) = self.saves.remove(&ticket) else { return };
+        let is_safe = matches!(outcome, sixnines_checkpoint::Outcome::Applied { .. });
+        if is_safe && !self.saves.values().any(|(g, s)| g == name && *s == section) {
+            self.out.push(SimOutput::Observe(Observation::Kept { group, section }));
+        }
     }
 
     /// A chassis' copy is the active's: its owner begins, or goes on, with what it holds.
@@ -504,6 +526,7 @@ impl Node {
                 self.mesh(to.node, &Frame::Copy { group: name.clone(), bytes });
             }
             Output::Acknowledged { ticket, outcome } => {
+                self.note_kept(name, ticket, outcome);
                 let answer = self.app(name).and_then(|app| app.acknowledged(ticket, outcome));
                 self.answer(name, answer);
             }
@@ -582,5 +605,13 @@ impl SimNode for Node {
             None if report.engine.hash() != engine.hash() => Err(format!("a replay of the journal of {} ends elsewhere", self.me)),
             None => Ok(()),
         }
+    }
+
+    fn alarms(&self) -> Vec<(String, EventId)> {
+        let Some(engine) = &self.core.engine else { return Vec::new() };
+        let is_ours = |alarm: &Alarm, object: &Object| (alarm.is_active() || alarm.unstable) && object.owned.is_some();
+        let found = engine.alarms().map(|(key, alarm)| (key, alarm, engine.world().object(key.object)));
+        let ours = found.filter(|(_, alarm, object)| is_ours(alarm, object));
+        ours.filter_map(|(key, alarm, object)| Some((format!("alarm {} {} {}", object.name, key.kind, key.qualifier), alarm.id?))).collect()
     }
 }

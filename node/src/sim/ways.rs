@@ -35,6 +35,10 @@ pub(super) enum Way {
     Forward(NodeId, Command),
     /// An event of this node, and who wants it.
     Publish(Arc<Event>, Vec<NodeId>),
+    /// An event from elsewhere was new.
+    Heard(EventId),
+    /// How something is, for a peer that begins to listen.
+    Level(Arc<Event>, NodeId),
     Subscribe(NodeId),
 }
 
@@ -100,12 +104,13 @@ impl Ways for SimWays {
         self.queue.push_back(Way::Forward(to, command.clone()));
     }
     fn answer(&mut self, _: NodeId, _: CommandId, _: &Result<EventId, CommandError>) {} // nobody waits for one here
-    fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
-        if event.id.node == me {
-            let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
-            let to = self.peers.iter().filter(is_wanted).copied().collect();
-            self.queue.push_back(Way::Publish(Arc::clone(event), to));
-        }
+    fn publish(&mut self, event: &Arc<Event>) {
+        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
+        let to = self.peers.iter().filter(is_wanted).copied().collect();
+        self.queue.push_back(Way::Publish(Arc::clone(event), to));
+    }
+    fn heard(&mut self, event: &Arc<Event>) {
+        self.queue.push_back(Way::Heard(event.id));
     }
     fn subscribe(&mut self, peer: NodeId) {
         self.wanted.remove(&peer);
@@ -113,7 +118,7 @@ impl Ways for SimWays {
     }
     fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
         self.wanted.insert(peer, patterns);
-        self.queue.extend(levels.iter().map(|event| Way::Publish(Arc::clone(event), vec![peer])));
+        self.queue.extend(levels.iter().map(|event| Way::Level(Arc::clone(event), peer)));
     }
     fn link(&mut self, _: NodeId, _: LinkId, _: bool) {}
     fn configured(&mut self, _: &DomainConfig) {}

@@ -20,6 +20,8 @@ pub struct Ground {
     pub chassis: Vec<(ChassisName, Vec<NodeId>)>,
     /// A node that is silent for so long is held for dead.
     pub dead_after: Truth,
+    /// The policies of which there is one that fails.
+    pub policies: Vec<String>,
 }
 
 /// How much is done, and what.
@@ -40,10 +42,22 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
 pub fn draw(seed: u64, ground: &Ground, mix: &Mix) -> Script {
     let random = Stream::new(seed, "script");
     let mut drawer = Drawer { ground, random, at: 0, whole_at: 0, calm: false, weights: Vec::new(), heals_in: 4, disks_lost: 0, steps: Vec::new() };
-    let features = drawer.features(&mix.only);
+    let mut features = drawer.features(&mix.only);
+    if !drawer.calm {
+        features.bad_policies = bad_policies(seed, ground);
+    }
     drawer.steps(if drawer.calm && mix.only.is_empty() { mix.faults.div_ceil(3) } else { mix.faults });
     let rest_us = if drawer.calm { drawer.ground.window() / US } else { drawer.wait() };
     Script { seed, features, steps: drawer.steps, rest_us }
+}
+
+/// In one run of four some of the policies fail.
+fn bad_policies(seed: u64, ground: &Ground) -> Vec<String> {
+    let mut random = Stream::new(seed, "bad policies");
+    if random.below(4) != 0 {
+        return Vec::new();
+    }
+    ground.policies.iter().filter(|_| random.below(2) == 0).cloned().collect()
 }
 
 impl Ground {
@@ -138,7 +152,7 @@ impl Drawer<'_> {
         let hot_fans = self.ground.chassis.iter().map(|_| if is_hot { 1 + self.few(3) } else { 0 }).collect();
         let is_bad = !self.calm && self.random.below(3) != 0;
         let wires = is_bad.then(|| self.wires(60, 30, 3 * MS));
-        Features { services, clients, hot_fans, wires }
+        Features { services, clients, hot_fans, wires, bad_policies: Vec::new() }
     }
 
     fn steps(&mut self, faults: u64) {
@@ -334,6 +348,7 @@ mod tests {
             services: vec!["calls".into(), "billing".into()],
             chassis: vec![("mxp1".into(), vec![NodeId(1), NodeId(2)]), ("mxp2".into(), vec![NodeId(3)])],
             dead_after: 25 * MS,
+            policies: vec!["fan.rhai".into(), "service.rhai".into()],
         }
     }
 
