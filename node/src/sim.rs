@@ -5,6 +5,7 @@
 
 mod app;
 mod bad;
+mod broken;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -24,30 +25,8 @@ use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
 
+pub(crate) use broken::Mutation;
 use node::Node;
-
-/// A safety rule to break on purpose, so that it can be seen that the invariants notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Mutation {
-    /// None: the product as it is.
-    #[default]
-    None,
-    /// The kernel's gate stays open for whoever opened it once.
-    GateNeverCloses,
-    /// An application that lost its role goes on answering from its memory.
-    OldEpochAnswers,
-    /// The active acknowledges before anybody else has the write.
-    AcknowledgesAlone,
-    /// Shelves obey orders of any epoch.
-    ShelvesObeyAnybody,
-}
-
-impl Mutation {
-    /// Its name on the command line.
-    pub(crate) fn word(self) -> String {
-        clap::ValueEnum::to_possible_value(&self).map(|v| v.get_name().to_owned()).unwrap_or_default()
-    }
-}
 
 /// Plays a script on a new domain of that configuration.
 pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
@@ -99,6 +78,8 @@ fn links(config: &DomainConfig) -> u8 {
 struct Nodes {
     first: FirstStart,
     disks: BTreeMap<NodeId, SimDisk>,
+    /// What was on a node's disk when it last started, where that comes back.
+    backups: BTreeMap<NodeId, SimDisk>,
     /// What of the unsynced is left after a power cut.
     power: Stream,
     mutation: Mutation,
@@ -109,7 +90,7 @@ impl Nodes {
         let mut bundle = crate::shipped::bundle(&config);
         bad::spoil(&mut bundle, bad_policies);
         let first = FirstStart { config, bundle };
-        Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
+        Self { first, disks: BTreeMap::new(), backups: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }
 
@@ -118,6 +99,12 @@ impl Workshop for Nodes {
         let disk = self.disks.entry(node).or_default().clone();
         if restarts > 0 {
             disk.crash(self.power.draw());
+        }
+        disk.lie(self.mutation.lie());
+        if self.mutation == Mutation::DiskGoesBack
+            && let Some(backup) = self.backups.insert(node, disk.backup())
+        {
+            disk.go_back(&backup);
         }
         let made = Node::start(node, life, now, &self.first, disk, restarts == 0, self.mutation);
         made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())

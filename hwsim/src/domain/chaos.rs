@@ -132,7 +132,12 @@ impl Player<'_> {
         let Some(before) = before else { return Ok(0) };
         let began = self.world.now();
         self.world.run(window)?;
-        self.incidents.extend(before.into_iter().map(|b| b.after(&self.world, began)));
+        let after: Vec<Incident> = before.into_iter().map(|b| b.after(&self.world, began)).collect();
+        let is_bearable = !matches!(fault, Fault::WiresBad(_)); // some wires are too bad for any lease, until they are mended
+        if let Some(incident) = after.iter().find(|i| is_bearable && !i.is_served) {
+            return Err(format!("{} ms after one fault on a whole domain {} does not serve: {fault}", window / MS, incident.service));
+        }
+        self.incidents.extend(after);
         Ok(window / US)
     }
 
@@ -167,6 +172,11 @@ pub(super) fn apply(world: &mut World, fault: &Fault) {
         Fault::LinksCut { node } => {
             if let Some(node) = find(world, node) {
                 world.isolate(node);
+            }
+        }
+        Fault::Deafened { node } => {
+            if let Some(node) = find(world, node) {
+                world.deafen(node);
             }
         }
         Fault::OneWayCut { from, to, links } => {

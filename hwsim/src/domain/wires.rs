@@ -49,6 +49,13 @@ impl World {
         }
     }
 
+    /// Nothing reaches the node any more, on any link.
+    pub fn deafen(&mut self, node: NodeId) {
+        for other in self.nodes().into_iter().filter(|n| *n != node) {
+            (0..self.links).map(LinkId).for_each(|link| self.cut(other, node, link));
+        }
+    }
+
     /// All wires whole again.
     pub fn heal(&mut self) {
         self.note("the wires are whole".into());

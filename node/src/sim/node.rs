@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
 use sixnines_core::class::Pattern;
-use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
+use sixnines_core::domain::config::Times;
+use sixnines_core::domain::{Change, Domain, Entry, Proposal, Release, Void};
 use sixnines_core::engine::{Alarm, Command};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, NodeId};
@@ -22,8 +23,9 @@ use sixnines_discs::log::sim::{SimDisk, SimLog};
 use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Port, ProposeError, Timing};
 use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput};
 
-use super::Mutation;
 use super::app::App;
+use super::broken::Mutation;
+use super::broken::beats::Liar;
 use super::ways::{SimWays, Way};
 use crate::core_loop::{CoreLoop, In};
 use crate::standing::standing;
@@ -119,7 +121,9 @@ pub(super) struct Node {
     tickets: u64,
     /// What owners of chassis have saved, and have not been told of yet.
     saves: BTreeMap<Ticket, (GroupName, String)>,
+    times: Times,
     mutation: Mutation,
+    liar: Liar,
     out: Vec<SimOutput>,
 }
 
@@ -127,19 +131,20 @@ impl Node {
     pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
-        let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
+        let options = Options { node: me, domain: 1, nonce: mutation.disk_number(me, life), timing: Timing::of(config.profile), apply: mutation.apply() };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
         let log = SimLog::start(options, disk, port, now, life)?;
         if is_first {
             log.handle().initialize(first.clone());
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
-        let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times: config.profile.times(), seed: life };
+        let times = config.profile.times();
+        let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times, seed: life };
         Ok(Self {
             me,
             life,
-            liveness: Liveness::new(now, setup),
-            core: CoreLoop::new(me, life, SimWays::new(peers)),
+            liveness: Liveness::new(mutation.born(now, &times), setup),
+            core: CoreLoop::new(me, life, SimWays::new(peers, mutation)),
             log,
             mailbox,
             domain: Arc::default(),
@@ -151,7 +156,9 @@ impl Node {
             is_journalling: false,
             tickets: 1 << 32,
             saves: BTreeMap::new(),
+            times,
             mutation,
+            liar: Liar::default(),
             out: Vec::new(),
         })
     }
@@ -169,7 +176,8 @@ impl Node {
     fn take(&mut self, now: Instant, input: SimInput<'_>) {
         match input {
             SimInput::Frame { from, link, door: Door::Liveness, bytes } => {
-                let Some(heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) else { return };
+                let Some(mut heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) else { return };
+                Liar::hear(self.mutation, self.me, self.life, now, &mut heartbeat);
                 if self.lives.insert(from, heartbeat.life) != Some(heartbeat.life) {
                     self.core(now, Some(In::Peer { node: from, life: heartbeat.life }));
                 }
@@ -211,17 +219,19 @@ impl Node {
                 return;
             }
             Frame::Told(told) => In::Told { from, told },
-            Frame::Event(event) => self.told(event, false),
-            Frame::Level(event) => self.told(event, true),
+            Frame::Event(event) => return self.told(now, event, false),
+            Frame::Level(event) => return self.told(now, event, true),
             Frame::Command(command) => In::Forwarded { from, command },
             Frame::Subscribe(patterns) => In::Subscribed { from, patterns },
         };
         self.core(now, Some(input));
     }
 
-    fn told(&mut self, event: Box<Event>, is_level: bool) -> In {
-        self.out.push(SimOutput::Observe(Observation::Told { id: event.id, is_level }));
-        In::Remote(event)
+    fn told(&mut self, now: Instant, event: Box<Event>, is_level: bool) {
+        for _ in 0..self.mutation.arrivals(event.id.sequence) {
+            self.out.push(SimOutput::Observe(Observation::Told { id: event.id, is_level }));
+            self.core(now, Some(In::Remote(event.clone())));
+        }
     }
 
     fn on_call(&mut self, now: Instant, name: &GroupName, call: Call) {
@@ -261,6 +271,11 @@ impl Node {
         self.has_lease = has_lease;
         if changed {
             self.core(now, Some(In::Liveness(LivenessNews::Suspended(!has_lease))));
+        }
+        if changed && self.mutation == Mutation::DaemonClosesGate {
+            let until = if has_lease { self.mutation.gate(now, self.lease) } else { Instant::ZERO };
+            let open = self.groups.iter().filter(|(_, g)| g.is_open).map(|(name, _)| SimOutput::Gate { group: name.clone(), until });
+            self.out.extend(open);
         }
         for name in Arc::clone(&self.names).iter() {
             let group = self.groups.get_mut(name).expect("each name has its group");
@@ -347,14 +362,19 @@ impl Node {
         self.domain = Arc::clone(&domain);
         let rows = standing(&domain, self.me, self.life);
         self.liveness.handle(now, liveness::Input::Applied { index: domain.applied, standing: &rows });
-        self.core(now, Some(In::Applied { index, proposal, outcome, domain: Arc::clone(&domain) }));
+        let seen = match self.mutation {
+            Mutation::PromotesNonMember => Arc::new(self.mutation.seen_by(self.core.roles.member(), Domain::clone(&domain))),
+            _ => Arc::clone(&domain),
+        };
+        self.core(now, Some(In::Applied { index, proposal, outcome, domain: seen }));
+        self.release(now, self.liar.renewed(&domain));
         let Some(me) = self.core.roles.member() else { return };
-        let me_node = self.me;
+        let (me_node, fault) = (self.me, self.mutation.copy_fault());
         for config in domain.config.groups().filter(|g| g.candidates.contains(&me_node)) {
             let is_service = domain.config.service(&config.name).is_some();
             let is_new = !self.groups.contains_key(&config.name);
             let group = self.groups.entry(config.name.clone()).or_insert_with(|| Group {
-                copy: GroupCopy::new(me, CopyConfig::from(&config)),
+                copy: GroupCopy::new(me, CopyConfig::from(&config).breaking(fault)),
                 app: is_service.then(App::default),
                 is_open: false,
                 epoch: Epoch(0),
@@ -377,23 +397,42 @@ impl Node {
 
     fn on_liveness(&mut self, now: Instant, output: liveness::Output) {
         match output {
-            liveness::Output::Send { to, link, heartbeat } => {
+            liveness::Output::Send { to, link, mut heartbeat } => {
+                self.liar.speak(self.mutation, &mut heartbeat);
                 let mut bytes = Vec::new();
                 heartbeat.encode(&mut bytes);
                 self.out.push(SimOutput::Send { to, link, door: Door::Liveness, bytes });
             }
             liveness::Output::Lease(until) => {
-                self.lease = until;
+                self.lease = self.mutation.lease(now, until, &self.times);
+                let until = self.mutation.gate(now, self.lease);
                 for (name, _) in self.groups.iter().filter(|(_, g)| g.is_open) {
                     self.out.push(SimOutput::Gate { group: name.clone(), until });
                 }
             }
             other => {
+                self.believe(now, &other);
                 if let liveness::Output::Verdict { node, was, now: verdict, .. } = &other {
                     self.out.push(SimOutput::Note(format!("holds {node} for {}, no longer {}", verdict.as_str(), was.as_str())));
                 }
                 self.core(now, Some(In::Liveness(LivenessNews::Output(other))));
             }
+        }
+    }
+
+    /// What a broken rule makes of it beside what the product does.
+    fn believe(&mut self, now: Instant, output: &liveness::Output) {
+        let releases = match (output, self.core.roles.member()) {
+            (liveness::Output::Link { node, up: false, .. }, Some(me)) if self.mutation == Mutation::EvidenceSkipsWait => self.liar.lost_link(me, &self.domain, *node).into_iter().collect(),
+            (liveness::Output::Release(release), _) => self.liar.take(self.mutation, &self.domain, *release),
+            _ => Vec::new(),
+        };
+        self.release(now, releases);
+    }
+
+    fn release(&mut self, now: Instant, releases: Vec<Release>) {
+        for release in releases {
+            self.core(now, Some(In::Liveness(LivenessNews::Output(liveness::Output::Release(release)))));
         }
     }
 
@@ -404,14 +443,14 @@ impl Node {
                 self.out.push(SimOutput::Note(format!("proposes {:?}", proposal.entry)));
                 self.log.handle_at(now).propose(proposal);
             }
-            Way::Role(group, role) => self.on_role(&group, role),
+            Way::Role(group, role) => self.on_role(now, &group, role),
             Way::Relinquish(group, epoch) => {
-                self.close(&group);
+                self.fall_silent(&group);
                 self.core(now, Some(In::Silenced { group, epoch }));
             }
             Way::Drive(group, drives) => self.out.push(SimOutput::Drive { group, drives }),
             // Only under a lease (protocol 4.4), as the daemon's doors do it.
-            Way::Act(request) if now >= self.lease => {
+            Way::Act(request) if now >= self.lease && self.mutation != Mutation::ActsWithoutLease => {
                 let outcome = Outcome::Refused("suspended".to_owned());
                 self.core(now, Some(In::Outcome { request: request.id, outcome }));
             }
@@ -485,16 +524,16 @@ impl Node {
         group.epoch = epoch;
         let text = |key: &sixnines_checkpoint::Bytes| String::from_utf8_lossy(key.as_slice()).into_owned();
         let saved = group.copy.state().iter().map(|(key, section)| (text(key), section.bytes.as_slice().to_vec())).collect();
-        self.core(now, Some(In::Saved { group: name.clone(), epoch, saved }));
+        self.core(now, Some(In::Saved { group: name.clone(), epoch, saved: self.mutation.found(saved) }));
     }
 
-    fn on_role(&mut self, name: &GroupName, role: Role) {
+    fn on_role(&mut self, now: Instant, name: &GroupName, role: Role) {
         let (epoch, is_active) = match role {
             Role::Active(epoch) => (epoch, true),
             Role::Standby(epoch) => (epoch, false),
         };
         self.out.push(SimOutput::Observe(Observation::Role { group: name.clone(), epoch, is_active }));
-        let until = self.lease;
+        let until = self.mutation.gate(now, self.mutation.first_gate(now, self.lease, &self.times));
         let Some(group) = self.groups.get_mut(name) else { return };
         let Some(app) = &mut group.app else { return }; // the owner of a chassis has no address; its sinks see epochs
         if is_active {
@@ -506,6 +545,21 @@ impl Node {
                 app.stop_serving();
             }
             self.close(name);
+        }
+    }
+
+    /// For good under this epoch (protocol 3.5).
+    fn fall_silent(&mut self, name: &GroupName) {
+        match self.mutation {
+            Mutation::RelinquishesWithoutClosing => {}
+            Mutation::ReopensAfterRelinquishing => {
+                let is_open = self.groups.get(name).is_some_and(|g| g.is_open);
+                self.close(name);
+                if let Some(group) = self.groups.get_mut(name) {
+                    group.is_open = is_open;
+                }
+            }
+            _ => self.close(name),
         }
     }
 

@@ -12,6 +12,7 @@ use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
 
+use super::broken::Mutation;
 use crate::api::RightRow;
 use crate::core_loop::answers::Watcher;
 use crate::core_loop::ways::Ways;
@@ -49,11 +50,12 @@ pub(super) struct SimWays {
     wanted: BTreeMap<NodeId, Vec<Pattern>>,
     /// Everything that was journalled in this life.
     pub(super) journal: Vec<u8>,
+    mutation: Mutation,
 }
 
 impl SimWays {
-    pub(super) fn new(peers: Vec<NodeId>) -> Self {
-        Self { queue: VecDeque::new(), peers, wanted: BTreeMap::new(), journal: Vec::new() }
+    pub(super) fn new(peers: Vec<NodeId>, mutation: Mutation) -> Self {
+        Self { queue: VecDeque::new(), peers, wanted: BTreeMap::new(), journal: Vec::new(), mutation }
     }
 }
 
@@ -110,6 +112,9 @@ impl Ways for SimWays {
         self.queue.push_back(Way::Publish(Arc::clone(event), to));
     }
     fn heard(&mut self, event: &Arc<Event>) {
+        if self.mutation == Mutation::FormerLifeToldAgain && self.peers.iter().all(|peer| *peer != event.id.node) {
+            self.publish(event);
+        }
         self.queue.push_back(Way::Heard(event.id));
     }
     fn subscribe(&mut self, peer: NodeId) {

@@ -185,6 +185,9 @@ impl Drawer<'_> {
     }
 
     fn wait(&mut self) -> u64 {
+        if !self.calm && !self.steps.is_empty() && self.random.below(3) == 0 {
+            return (MS / 10 + self.random.below(BURST)) / US; // what a rule is for often takes two faults within one `dead_after`
+        }
         let settle = match (self.calm, self.steps.is_empty()) {
             (true, true) => self.ground.formed(),
             (true, false) => self.ground.settled() + 2 * MS,
@@ -330,6 +333,8 @@ impl Drawer<'_> {
     }
 }
 
+/// Faults that come together come within so long of each other.
+const BURST: Truth = 15 * MS;
 /// A node that came back needs so long to hold complete copies again.
 const KILL_AGAIN: Truth = 200 * MS;
 /// So long after the fault a daemon whose disk let it down mostly has written, died and come back.

@@ -115,6 +115,11 @@ pub enum Fault {
         /// Which node.
         node: Place,
     },
+    /// Nothing reaches the node; what it says is heard. Drawn as several one-way cuts; scripts have it in one.
+    Deafened {
+        /// Which node.
+        node: Place,
+    },
     /// Nothing passes from one node to another; the other way is whole.
     OneWayCut {
         /// From here.
@@ -209,7 +214,7 @@ impl Fault {
             Self::NodeKilled { .. } => "node-killed",
             Self::NodeHung { .. } => "node-hung",
             Self::LinksCut { .. } => "links-cut",
-            Self::OneWayCut { .. } => "one-way-cut",
+            Self::OneWayCut { .. } | Self::Deafened { .. } => "one-way-cut",
             Self::OneLinkCut { .. } => "one-link-cut",
             Self::FabricLost { .. } => "fabric-lost",
             Self::ChassisLost { .. } => "chassis-lost",
@@ -239,6 +244,7 @@ impl fmt::Display for Fault {
             Self::NodeKilled { node, down_us } => write!(f, "{node} dies and {}", back(down_us)),
             Self::NodeHung { node, for_us } => write!(f, "{node} stands still for {}", Millis(*for_us)),
             Self::LinksCut { node } => write!(f, "{node} is cut off from everybody"),
+            Self::Deafened { node } => write!(f, "nothing reaches {node}"),
             Self::OneWayCut { from, to, links } => {
                 let links: Vec<String> = links.iter().map(|l| letter(*l).to_string()).collect();
                 write!(f, "nothing passes from {from} to {to} on link {}", links.join(" and "))
