@@ -133,12 +133,19 @@ impl Player<'_> {
         let began = self.world.now();
         self.world.run(window)?;
         let after: Vec<Incident> = before.into_iter().map(|b| b.after(&self.world, began)).collect();
-        let is_bearable = !matches!(fault, Fault::WiresBad(_)); // some wires are too bad for any lease, until they are mended
-        if let Some(incident) = after.iter().find(|i| is_bearable && !i.is_served) {
-            return Err(format!("{} ms after one fault on a whole domain {} does not serve: {fault}", window / MS, incident.service));
-        }
+        self.serves_again(fault, &after)?;
         self.incidents.extend(after);
-        Ok(window / US)
+        Ok((self.world.now() - began) / US)
+    }
+
+    /// One fault on a whole domain stops no service until somebody repairs something. (Some wires are too bad for any lease.)
+    fn serves_again(&mut self, fault: &Fault, after: &[Incident]) -> Result<(), String> {
+        let patience = 2 * self.ground.window();
+        for incident in after.iter().filter(|i| !i.is_served && !matches!(fault, Fault::WiresBad(_))) {
+            let what = format!("{} serves again before anything is repaired ({fault})", incident.service);
+            self.world.run_until(patience, &what, |w| answers_steadily(w, &incident.service))?;
+        }
+        Ok(())
     }
 
     fn epochs(&self, services: &[GroupName]) -> u64 {

@@ -21,7 +21,7 @@ impl Harm {
             Self::TwoActives
         } else if has(&["is empty after a write", "which was replaced", "which nobody wrote", "which nobody made", "after an answer under"]) {
             Self::LostWrite
-        } else if has(&["ms never:", "does not serve:"]) {
+        } else if has(&["ms never:"]) {
             Self::NotServing
         } else {
             Self::Other

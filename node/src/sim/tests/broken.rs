@@ -15,7 +15,6 @@ use super::{FAULTS, Plan, number, run};
 /// A rule, and the seed that finds it first. Should the seeds have come to mean something else, [`WITHIN`] of them are tried.
 const BY_SEED: &[(Mutation, u64)] = &[
     (Mutation::NamesWithoutIncarnations, 2),
-    (Mutation::EntriesWithoutVersion, 48),
     (Mutation::PromotesNonMember, 3),
     (Mutation::AcknowledgesAlone, 13),
     (Mutation::OldEpochAnswers, 1),
@@ -58,6 +57,7 @@ const SCRIPTS: &[(Mutation, &str)] = &[
 const UNSEEN: &[(Mutation, &str)] = &[
     (Mutation::None, "nothing is broken"),
     (Mutation::DeadStayInSet, "a dead member holds up writes until the active leaves it out; a life that is over is never promoted"),
+    (Mutation::EntriesWithoutVersion, "takes a takeover and a shrink that are proposed at once; caught in core/tests/takeover_model"),
     (Mutation::JoinedEndsAnyLife, "takes a proposal that outlives its process; caught in core/tests/takeover_model"),
     (Mutation::AcknowledgementsWithoutIncarnation, COPIES),
     (Mutation::OldCursorCounts, COPIES),
@@ -84,10 +84,9 @@ const COPIES: &str = "found in checkpoint/src/testing/tests.rs";
 
 #[test]
 fn every_rule_that_seeds_can_find_is_found() {
-    for (mutation, first) in BY_SEED.iter().copied() {
-        let found = std::iter::once(first).chain(1..=WITHIN).find(|seed| broken(mutation, *seed).failure.is_some());
-        assert!(found.is_some(), "{mutation:?} goes unnoticed in {WITHIN} seeds");
-    }
+    let is_found = |(mutation, first): &(Mutation, u64)| std::iter::once(*first).chain(1..=WITHIN).any(|seed| broken(*mutation, seed).failure.is_some());
+    let unnoticed: Vec<_> = BY_SEED.iter().filter(|row| !is_found(row)).map(|(mutation, _)| mutation).collect();
+    assert!(unnoticed.is_empty(), "{unnoticed:?} go unnoticed in {WITHIN} seeds");
 }
 
 #[test]
