@@ -160,7 +160,23 @@ pub enum Fault {
     ResumeUnsettled,
 }
 
+/// Whether rules can be broken here at all; not in the product.
+pub const IS_BREAKABLE: bool = cfg!(any(test, feature = "testing"));
+
 impl CopyConfig {
+    /// The same with a rule broken, where rules can be broken.
+    #[must_use]
+    pub fn breaking(self, fault: Option<Fault>) -> Self {
+        #[cfg(any(test, feature = "testing"))]
+        let broken = Self { fault, ..self };
+        #[cfg(not(any(test, feature = "testing")))]
+        let broken = {
+            let _ = fault;
+            self
+        };
+        broken
+    }
+
     /// Whether `fault` is switched on; never in the product.
     pub(crate) fn has(&self, fault: Fault) -> bool {
         #[cfg(any(test, feature = "testing"))]

@@ -56,7 +56,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sixnines_core::domain::config::{Bundle, DomainConfig};
-use sixnines_core::domain::{Change, DecodeError, Domain, Proposal, Void};
+use sixnines_core::domain::{Change, DecodeError, Domain, Entry, Proposal, Void};
 use sixnines_core::ids::{LogIndex, NodeId, Version};
 
 pub use config::Timing;
@@ -150,6 +150,9 @@ pub enum ProposeError {
     Unknown,
 }
 
+/// Applies an entry to the domain: [`Domain::apply`]. A simulation may hand in one that leaves a check out, to see that it is noticed.
+pub type Apply = fn(&mut Domain, LogIndex, &Entry) -> Result<Vec<Change>, Void>;
+
 /// How a log is to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -161,6 +164,8 @@ pub struct Options {
     pub nonce: u64,
     /// From the profile.
     pub timing: Timing,
+    /// What an entry does; the same on every node.
+    pub apply: Apply,
 }
 
 /// What a new domain begins with. See the head of this file.

@@ -59,6 +59,8 @@ pub struct Setup {
     pub is_in_step: bool,
     /// Whether the shelves refuse orders of older epochs, as they should.
     pub chassis_check_epochs: bool,
+    /// The policies that fail whenever they are called.
+    pub bad_policies: Vec<String>,
     /// Makes the nodes.
     pub workshop: Box<dyn Workshop>,
 }
@@ -202,7 +204,7 @@ impl World {
             strangers: BTreeSet::new(),
             clients,
             shelves: Shelves::new(setup.chassis, setup.chassis_check_epochs),
-            judge: Judge::default(),
+            judge: Judge::new(setup.bad_policies),
             trace: Trace::default(),
             audience: None,
         };
@@ -359,6 +361,15 @@ impl World {
         self.hosts.values().filter_map(|h| h.node.as_ref()).try_for_each(|node| node.prove_journal())
     }
 
+    /// Every alarm that was raised and never cleared stands at the owner of its object, as what it was.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn prove_alarms(&self) -> Result<(), String> {
+        let standing = self.hosts.values().filter_map(|h| h.node.as_ref()).flat_map(|node| node.alarms()).collect();
+        self.judge.prove_alarms(&standing)
+    }
+
     /// Gives an input from outside to a node.
     pub fn give(&mut self, node: NodeId, input: SimInput<'_>) {
         self.note(format!("{node} is given {input:?}"));
@@ -444,6 +455,9 @@ impl World {
         let Some(machine) = host.node.as_mut() else { return };
         let outputs = machine.step(clock, input);
         for output in outputs {
+            if !self.is_up(node) {
+                return; // it has halted: what it would have done after that it does not do
+            }
             self.carry_out(node, output);
         }
         self.plan_wake(node);
@@ -468,16 +482,11 @@ impl World {
             SimOutput::Gate { group, until } => self.arm(node, group, until),
             SimOutput::Drive { group, drives } => self.shelves.drive(node, &group, drives),
             SimOutput::Act(request) => self.order(node, request),
-            SimOutput::Observe(Observation::Event { id, cause }) => {
-                self.trace.count(format_args!("{node} event {id} {cause:?}"));
-                self.judge.observe(self.now, node, &Observation::Event { id, cause });
-            }
             SimOutput::Observe(observation) => {
-                self.note(format!("{node} {observation:?}"));
+                self.note_observation(node, &observation);
                 self.tell_of(node, &observation);
                 self.judge.observe(self.now, node, &observation);
             }
-            SimOutput::Published(event) => self.tell(News::Event(node, event)),
             SimOutput::Replied(ticket, outcome) => self.tell(News::Replied(ticket, outcome)),
             SimOutput::Note(line) => self.note(format!("{node} {line}")),
             SimOutput::Halt(why) => {
@@ -500,6 +509,16 @@ impl World {
     fn is_gate_open(&self, node: NodeId, group: &GroupName) -> bool {
         let host = &self.hosts[&node];
         host.node.is_some() && host.gates.get(group).is_some_and(|until| host.clock(self.now) < *until)
+    }
+
+    /// What happens all the time goes into the checksum alone.
+    fn note_observation(&mut self, node: NodeId, observation: &Observation) {
+        match observation {
+            Observation::Event(event) => self.trace.count(format_args!("{node} event {} {:?}", event.id, event.cause)),
+            Observation::Applied { index, .. } => self.trace.count(format_args!("{node} applied {index}")),
+            Observation::Told { .. } | Observation::Heard(_) | Observation::Kept { .. } => self.trace.count(format_args!("{node} {observation:?}")),
+            Observation::Role { .. } | Observation::Lost { .. } | Observation::Acted { .. } => self.note(format!("{node} {observation:?}")),
+        }
     }
 
     pub(crate) fn note(&mut self, line: String) {

@@ -499,7 +499,8 @@ impl<W: Ways> CoreLoop<W> {
 
     fn carry_out(&mut self, now: Instant, output: engine::Output) {
         match output {
-            engine::Output::Event(event) | engine::Output::Heard(event) => self.ways.publish(self.me, &event),
+            engine::Output::Event(event) => self.ways.publish(&event),
+            engine::Output::Heard(event) => self.ways.heard(&event),
             engine::Output::Journal(record) => self.ways.journal(record),
             engine::Output::Act { request, after } => self.act(request, after),
             engine::Output::Control(action) => self.on_control(now, action),

@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use sixnines_checkpoint::guard::{GuardPage, LeaseWord};
 use sixnines_checkpoint::service::{Service, ServiceConfig as CheckpointConfig};
+use sixnines_core::domain::Domain;
 use sixnines_core::domain::config::{DomainConfig, Times};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Instant;
@@ -161,7 +162,7 @@ impl Node {
         bus.service.set(service.clone()).unwrap_or_else(|_| unreachable!("set once"));
 
         let checkpoints = Checkpoints::new(service.clone(), me, config, &inbox);
-        let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile) };
+        let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile), apply: Domain::apply };
         let numbers = services.iter().enumerate().map(|(number, s)| (s.name.clone(), number as u64)).collect();
         let port = LogPort {
             me,

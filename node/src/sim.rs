@@ -4,6 +4,8 @@
 //! clocks, disks, the kernel's gate, and an application that keeps its state in a checkpoint.
 
 mod app;
+mod bad;
+mod broken;
 mod node;
 mod orders;
 #[cfg(test)]
@@ -26,34 +28,12 @@ use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
 use sixnines_hwsim::scenario::{DomainStage, Setting};
 
+pub(crate) use broken::Mutation;
 use node::Node;
-
-/// A safety rule to break on purpose, so that it can be seen that the invariants notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Mutation {
-    /// None: the product as it is.
-    #[default]
-    None,
-    /// The kernel's gate stays open for whoever opened it once.
-    GateNeverCloses,
-    /// An application that lost its role goes on answering from its memory.
-    OldEpochAnswers,
-    /// The active acknowledges before anybody else has the write.
-    AcknowledgesAlone,
-    /// Shelves obey orders of any epoch.
-    ShelvesObeyAnybody,
-}
-
-impl Mutation {
-    /// Its name on the command line.
-    pub(crate) fn word(self) -> String {
-        clap::ValueEnum::to_possible_value(&self).map(|v| v.get_name().to_owned()).unwrap_or_default()
-    }
-}
 
 /// Plays a script on a new domain of that configuration.
 pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
-    chaos::play(setup(config, mutation, script.seed), &ground(config), script)
+    chaos::play(setup(config, mutation, script.seed, &script.features.bad_policies), &ground(config), script)
 }
 
 /// As [`play`]; a broken assertion of the product is a failure of this run and of no other.
@@ -66,11 +46,13 @@ pub(crate) fn play_safely(config: &DomainConfig, mutation: Mutation, script: &Sc
 
 /// What there is to break.
 pub(crate) fn ground(config: &DomainConfig) -> Ground {
-    Ground::of(config)
+    Ground { policies: bad::names().map(str::to_owned).collect(), ..Ground::of(config) }
 }
 
-/// A new domain of that configuration.
-pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Setup {
+/// A new domain of that configuration, with these policies replaced by bad ones.
+pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64, bad_policies: &[String]) -> Setup {
+    let mut bundle = crate::shipped::bundle(config);
+    bad::spoil(&mut bundle, bad_policies);
     Setup {
         seed,
         nodes: config.nodes.iter().map(|n| n.id).collect(),
@@ -80,7 +62,8 @@ pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64) -> Set
         chassis: config.chassis.iter().map(|c| Plan::mxp().named(c.name.clone())).collect(),
         is_in_step: false,
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
-        workshop: Box::new(Nodes::new(FirstStart { bundle: crate::shipped::bundle(config), config: config.clone() }, seed, mutation)),
+        bad_policies: bad_policies.to_vec(),
+        workshop: Box::new(Nodes::new(FirstStart { bundle, config: config.clone() }, seed, mutation)),
     }
 }
 
@@ -93,7 +76,7 @@ pub(crate) fn stage(setting: &Setting, mutation: Mutation) -> DomainStage {
     let first = FirstStart { bundle: setting.compiled.files.clone(), config: domain.config.clone() };
     let chassis: Vec<Plan> = setting.shelves().cloned().collect();
     let workshop = Box::new(Nodes::new(first, domain.seed, mutation));
-    let setup = Setup { clients: domain.clients, chassis, is_in_step: true, workshop, ..setup(&domain.config, mutation, domain.seed) };
+    let setup = Setup { clients: domain.clients, chassis, is_in_step: true, workshop, ..setup(&domain.config, mutation, domain.seed, &[]) };
     DomainStage::new(setting, setup)
 }
 
@@ -106,6 +89,8 @@ fn links(config: &DomainConfig) -> u8 {
 struct Nodes {
     first: FirstStart,
     disks: BTreeMap<NodeId, SimDisk>,
+    /// What was on a node's disk when it last started, where that comes back.
+    backups: BTreeMap<NodeId, SimDisk>,
     /// What of the unsynced is left after a power cut.
     power: Stream,
     mutation: Mutation,
@@ -113,7 +98,7 @@ struct Nodes {
 
 impl Nodes {
     fn new(first: FirstStart, seed: u64, mutation: Mutation) -> Self {
-        Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
+        Self { first, disks: BTreeMap::new(), backups: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }
 
@@ -122,6 +107,12 @@ impl Workshop for Nodes {
         let disk = self.disks.entry(node).or_default().clone();
         if restarts > 0 {
             disk.crash(self.power.draw());
+        }
+        disk.lie(self.mutation.lie());
+        if self.mutation == Mutation::DiskGoesBack
+            && let Some(backup) = self.backups.insert(node, disk.backup())
+        {
+            disk.go_back(&backup);
         }
         let made = Node::start(node, life, now, &self.first, disk, restarts == 0, self.mutation);
         made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())

@@ -112,7 +112,7 @@ impl Opened {
         let timing = self.options.timing;
         let snapshot = self.recovered.snapshot.take();
         let about = about_from(&self.content.domain);
-        let machine = StateMachine::new(self.content, snapshot, self.writer.clone(), port.clone(), board.clone(), faults.clone());
+        let machine = StateMachine::new(self.content, snapshot, self.options.apply, self.writer.clone(), port.clone(), board.clone(), faults.clone());
         let store = LogStore::<R>::new(self.recovered, about, self.writer.clone(), port.clone(), faults.clone()).map_err(|e| refused(&e))?;
         let peers = Peers::<R>::new(self.identity, self.options.nonce, port.clone());
         let network = Network { peers: peers.clone(), snapshot_part: timing.snapshot_part() };

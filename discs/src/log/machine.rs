@@ -17,7 +17,7 @@ use super::format;
 use super::segment::{self, OpenError, kind};
 use super::types::{self, Answer, LogId, RaftEntry, SnapshotMeta, StoredMembership, Types};
 use super::writer::{Work, Writer};
-use super::{Board, Failure, Faults, Port};
+use super::{Apply, Board, Failure, Faults, Port};
 
 /// First byte of a snapshot's domain.
 const DOMAIN_FORMAT: u8 = 2;
@@ -84,6 +84,7 @@ type OurSnapshot = Snapshot<types::LeaderId, NodeId, types::Seat, Arc<[u8]>>;
 /// The state machine.
 pub(crate) struct StateMachine<R> {
     content: Content,
+    apply: Apply,
     snapshot: Held,
     writer: Writer,
     port: Arc<dyn Port>,
@@ -94,10 +95,11 @@ pub(crate) struct StateMachine<R> {
 
 impl<R: AsyncRuntime> StateMachine<R> {
     /// Goes on from the snapshot that was on disk, if there was one.
-    pub(crate) fn new(content: Content, snapshot: Option<Vec<u8>>, writer: Writer, port: Arc<dyn Port>, board: Board, faults: Faults) -> Self {
+    pub(crate) fn new(content: Content, snapshot: Option<Vec<u8>>, apply: Apply, writer: Writer, port: Arc<dyn Port>, board: Board, faults: Faults) -> Self {
         let snapshot = snapshot.map(|bytes| (content.meta(), bytes.into()));
         let machine = Self {
             content,
+            apply,
             snapshot: Arc::new(Mutex::new(snapshot)),
             writer,
             port,
@@ -128,7 +130,7 @@ impl<R: AsyncRuntime> StateMachine<R> {
             }
             types::Payload::Normal(command) => {
                 let proposal = Proposal::decode(&command.0).map_err(|source| Failure::Unreadable { index, source })?;
-                let outcome = self.content.domain.apply(index, &proposal.entry);
+                let outcome = (self.apply)(&mut self.content.domain, index, &proposal.entry);
                 self.board.set_domain(&self.content.domain);
                 self.port.applied(index, Some(&proposal), &outcome, &self.content.domain);
                 return Ok(Answer(outcome.err()));

@@ -16,7 +16,7 @@ use super::disk::Disk;
 use super::format::{self, LogEntry, LogId, Vote};
 
 const IDENTITY: &str = "identity";
-const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 const SNAPSHOT: &str = "snapshot";
 /// What a rename has not reached is not there.
 const NEW: &str = ".new";

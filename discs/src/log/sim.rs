@@ -20,7 +20,7 @@ use sixnines_core::ids::NodeId;
 use sixnines_core::domain::Proposal;
 use sixnines_core::time::{Duration, Instant};
 
-pub use disk::SimDisk;
+pub use disk::{Lie, SimDisk};
 
 use self::clock::{Clock, VirtualTime};
 use super::host::Opened;

@@ -174,7 +174,7 @@ impl Cluster {
         place.starts += 1;
         let seed = self.seed ^ (u64::from(id.0) << 32) ^ (place.starts << 48);
         place.port = Arc::new(Recorder { born: self.now, said: Mutex::default() });
-        let options = Options { node: id, domain: DOMAIN, nonce: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), timing: self.timing };
+        let options = Options { node: id, domain: DOMAIN, nonce: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), timing: self.timing, apply: Domain::apply };
         place.log = Some(SimLog::start(options, place.disk.clone(), place.port.clone(), self.now, seed)?);
         Ok(())
     }

@@ -49,8 +49,10 @@ impl World {
     }
 
     pub(super) fn tell_of(&mut self, node: NodeId, observation: &Observation) {
-        if let Observation::Role { group, .. } = observation {
-            self.tell(News::Role(node, group.clone()));
+        match observation {
+            Observation::Role { group, .. } => self.tell(News::Role(node, group.clone())),
+            Observation::Event(event) => self.tell(News::Event(node, Arc::clone(event))),
+            _ => {}
         }
     }
 

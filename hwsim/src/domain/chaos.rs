@@ -10,6 +10,7 @@ pub mod incidents;
 pub mod script;
 pub mod shrink;
 
+use sixnines_core::domain::config::chassis_group;
 use sixnines_core::ids::{GroupName, LinkId, NodeId};
 use sixnines_core::time::Duration;
 use sixnines_core::value::Value;
@@ -46,11 +47,12 @@ pub struct Report {
     pub story: Vec<String>,
 }
 
-/// Plays a script on a new domain. What the setup says of services and clients gives way to the script's features.
+/// Plays a script on a new domain. What the setup says of services, clients and policies gives way to the script's features.
 pub fn play(mut setup: Setup, ground: &Ground, script: &Script) -> Report {
     setup.seed = script.seed;
     setup.services.clone_from(&script.features.services);
     setup.clients = script.features.clients;
+    setup.bad_policies.clone_from(&script.features.bad_policies);
     let mut player = Player { world: World::new(setup), ground, watch: Watch::new(ground), incidents: Vec::new(), overlapping: 0, epochs_before: 0 };
     let failure = player.play(script).err();
     let epochs = player.epochs(&script.features.services);
@@ -97,7 +99,9 @@ impl Player<'_> {
         self.world.restart_all();
         self.world.readmit_all();
         serve(&mut self.world, self.ground, services, "everything is whole, and it serves again")?;
+        self.world.run_until(HEALED_MAX, "every node runs", |w| w.nodes().into_iter().all(|n| w.is_up(n)))?;
         cool(&mut self.world)?;
+        alarms_stand(&mut self.world)?;
         self.world.prove_journals()
     }
 
@@ -129,8 +133,20 @@ impl Player<'_> {
         let Some(before) = before else { return Ok(0) };
         let began = self.world.now();
         self.world.run(window)?;
-        self.incidents.extend(before.into_iter().map(|b| b.after(&self.world, began)));
-        Ok(window / US)
+        let after: Vec<Incident> = before.into_iter().map(|b| b.after(&self.world, began)).collect();
+        self.serves_again(fault, &after)?;
+        self.incidents.extend(after);
+        Ok((self.world.now() - began) / US)
+    }
+
+    /// One fault on a whole domain stops no service until somebody repairs something. (Some wires are too bad for any lease.)
+    fn serves_again(&mut self, fault: &Fault, after: &[Incident]) -> Result<(), String> {
+        let patience = 2 * self.ground.window();
+        for incident in after.iter().filter(|i| !i.is_served && !matches!(fault, Fault::WiresBad(_))) {
+            let what = format!("{} serves again before anything is repaired ({fault})", incident.service);
+            self.world.run_until(patience, &what, |w| answers_steadily(w, &incident.service))?;
+        }
+        Ok(())
     }
 
     fn epochs(&self, services: &[GroupName]) -> u64 {
@@ -164,6 +180,11 @@ pub(super) fn apply(world: &mut World, fault: &Fault) {
         Fault::LinksCut { node } => {
             if let Some(node) = find(world, node) {
                 world.isolate(node);
+            }
+        }
+        Fault::Deafened { node } => {
+            if let Some(node) = find(world, node) {
+                world.deafen(node);
             }
         }
         Fault::OneWayCut { from, to, links } => {
@@ -256,6 +277,14 @@ fn cool(world: &mut World) -> Result<(), String> {
         world.run_until(COOLED_MAX, &format!("the fans of {chassis} that are left run at full speed"), |w| (4..=5).all(|fan| is_full(w, fan)))?;
     }
     Ok(())
+}
+
+/// Whoever owns a shelf now has the alarms that were raised and not cleared, from itself or from the owners before.
+fn alarms_stand(world: &mut World) -> Result<(), String> {
+    let is_owned = |w: &World| w.chassis().iter().all(|c| w.active(&chassis_group(c.as_str())).is_some());
+    world.run_until(HEALED_MAX, "every shelf has an owner", is_owned)?;
+    let outcome = world.run_until(HEALED_MAX, "all alarms stand", |w| w.prove_alarms().is_ok());
+    world.prove_alarms().and(outcome)
 }
 
 /// A fan counts as failed after a second; a claim that failed is made again after another.

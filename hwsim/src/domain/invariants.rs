@@ -1,12 +1,18 @@
 //! What must hold in every run, one file each. A [`Judge`] is shown what is seen from outside and remembers the first breach.
 
+pub mod alarms;
 pub mod causes;
 pub mod epochs;
+pub mod events;
+pub mod log;
 pub mod one_active;
+pub mod policies;
 pub mod sinks;
 pub mod writes;
 
-use sixnines_core::ids::{Epoch, GroupName, NodeId};
+use std::collections::BTreeMap;
+
+use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
 
 use super::{Answer, Call, Observation, Truth};
 
@@ -18,10 +24,19 @@ pub struct Judge {
     writes: writes::Writes,
     causes: causes::Causes,
     sinks: sinks::Sinks,
+    log: log::Log,
+    events: events::Events,
+    alarms: alarms::Alarms,
+    policies: policies::Policies,
     broken: Option<String>,
 }
 
 impl Judge {
+    /// Has seen nothing. These policies fail whenever they are called.
+    pub fn new(bad_policies: Vec<String>) -> Self {
+        Self { policies: policies::Policies::new(bad_policies), ..Self::default() }
+    }
+
     /// The first breach, in words.
     pub fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
@@ -74,6 +89,13 @@ impl Judge {
     pub(super) fn node_stopped(&mut self, now: Truth, node: NodeId) {
         self.one_active.node_stopped(now, node);
         self.epochs.node_stopped(node);
+        self.log.node_stopped(node);
+        self.events.node_stopped(node);
+    }
+
+    /// At the end, with the alarms that stand at the owners of their objects.
+    pub(super) fn prove_alarms(&self, standing: &BTreeMap<String, EventId>) -> Result<(), String> {
+        self.alarms.prove(standing)
     }
 
     pub(super) fn observe(&mut self, now: Truth, node: NodeId, observation: &Observation) {
@@ -81,12 +103,23 @@ impl Judge {
             Observation::Role { group, epoch, is_active } => self.epochs.role(node, group, *epoch, *is_active),
             Observation::Lost { group, epoch } => {
                 self.writes.declared_lost(group, *epoch);
+                self.alarms.declared_lost(group);
                 Ok(())
             }
             Observation::Acted { cause, epoch, object } => {
                 self.causes.acted(object, *epoch, *cause).and_then(|()| self.sinks.acted(node, object, *epoch))
             }
-            Observation::Event { id, cause } => self.causes.event(*id, *cause),
+            Observation::Event(event) => {
+                self.alarms.event(event);
+                self.causes.event(event.id, event.cause).and_then(|()| self.policies.event(event))
+            }
+            Observation::Told { id, is_level } => self.events.told(node, *id, *is_level),
+            Observation::Heard(id) => self.events.heard(node, *id),
+            Observation::Applied { index, domain } => self.log.applied(node, *index, domain),
+            Observation::Kept { group, section } => {
+                self.alarms.kept(group, section);
+                Ok(())
+            }
         };
         self.keep(now, outcome);
     }
@@ -94,6 +127,40 @@ impl Judge {
     fn keep(&mut self, now: Truth, outcome: Result<(), String>) {
         if let (Err(breach), None) = (outcome, &self.broken) {
             self.broken = Some(format!("at {}.{:06} ms: {breach}", now / super::MS, now % super::MS));
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use sixnines_core::alarms::Severity;
+    use sixnines_core::event::{Body, Event, PolicyLine};
+    use sixnines_core::ids::{Epoch, EventId, GroupName, Incarnation, NodeId};
+    use sixnines_core::time::HybridTime;
+    use sixnines_core::value::Quality;
+
+    /// n1's event of that number on `/mxp1/fan1`, which the owner of mxp1 made, by that policy.
+    pub(super) fn event(sequence: u64, body: Body, policy: Option<&str>) -> Event {
+        let id = EventId { node: NodeId(1), incarnation: Incarnation(1), sequence };
+        Event {
+            id,
+            object: "/mxp1/fan1".into(),
+            class: "fan".into(),
+            attribute: "state".into(),
+            old: None,
+            new: None,
+            quality: Quality::Good,
+            severity: Severity::Cleared,
+            cause: None,
+            root: id,
+            time: HybridTime::default(),
+            received: None,
+            group: Some(GroupName::new("chassis:mxp1")),
+            epoch: Epoch(1),
+            identity: None,
+            why: "".into(),
+            policy: policy.map(|file| PolicyLine { file: file.into(), line: 1, column: 1 }),
+            body,
         }
     }
 }

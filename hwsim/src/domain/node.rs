@@ -6,7 +6,7 @@ use sixnines_core::domain::Domain;
 use sixnines_core::domain::config::Bundle;
 use sixnines_core::engine::{CommandBody, Engine};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, LogIndex, NodeId};
 use sixnines_core::time::{Duration, Instant, WallTime};
 use sixnines_core::value::{Outcome, Request, Update};
 
@@ -26,6 +26,10 @@ pub trait SimNode {
     /// How it sees things; `None` before it has joined.
     fn view(&self) -> Option<View<'_>> {
         None
+    }
+    /// The alarms that stand on what it owns of chassis, by the names of their sections (as in [`Observation::Kept`]), with their ids.
+    fn alarms(&self) -> Vec<(String, EventId)> {
+        Vec::new()
     }
 }
 
@@ -114,8 +118,6 @@ pub enum SimOutput {
     Act(Request),
     /// Something that invariants judge.
     Observe(Observation),
-    /// An event of this node's own, for whoever listens.
-    Published(Arc<Event>),
     /// What became of an order.
     Replied(Ticket, Result<String, String>),
     /// A line for the trace.
@@ -191,7 +193,7 @@ pub struct Answer {
 }
 
 /// What an invariant can see of a node, without its insides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Observation {
     /// The node holds itself for active, or no longer.
     Role {
@@ -219,11 +221,29 @@ pub enum Observation {
         cause: EventId,
     },
     /// An event was numbered.
-    Event {
-        /// Its id.
+    Event(Arc<Event>),
+    /// The core loop is told of an event of another node.
+    Told {
+        /// The event.
         id: EventId,
-        /// What led to it.
-        cause: Option<EventId>,
+        /// One of those that tell a new listener how things are; they are older than what follows, and in no order.
+        is_level: bool,
+    },
+    /// The core loop has taken what it was told for new.
+    Heard(EventId),
+    /// An entry of the control log was applied, or a snapshot up to it; this is the state now.
+    Applied {
+        /// The entry.
+        index: LogIndex,
+        /// The state.
+        domain: Arc<Domain>,
+    },
+    /// What the owner of a chassis saved last under this name is on every copy.
+    Kept {
+        /// The ownership.
+        group: GroupName,
+        /// The section's name, such as `alarm /mxp1/fan1 fan-failed `.
+        section: String,
     },
 }
 

@@ -41,7 +41,7 @@ fn world(seed: u64) -> (World, Got) {
     let got = Rc::new(RefCell::new(Vec::new()));
     let shared = Rc::clone(&got);
     let workshop = Box::new(move |me, now| -> Box<dyn SimNode> { Box::new(Ticker { me, next: now, got: Rc::clone(&shared) }) });
-    let setup = Setup { seed, nodes: vec![NodeId(1), NodeId(2)], links: 2, services: vec![GroupName::new("calls")], clients: 3, chassis: Vec::new(), is_in_step: false, chassis_check_epochs: true, workshop };
+    let setup = Setup { seed, nodes: vec![NodeId(1), NodeId(2)], links: 2, services: vec![GroupName::new("calls")], clients: 3, chassis: Vec::new(), is_in_step: false, chassis_check_epochs: true, bad_policies: Vec::new(), workshop };
     (World::new(setup), got)
 }
 

@@ -49,6 +49,13 @@ impl World {
         }
     }
 
+    /// Nothing reaches the node any more, on any link.
+    pub fn deafen(&mut self, node: NodeId) {
+        for other in self.nodes().into_iter().filter(|n| *n != node) {
+            (0..self.links).map(LinkId).for_each(|link| self.cut(other, node, link));
+        }
+    }
+
     /// All wires whole again.
     pub fn heal(&mut self) {
         self.note("the wires are whole".into());
@@ -105,7 +112,8 @@ impl World {
         if host.node.is_none() || (parcel.door == Door::Mesh && lives != parcel.lives) {
             return;
         }
-        if host.paused_until > self.now {
+        // What comes at the instant of its waking does not overtake what waits.
+        if host.paused_until > self.now || !host.backlog.is_empty() {
             return host.backlog.push(parcel);
         }
         let Parcel { from, to, link, door, bytes, .. } = parcel;

@@ -87,6 +87,9 @@ pub(crate) struct Options {
 impl Subject {
     /// The checked configuration.
     pub(crate) fn config(&self) -> anyhow::Result<DomainConfig> {
+        if !self.mutation.is_there() {
+            bail!("the rule {} cannot be broken in this build; what `cargo test` builds can", self.mutation.word());
+        }
         let Some(file) = &self.domain else { return Ok(self.nodes.map_or_else(sim::three_nodes, sim::many_nodes)) };
         let config = load_domain(file)?;
         if config.services.is_empty() {

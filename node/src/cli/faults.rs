@@ -155,7 +155,7 @@ fn play(options: &Options, config: &DomainConfig) -> Vec<Case> {
 
 fn case(seed: u64, config: &DomainConfig, topology: &Topology, parts: &[&Part]) -> Case {
     let faults: Vec<Fault> = parts.iter().map(|p| p.fault.clone()).collect();
-    let mut effect = examine(sim::setup(config, Mutation::None, seed), &sim::ground(config), &faults);
+    let mut effect = examine(sim::setup(config, Mutation::None, seed, &[]), &sim::ground(config), &faults);
     let waits = |s: &ServiceEffect| config.service(&s.service).is_some_and(|c| c.on_total_loss == OnTotalLoss::Wait);
     if let Some(gone) = effect.services.iter().find(|s| !(s.is_back || (s.stops && waits(s)))) {
         effect.failure.get_or_insert_with(|| format!("everything is repaired, and {} does not serve", gone.service));

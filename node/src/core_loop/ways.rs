@@ -64,8 +64,10 @@ pub(crate) trait Ways {
     fn forward(&mut self, to: NodeId, command: &Command);
     /// What became of a command that a peer forwarded.
     fn answer(&mut self, to: NodeId, id: CommandId, result: &Result<EventId, CommandError>);
-    /// An event, for whoever wants to hear of it: watchers here, and if it is of this node `me`, its peers.
-    fn publish(&mut self, me: NodeId, event: &Arc<Event>);
+    /// An event of this node in this life, for whoever wants to hear of it: watchers here, and its peers.
+    fn publish(&mut self, event: &Arc<Event>);
+    /// An event that came from elsewhere, where everybody has it from; it may be one of an earlier life of this node. For watchers here.
+    fn heard(&mut self, event: &Arc<Event>);
     /// A peer has begun a life: it is told what this node wants to hear of.
     fn subscribe(&mut self, peer: NodeId);
     /// From now on a peer hears of these objects, beginning with how they are.

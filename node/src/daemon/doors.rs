@@ -164,16 +164,17 @@ impl Ways for Doors {
         }
     }
 
-    fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
-        self.watchers.retain(|w| w.tell(event));
-        if event.id.node != me {
-            return; // what came from elsewhere went to everybody from there
-        }
+    fn publish(&mut self, event: &Arc<Event>) {
+        self.heard(event);
         let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
         let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
         for peer in self.peers.iter().filter(is_wanted) {
             self.send_event(*peer, event, bytes.clone());
         }
+    }
+
+    fn heard(&mut self, event: &Arc<Event>) {
+        self.watchers.retain(|w| w.tell(event));
     }
 
     /// Until its own wishes come, the peer gets everything.

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
 use sixnines_core::class::Pattern;
-use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
-use sixnines_core::engine::Command;
+use sixnines_core::domain::config::Times;
+use sixnines_core::domain::{Change, Domain, Entry, Proposal, Release, Void};
+use sixnines_core::engine::{Alarm, Command};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, GroupName, LogIndex, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, NodeId};
 use sixnines_core::journal::replay::replay;
 use sixnines_core::roles::{Role, Told, Unit};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::Outcome;
+use sixnines_core::world::Object;
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
@@ -21,8 +23,9 @@ use sixnines_discs::log::sim::{SimDisk, SimLog};
 use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Place, Port, ProposeError, Timing};
 use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput, View};
 
-use super::Mutation;
 use super::app::App;
+use super::broken::Mutation;
+use super::broken::beats::Liar;
 use super::orders::Orders;
 use super::ways::{SimWays, Way};
 use crate::api::Call as Asked;
@@ -36,6 +39,7 @@ enum Frame {
     Copy { group: GroupName, bytes: Vec<u8> },
     Told(Told),
     Event(Box<Event>),
+    Level(Box<Event>),
     Command(Command),
     Subscribe(Vec<Pattern>),
 }
@@ -123,7 +127,11 @@ pub(super) struct Node {
     /// The journal has its first snapshot.
     is_journalling: bool,
     tickets: u64,
+    /// What owners of chassis have saved, and have not been told of yet.
+    saves: BTreeMap<Ticket, (GroupName, String)>,
+    times: Times,
     mutation: Mutation,
+    liar: Liar,
     pub(super) orders: Orders,
     pub(super) out: Vec<SimOutput>,
 }
@@ -132,19 +140,20 @@ impl Node {
     pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
-        let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
+        let options = Options { node: me, domain: 1, nonce: mutation.disk_number(me, life), timing: Timing::of(config.profile), apply: mutation.apply() };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
         let log = SimLog::start(options, disk, port, now, life)?;
         if is_first {
             log.handle().initialize(first.clone());
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
-        let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times: config.profile.times(), seed: life };
+        let times = config.profile.times();
+        let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times, seed: life };
         Ok(Self {
             me,
             life,
-            liveness: Liveness::new(now, setup),
-            core: CoreLoop::new(me, life, SimWays::new(peers)),
+            liveness: Liveness::new(mutation.born(now, &times), setup),
+            core: CoreLoop::new(me, life, SimWays::new(peers, mutation)),
             log,
             mailbox,
             domain: Arc::default(),
@@ -156,8 +165,11 @@ impl Node {
             lives: BTreeMap::new(),
             is_journalling: false,
             tickets: 1 << 32,
+            saves: BTreeMap::new(),
+            times,
             mutation,
             orders: Orders::default(),
+            liar: Liar::default(),
             out: Vec::new(),
         })
     }
@@ -176,7 +188,8 @@ impl Node {
     fn take(&mut self, now: Instant, input: SimInput<'_>) {
         match input {
             SimInput::Frame { from, link, door: Door::Liveness, bytes } => {
-                let Some(heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) else { return };
+                let Some(mut heartbeat) = Heartbeat::decode(bytes).filter(|h| h.from.node == from) else { return };
+                Liar::hear(self.mutation, self.me, self.life, now, &mut heartbeat);
                 if self.lives.insert(from, heartbeat.life) != Some(heartbeat.life) {
                     self.core(now, Some(In::Peer { node: from, life: heartbeat.life }));
                 }
@@ -219,11 +232,19 @@ impl Node {
                 return;
             }
             Frame::Told(told) => In::Told { from, told },
-            Frame::Event(event) => In::Remote(event),
+            Frame::Event(event) => return self.told(now, event, false),
+            Frame::Level(event) => return self.told(now, event, true),
             Frame::Command(command) => In::Forwarded { from, command },
             Frame::Subscribe(patterns) => In::Subscribed { from, patterns },
         };
         self.core(now, Some(input));
+    }
+
+    fn told(&mut self, now: Instant, event: Box<Event>, is_level: bool) {
+        for _ in 0..self.mutation.arrivals(event.id.sequence) {
+            self.out.push(SimOutput::Observe(Observation::Told { id: event.id, is_level }));
+            self.core(now, Some(In::Remote(event.clone())));
+        }
     }
 
     fn on_call(&mut self, now: Instant, name: &GroupName, call: Call) {
@@ -263,6 +284,11 @@ impl Node {
         self.has_lease = has_lease;
         if changed {
             self.core(now, Some(In::Liveness(LivenessNews::Suspended(!has_lease))));
+        }
+        if changed && self.mutation == Mutation::DaemonClosesGate {
+            let until = if has_lease { self.mutation.gate(now, self.lease) } else { Instant::ZERO };
+            let open = self.groups.iter().filter(|(_, g)| g.is_open).map(|(name, _)| SimOutput::Gate { group: name.clone(), until });
+            self.out.extend(open);
         }
         for name in Arc::clone(&self.names).iter() {
             let group = self.groups.get_mut(name).expect("each name has its group");
@@ -346,17 +372,23 @@ impl Node {
             self.note_loss(&domain, &proposal.entry);
         }
         let domain = Arc::new(domain);
+        self.out.push(SimOutput::Observe(Observation::Applied { index, domain: Arc::clone(&domain) }));
         self.domain = Arc::clone(&domain);
         let rows = standing(&domain, self.me, self.life);
         self.liveness.handle(now, liveness::Input::Applied { index: domain.applied, standing: &rows });
-        self.core(now, Some(In::Applied { index, proposal, outcome, domain: Arc::clone(&domain) }));
+        let seen = match self.mutation {
+            Mutation::PromotesNonMember => Arc::new(self.mutation.seen_by(self.core.roles.member(), Domain::clone(&domain))),
+            _ => Arc::clone(&domain),
+        };
+        self.core(now, Some(In::Applied { index, proposal, outcome, domain: seen }));
+        self.release(now, self.liar.renewed(&domain));
         let Some(me) = self.core.roles.member() else { return };
-        let me_node = self.me;
+        let (me_node, fault) = (self.me, self.mutation.copy_fault());
         for config in domain.config.groups().filter(|g| g.candidates.contains(&me_node)) {
             let is_service = domain.config.service(&config.name).is_some();
             let is_new = !self.groups.contains_key(&config.name);
             let group = self.groups.entry(config.name.clone()).or_insert_with(|| Group {
-                copy: GroupCopy::new(me, CopyConfig::from(&config)),
+                copy: GroupCopy::new(me, CopyConfig::from(&config).breaking(fault)),
                 app: is_service.then(App::default),
                 is_open: false,
                 epoch: Epoch(0),
@@ -379,23 +411,42 @@ impl Node {
 
     fn on_liveness(&mut self, now: Instant, output: liveness::Output) {
         match output {
-            liveness::Output::Send { to, link, heartbeat } => {
+            liveness::Output::Send { to, link, mut heartbeat } => {
+                self.liar.speak(self.mutation, &mut heartbeat);
                 let mut bytes = Vec::new();
                 heartbeat.encode(&mut bytes);
                 self.out.push(SimOutput::Send { to, link, door: Door::Liveness, bytes });
             }
             liveness::Output::Lease(until) => {
-                self.lease = until;
+                self.lease = self.mutation.lease(now, until, &self.times);
+                let until = self.mutation.gate(now, self.lease);
                 for (name, _) in self.groups.iter().filter(|(_, g)| g.is_open) {
                     self.out.push(SimOutput::Gate { group: name.clone(), until });
                 }
             }
             other => {
+                self.believe(now, &other);
                 if let liveness::Output::Verdict { node, was, now: verdict, .. } = &other {
                     self.out.push(SimOutput::Note(format!("holds {node} for {}, no longer {}", verdict.as_str(), was.as_str())));
                 }
                 self.core(now, Some(In::Liveness(LivenessNews::Output(other))));
             }
+        }
+    }
+
+    /// What a broken rule makes of it beside what the product does.
+    fn believe(&mut self, now: Instant, output: &liveness::Output) {
+        let releases = match (output, self.core.roles.member()) {
+            (liveness::Output::Link { node, up: false, .. }, Some(me)) if self.mutation == Mutation::EvidenceSkipsWait => self.liar.lost_link(me, &self.domain, *node).into_iter().collect(),
+            (liveness::Output::Release(release), _) => self.liar.take(self.mutation, &self.domain, *release),
+            _ => Vec::new(),
+        };
+        self.release(now, releases);
+    }
+
+    fn release(&mut self, now: Instant, releases: Vec<Release>) {
+        for release in releases {
+            self.core(now, Some(In::Liveness(LivenessNews::Output(liveness::Output::Release(release)))));
         }
     }
 
@@ -406,14 +457,14 @@ impl Node {
                 self.out.push(SimOutput::Note(format!("proposes {:?}", proposal.entry)));
                 self.log.handle_at(now).propose(proposal);
             }
-            Way::Role(group, role) => self.on_role(&group, role),
+            Way::Role(group, role) => self.on_role(now, &group, role),
             Way::Relinquish(group, epoch) => {
-                self.close(&group);
+                self.fall_silent(&group);
                 self.core(now, Some(In::Silenced { group, epoch }));
             }
             Way::Drive(group, drives) => self.out.push(SimOutput::Drive { group, drives }),
             // Only under a lease (protocol 4.4), as the daemon's doors do it.
-            Way::Act(request) if now >= self.lease => {
+            Way::Act(request) if now >= self.lease && self.mutation != Mutation::ActsWithoutLease => {
                 let outcome = Outcome::Refused("suspended".to_owned());
                 self.core(now, Some(In::Outcome { request: request.id, outcome }));
             }
@@ -437,12 +488,11 @@ impl Node {
             Way::Tell(to, told) => self.mesh(to, &Frame::Told(told)),
             Way::Forward(to, command) => self.mesh(to, &Frame::Command(command)),
             Way::Publish(event, to) => {
-                if event.id.node == self.me {
-                    self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
-                    self.out.push(SimOutput::Published(Arc::clone(&event)));
-                }
                 to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
+                self.out.push(SimOutput::Observe(Observation::Event(event)));
             }
+            Way::Heard(id) => self.out.push(SimOutput::Observe(Observation::Heard(id))),
+            Way::Level(event, peer) => self.mesh(peer, &Frame::Level(Box::new(Event::clone(&event)))),
             Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
             Way::TransferLeader(to) => self.log.handle_at(now).transfer_leader(to),
             Way::Greet(node) => self.log.handle_at(now).greet(node),
@@ -469,7 +519,17 @@ impl Node {
             None => Op::Delete { key: key.into() },
         };
         let write = Write { ticket, epoch: group.epoch, request: None, ops: vec![op], level: Level::default() };
+        self.saves.insert(ticket, (name.clone(), key.to_owned()));
         feed(&mut group.copy, now, sixnines_checkpoint::Input::Write(write));
+    }
+
+    /// What a chassis' owner saved is safe, unless something newer of that name is on its way.
+    fn note_kept(&mut self, name: &GroupName, ticket: Ticket, outcome: sixnines_checkpoint::Outcome) {
+        let Some((group, section)) = self.saves.remove(&ticket) else { return };
+        let is_safe = matches!(outcome, sixnines_checkpoint::Outcome::Applied { .. });
+        if is_safe && !self.saves.values().any(|(g, s)| g == name && *s == section) {
+            self.out.push(SimOutput::Observe(Observation::Kept { group, section }));
+        }
     }
 
     /// A chassis' copy is the active's: its owner begins, or goes on, with what it holds.
@@ -479,16 +539,16 @@ impl Node {
         group.epoch = epoch;
         let text = |key: &sixnines_checkpoint::Bytes| String::from_utf8_lossy(key.as_slice()).into_owned();
         let saved = group.copy.state().iter().map(|(key, section)| (text(key), section.bytes.as_slice().to_vec())).collect();
-        self.core(now, Some(In::Saved { group: name.clone(), epoch, saved }));
+        self.core(now, Some(In::Saved { group: name.clone(), epoch, saved: self.mutation.found(saved) }));
     }
 
-    fn on_role(&mut self, name: &GroupName, role: Role) {
+    fn on_role(&mut self, now: Instant, name: &GroupName, role: Role) {
         let (epoch, is_active) = match role {
             Role::Active(epoch) => (epoch, true),
             Role::Standby(epoch) => (epoch, false),
         };
         self.out.push(SimOutput::Observe(Observation::Role { group: name.clone(), epoch, is_active }));
-        let until = self.lease;
+        let until = self.mutation.gate(now, self.mutation.first_gate(now, self.lease, &self.times));
         let Some(group) = self.groups.get_mut(name) else { return };
         let Some(app) = &mut group.app else { return }; // the owner of a chassis has no address; its sinks see epochs
         if is_active {
@@ -500,6 +560,21 @@ impl Node {
                 app.stop_serving();
             }
             self.close(name);
+        }
+    }
+
+    /// For good under this epoch (protocol 3.5).
+    fn fall_silent(&mut self, name: &GroupName) {
+        match self.mutation {
+            Mutation::RelinquishesWithoutClosing => {}
+            Mutation::ReopensAfterRelinquishing => {
+                let is_open = self.groups.get(name).is_some_and(|g| g.is_open);
+                self.close(name);
+                if let Some(group) = self.groups.get_mut(name) {
+                    group.is_open = is_open;
+                }
+            }
+            _ => self.close(name),
         }
     }
 
@@ -520,6 +595,7 @@ impl Node {
                 self.mesh(to.node, &Frame::Copy { group: name.clone(), bytes });
             }
             Output::Acknowledged { ticket, outcome } => {
+                self.note_kept(name, ticket, outcome);
                 let answer = self.app(name).and_then(|app| app.acknowledged(ticket, outcome));
                 self.answer(name, answer);
             }
@@ -599,5 +675,13 @@ impl SimNode for Node {
             None if report.engine.hash() != engine.hash() => Err(format!("a replay of the journal of {} ends elsewhere", self.me)),
             None => Ok(()),
         }
+    }
+
+    fn alarms(&self) -> Vec<(String, EventId)> {
+        let Some(engine) = &self.core.engine else { return Vec::new() };
+        let is_ours = |alarm: &Alarm, object: &Object| (alarm.is_active() || alarm.unstable) && object.owned.is_some();
+        let found = engine.alarms().map(|(key, alarm)| (key, alarm, engine.world().object(key.object)));
+        let ours = found.filter(|(_, alarm, object)| is_ours(alarm, object));
+        ours.filter_map(|(key, alarm, object)| Some((format!("alarm {} {} {}", object.name, key.kind, key.qualifier), alarm.id?))).collect()
     }
 }

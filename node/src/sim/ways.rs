@@ -12,6 +12,7 @@ use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
 
+use super::broken::Mutation;
 use crate::api::RightRow;
 use crate::core_loop::answers::Watcher;
 use crate::core_loop::ways::Ways;
@@ -36,6 +37,10 @@ pub(super) enum Way {
     Forward(NodeId, Command),
     /// An event of this node, and who wants it.
     Publish(Arc<Event>, Vec<NodeId>),
+    /// An event from elsewhere was new.
+    Heard(EventId),
+    /// How something is, for a peer that begins to listen.
+    Level(Arc<Event>, NodeId),
     Subscribe(NodeId),
 }
 
@@ -46,11 +51,12 @@ pub(super) struct SimWays {
     wanted: BTreeMap<NodeId, Vec<Pattern>>,
     /// Everything that was journalled in this life.
     pub(super) journal: Vec<u8>,
+    mutation: Mutation,
 }
 
 impl SimWays {
-    pub(super) fn new(peers: Vec<NodeId>) -> Self {
-        Self { queue: VecDeque::new(), peers, wanted: BTreeMap::new(), journal: Vec::new() }
+    pub(super) fn new(peers: Vec<NodeId>, mutation: Mutation) -> Self {
+        Self { queue: VecDeque::new(), peers, wanted: BTreeMap::new(), journal: Vec::new(), mutation }
     }
 }
 
@@ -104,12 +110,16 @@ impl Ways for SimWays {
         self.queue.push_back(Way::Forward(to, command.clone()));
     }
     fn answer(&mut self, _: NodeId, _: CommandId, _: &Result<EventId, CommandError>) {} // nobody waits for one here
-    fn publish(&mut self, me: NodeId, event: &Arc<Event>) {
-        if event.id.node == me {
-            let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
-            let to = self.peers.iter().filter(is_wanted).copied().collect();
-            self.queue.push_back(Way::Publish(Arc::clone(event), to));
+    fn publish(&mut self, event: &Arc<Event>) {
+        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
+        let to = self.peers.iter().filter(is_wanted).copied().collect();
+        self.queue.push_back(Way::Publish(Arc::clone(event), to));
+    }
+    fn heard(&mut self, event: &Arc<Event>) {
+        if self.mutation == Mutation::FormerLifeToldAgain && self.peers.iter().all(|peer| *peer != event.id.node) {
+            self.publish(event);
         }
+        self.queue.push_back(Way::Heard(event.id));
     }
     fn subscribe(&mut self, peer: NodeId) {
         self.wanted.remove(&peer);
@@ -117,7 +127,7 @@ impl Ways for SimWays {
     }
     fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
         self.wanted.insert(peer, patterns);
-        self.queue.extend(levels.iter().map(|event| Way::Publish(Arc::clone(event), vec![peer])));
+        self.queue.extend(levels.iter().map(|event| Way::Level(Arc::clone(event), peer)));
     }
     fn link(&mut self, _: NodeId, _: LinkId, _: bool) {}
     fn configured(&mut self, _: &DomainConfig) {}

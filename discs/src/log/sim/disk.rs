@@ -1,11 +1,14 @@
-//! A disk that forgets what was not synced, and fails when it is told to.
+//! A disk that forgets what was not synced, fails when it is told to, and lies if it has to be seen what a broken rule does.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sixnines_core::journal::record::Records;
+
 use crate::log::disk::Disk;
+use crate::log::segment::{LOG, kind};
 
 /// A simulated directory. Its clones are the same directory, so that it outlives the log that uses it.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +21,18 @@ struct State {
     fail_next_sync: bool,
     /// Bytes that still fit.
     room: Option<usize>,
+    lie: Option<Lie>,
+}
+
+/// What a disk says it has done to the log, and has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Votes are written.
+    Votes,
+    /// What was written is synced.
+    Synced,
+    /// A torn tail is cut.
+    Cut,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,6 +63,23 @@ impl SimDisk {
     /// Only so many more bytes fit; `None`: any number.
     pub fn set_room(&self, room: Option<usize>) {
         self.lock().room = room;
+    }
+
+    /// From now on it lies.
+    pub fn lie(&self, lie: Option<Lie>) {
+        self.lock().lie = lie;
+    }
+
+    /// What is on it now, for [`Self::go_back`].
+    pub fn backup(&self) -> Self {
+        let files = self.lock().files.clone();
+        Self(Arc::new(Mutex::new(State { files, ..State::default() })))
+    }
+
+    /// Somebody puts back what once was on it.
+    pub fn go_back(&self, backup: &Self) {
+        let files = backup.lock().files.clone();
+        self.lock().files = files;
     }
 
     /// The power goes. What was synced stays; of what was written since, `seed` decides: nothing, a part, or a part with a hole.
@@ -98,6 +130,11 @@ impl SimDisk {
     }
 }
 
+fn without_votes(bytes: &[u8]) -> Vec<u8> {
+    let records = Records::new(bytes).filter(|r| r.kind != kind::VOTE);
+    records.flat_map(|r| bytes[r.at..r.end()].iter().copied()).collect()
+}
+
 fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -116,6 +153,8 @@ impl Disk for SimDisk {
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
+        let kept = (state.lie == Some(Lie::Votes) && name == LOG).then(|| without_votes(bytes));
+        let bytes = kept.as_deref().unwrap_or(bytes);
         let fits = state.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         state.room = state.room.map(|room| room - fits);
         state.files.entry(name.to_owned()).or_default().bytes.extend_from_slice(&bytes[..fits]);
@@ -123,7 +162,9 @@ impl Disk for SimDisk {
     }
 
     fn cut(&mut self, name: &str, length: u64) -> io::Result<()> {
-        if let Some(file) = self.lock().files.get_mut(name) {
+        let mut state = self.lock();
+        let lies = state.lie == Some(Lie::Cut);
+        if let Some(file) = state.files.get_mut(name).filter(|_| !lies) {
             file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
             file.synced = file.bytes.len();
         }
@@ -135,7 +176,8 @@ impl Disk for SimDisk {
         if std::mem::take(&mut state.fail_next_sync) {
             return Err(io::Error::other("the simulated disk failed to sync"));
         }
-        if let Some(file) = state.files.get_mut(name) {
+        let lies = state.lie == Some(Lie::Synced) && name == LOG;
+        if let Some(file) = state.files.get_mut(name).filter(|_| !lies) {
             file.synced = file.bytes.len();
         }
         Ok(())

@@ -226,6 +226,7 @@ mod tests {
             services: vec!["calls".into()],
             chassis: vec![("mxp1".into(), vec![NodeId(1), NodeId(2)]), ("mxp2".into(), vec![NodeId(3)])],
             dead_after: 25_000_000,
+            policies: Vec::new(),
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Ground {
     pub chassis: Vec<(ChassisName, Vec<NodeId>)>,
     /// A node that is silent for so long is held for dead.
     pub dead_after: Truth,
+    /// The policies of which there is one that fails.
+    pub policies: Vec<String>,
 }
 
 /// How much is done, and what.
@@ -43,10 +45,22 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
 pub fn draw(seed: u64, ground: &Ground, mix: &Mix) -> Script {
     let random = Stream::new(seed, "script");
     let mut drawer = Drawer { ground, random, at: 0, whole_at: 0, calm: false, weights: Vec::new(), heals_in: 4, disks_lost: 0, steps: Vec::new() };
-    let features = drawer.features(&mix.only);
+    let mut features = drawer.features(&mix.only);
+    if !drawer.calm {
+        features.bad_policies = bad_policies(seed, ground);
+    }
     drawer.steps(if drawer.calm && mix.only.is_empty() { mix.faults.div_ceil(3) } else { mix.faults });
     let rest_us = if drawer.calm { drawer.ground.window() / US } else { drawer.wait() };
     Script { seed, features, steps: drawer.steps, rest_us }
+}
+
+/// In one run of four some of the policies fail.
+fn bad_policies(seed: u64, ground: &Ground) -> Vec<String> {
+    let mut random = Stream::new(seed, "bad policies");
+    if random.below(4) != 0 {
+        return Vec::new();
+    }
+    ground.policies.iter().filter(|_| random.below(2) == 0).cloned().collect()
 }
 
 impl Ground {
@@ -60,6 +74,7 @@ impl Ground {
             services: config.services.iter().map(|s| s.name.clone()).collect(),
             chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
             dead_after: nanos(config.profile.times().dead_after),
+            policies: Vec::new(),
         }
     }
 
@@ -159,7 +174,7 @@ impl Drawer<'_> {
         let hot_fans = self.ground.chassis.iter().map(|_| if is_hot { 1 + self.few(3) } else { 0 }).collect();
         let is_bad = !self.calm && self.random.below(3) != 0;
         let wires = is_bad.then(|| self.wires(60, 30, 3 * MS));
-        Features { services, clients, hot_fans, wires }
+        Features { services, clients, hot_fans, wires, bad_policies: Vec::new() }
     }
 
     fn steps(&mut self, faults: u64) {
@@ -192,6 +207,9 @@ impl Drawer<'_> {
     }
 
     fn wait(&mut self) -> u64 {
+        if !self.calm && !self.steps.is_empty() && self.random.below(3) == 0 {
+            return (MS / 10 + self.random.below(BURST)) / US; // what a rule is for often takes two faults within one `dead_after`
+        }
         let settle = match (self.calm, self.steps.is_empty()) {
             (true, true) => self.ground.formed(),
             (true, false) => self.ground.settled() + 2 * MS,
@@ -337,6 +355,8 @@ impl Drawer<'_> {
     }
 }
 
+/// Faults that come together come within so long of each other.
+const BURST: Truth = 15 * MS;
 /// A node that came back needs so long to hold complete copies again.
 const KILL_AGAIN: Truth = 200 * MS;
 /// So long after the fault a daemon whose disk let it down mostly has written, died and come back.
@@ -356,6 +376,7 @@ mod tests {
             services: vec!["calls".into(), "billing".into()],
             chassis: vec![("mxp1".into(), vec![NodeId(1), NodeId(2)]), ("mxp2".into(), vec![NodeId(3)])],
             dead_after: 25 * MS,
+            policies: vec!["fan.rhai".into(), "service.rhai".into()],
         }
     }
 

@@ -64,7 +64,7 @@ impl Before {
 fn is_due(world: &World, ground: &Ground, fault: &Fault, service: &GroupName, active: NodeId) -> bool {
     let is_it = |place: &Place| find(world, place) == Some(active);
     match fault {
-        Fault::NodeKilled { node, .. } | Fault::LinksCut { node } | Fault::DiskReplaced { node, .. } => is_it(node),
+        Fault::NodeKilled { node, .. } | Fault::LinksCut { node } | Fault::Deafened { node } | Fault::DiskReplaced { node, .. } => is_it(node),
         Fault::NodeHung { node, for_us } => is_it(node) && for_us * US >= 2 * ground.dead_after,
         Fault::ChassisLost { nodes, .. } => nodes.iter().any(is_it) && nodes.len() * 2 < ground.nodes.len(),
         Fault::ProcessKilled { service: killed } => killed == service,
@@ -105,7 +105,7 @@ impl Watch {
             Fault::NodeKilled { .. } | Fault::ChassisLost { .. } => Truth::MAX / 2,
             Fault::ProcessKilled { .. } => 40 * MS, // until an application has been restarted
             Fault::Switchover { .. } => 0,
-            Fault::LinksCut { .. } | Fault::OneWayCut { .. } | Fault::OneLinkCut { .. } | Fault::FabricLost { .. } | Fault::WiresBad(_) => {
+            Fault::LinksCut { .. } | Fault::Deafened { .. } | Fault::OneWayCut { .. } | Fault::OneLinkCut { .. } | Fault::FabricLost { .. } | Fault::WiresBad(_) => {
                 self.is_cut = true;
                 0
             }

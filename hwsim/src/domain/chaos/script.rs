@@ -38,6 +38,9 @@ pub struct Features {
     /// How the wires are until they are healed; absent: good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wires: Option<Wires>,
+    /// The policies, by file, that ask for whatever they can and fail whenever they are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_policies: Vec<String>,
 }
 
 /// One thing that is done.
@@ -109,6 +112,11 @@ pub enum Fault {
     },
     /// Nothing passes to or from the node.
     LinksCut {
+        /// Which node.
+        node: Place,
+    },
+    /// Nothing reaches the node; what it says is heard. Drawn as several one-way cuts; scripts have it in one.
+    Deafened {
         /// Which node.
         node: Place,
     },
@@ -206,7 +214,7 @@ impl Fault {
             Self::NodeKilled { .. } => "node-killed",
             Self::NodeHung { .. } => "node-hung",
             Self::LinksCut { .. } => "links-cut",
-            Self::OneWayCut { .. } => "one-way-cut",
+            Self::OneWayCut { .. } | Self::Deafened { .. } => "one-way-cut",
             Self::OneLinkCut { .. } => "one-link-cut",
             Self::FabricLost { .. } => "fabric-lost",
             Self::ChassisLost { .. } => "chassis-lost",
@@ -236,6 +244,7 @@ impl fmt::Display for Fault {
             Self::NodeKilled { node, down_us } => write!(f, "{node} dies and {}", back(down_us)),
             Self::NodeHung { node, for_us } => write!(f, "{node} stands still for {}", Millis(*for_us)),
             Self::LinksCut { node } => write!(f, "{node} is cut off from everybody"),
+            Self::Deafened { node } => write!(f, "nothing reaches {node}"),
             Self::OneWayCut { from, to, links } => {
                 let links: Vec<String> = links.iter().map(|l| letter(*l).to_string()).collect();
                 write!(f, "nothing passes from {from} to {to} on link {}", links.join(" and "))
@@ -274,6 +283,9 @@ impl fmt::Display for Script {
         }
         if let Some(wires) = &self.features.wires {
             writeln!(f, "  throughout  {wires}")?;
+        }
+        if !self.features.bad_policies.is_empty() {
+            writeln!(f, "  throughout  {} fails whenever it is called", self.features.bad_policies.join(" and "))?;
         }
         let mut at = 0;
         for step in &self.steps {
@@ -360,7 +372,7 @@ mod tests {
     fn a_script_reads_as_an_operator_would_say_it() {
         let script = Script {
             seed: 7,
-            features: Features { services: vec!["calls".into()], clients: 3, hot_fans: vec![], wires: None },
+            features: Features { services: vec!["calls".into()], clients: 3, hot_fans: vec![], wires: None, bad_policies: vec![] },
             steps: vec![
                 Step { wait_us: 1500, fault: Fault::NodeKilled { node: Place::ActiveOf("calls".into()), down_us: Some(20_000) } },
                 Step { wait_us: 500, fault: Fault::OneLinkCut { node: Place::Node(NodeId(2)), link: LinkId(1) } },
@@ -383,7 +395,13 @@ mod tests {
         ];
         let script = Script {
             seed: 9,
-            features: Features { services: vec!["calls".into()], clients: 1, hot_fans: vec![2, 0], wires: Some(Wires { lost_per_mille: 1, doubled_per_mille: 2, delay_max_us: 3 }) },
+            features: Features {
+                services: vec!["calls".into()],
+                clients: 1,
+                hot_fans: vec![2, 0],
+                wires: Some(Wires { lost_per_mille: 1, doubled_per_mille: 2, delay_max_us: 3 }),
+                bad_policies: vec!["fan.rhai".into()],
+            },
             steps: faults.into_iter().map(|fault| Step { wait_us: 10, fault }).collect(),
             rest_us: 5,
         };

@@ -90,6 +90,9 @@ impl<R: FnMut(&Script) -> Option<String>, P: FnMut(u32, usize)> Shrinker<R, P> {
         let mut plain = self.best.clone();
         plain.features.wires = None;
         self.try_it(plain);
+        let mut plain = self.best.clone();
+        plain.features.bad_policies.clear();
+        self.try_it(plain);
         if self.best.features.services.len() > 1 {
             for service in self.best.features.services.clone() {
                 let mut plain = self.best.clone();
@@ -154,7 +157,7 @@ mod tests {
         let fault = |n: u64| Fault::NodeHung { node: Place::Node(NodeId(1)), for_us: n };
         Script {
             seed: 1,
-            features: Features { services: vec!["calls".into()], clients: 3, hot_fans: vec![2], wires: None },
+            features: Features { services: vec!["calls".into()], clients: 3, hot_fans: vec![2], wires: None, bad_policies: vec![] },
             steps: (0..steps).map(|n| Step { wait_us: 10_000 + n, fault: fault(n) }).collect(),
             rest_us: 500,
         }

@@ -62,6 +62,7 @@ impl DomainStage {
                 Fault::DiskReplaced { node: Place::Node(node), down_us }
             }
             Fault::LinksCut { node } => Fault::LinksCut { node: Place::Node(self.node(&node)?) },
+            Fault::Deafened { node } => Fault::Deafened { node: Place::Node(self.node(&node)?) },
             Fault::OneLinkCut { node, link } => Fault::OneLinkCut { node: Place::Node(self.node(&node)?), link },
             Fault::OneWayCut { from, to, links } => {
                 let (from, to) = (self.node(&from)?, self.node(&to)?);
@@ -190,6 +191,10 @@ impl DomainStage {
             let What::Domain(fault) = &fault.what else { continue };
             match fault {
                 Fault::LinksCut { node: Place::Node(node) } => self.all_links().for_each(|link| self.cut_port(*node, link, &mut cuts)),
+                Fault::Deafened { node: Place::Node(node) } => {
+                    let others = self.ground.nodes.iter().filter(|other| *other != node);
+                    others.for_each(|other| cuts.extend(self.all_links().map(|link| (*other, *node, link))));
+                }
                 Fault::OneLinkCut { node: Place::Node(node), link } => self.cut_port(*node, *link, &mut cuts),
                 Fault::FabricLost { ports, .. } => ports.iter().for_each(|port| self.cut_port(port.node, port.link, &mut cuts)),
                 Fault::OneWayCut { from: Place::Node(from), to: Place::Node(to), links } => cuts.extend(links.iter().map(|link| (*from, *to, *link))),
