@@ -5,6 +5,7 @@
 //! takeover is an event with a cause. The daemon runs it on a thread of its own (`daemon/core_thread.rs`), the simulator in virtual time.
 
 pub(crate) mod answers;
+pub(crate) mod feeds;
 pub(crate) mod ways;
 
 use std::collections::BTreeMap;
@@ -18,14 +19,18 @@ use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
 use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
+use sixnines_core::journal::replay::Past;
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
+use sixnines_discs::feed;
+use sixnines_discs::feed::wire::{Recorded, Resume, Word};
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::{self, Verdict};
 use sixnines_discs::mesh::Fault;
 
 use answers::Ask;
+use feeds::Feeds;
 use ways::Ways;
 
 /// What the core loop is told.
@@ -38,9 +43,16 @@ pub(crate) enum In {
     Told { from: NodeId, told: Told },
     /// The mesh reaches a peer, in this life of it.
     Peer { node: NodeId, life: u64 },
-    /// What a peer wants to hear of.
-    Subscribed { from: NodeId, patterns: Vec<Pattern> },
-    Remote(Box<Event>),
+    /// What a peer wants to hear of, and from where on; without that it knows nothing of feeds.
+    Subscribed { from: NodeId, patterns: Vec<Pattern>, resume: Option<Resume> },
+    /// A word of a peer's feed.
+    Word { from: NodeId, word: Box<Word> },
+    /// How far a peer has recorded this node's events.
+    Recorded { from: NodeId, recorded: Recorded },
+    /// A plain event, of a peer that knows nothing of feeds.
+    Remote { from: NodeId, event: Box<Event> },
+    /// What this node's earlier lives left of its events.
+    Past(Past),
     Update(Update),
     Outcome { request: EventId, outcome: Outcome },
     /// The local unit of a service came or went.
@@ -65,6 +77,8 @@ pub(crate) enum In {
     Journal(Result<(), String>),
     /// The journal's disk may have room again.
     JournalTriesAgain,
+    /// What was journalled is synced: events that wait for that can go out.
+    JournalSynced,
     Stop,
 }
 
@@ -87,6 +101,7 @@ pub(crate) struct CoreLoop<W> {
     /// None until this node's `Joined` has been applied: before, nothing it says has a number.
     pub(crate) engine: Option<Engine>,
     pub(crate) ways: W,
+    feeds: Feeds,
     /// Of the last input; it goes into stamps.
     pub(crate) wall: WallTime,
     pub(crate) leader: Option<NodeId>,
@@ -116,13 +131,14 @@ const ASKED_MAX: usize = 1024;
 const MESH_QUIET: Duration = Duration::from_secs(30);
 
 impl<W: Ways> CoreLoop<W> {
-    pub(crate) fn new(me: NodeId, life: u64, ways: W) -> Self {
+    pub(crate) fn new(me: NodeId, life: u64, ways: W, feeds: Feeds) -> Self {
         Self {
             me,
             roles: Roles::new(me, life),
             domain: Arc::default(),
             engine: None,
             ways,
+            feeds,
             wall: WallTime::default(),
             leader: None,
             lives: BTreeMap::new(),
@@ -147,12 +163,13 @@ impl<W: Ways> CoreLoop<W> {
             self.take(now, input);
         }
         self.fire_timers(now);
+        self.move_feeds(now);
     }
 
     /// When something is due although nothing comes in.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let engine = self.engine.as_ref().and_then(Engine::poll_timeout);
-        [self.roles.poll_timeout(), engine, self.mesh_quiet_at].into_iter().flatten().min()
+        [self.roles.poll_timeout(), engine, self.feeds.poll_timeout(), self.mesh_quiet_at].into_iter().flatten().min()
     }
 
     fn fire_timers(&mut self, now: Instant) {
@@ -184,15 +201,15 @@ impl<W: Ways> CoreLoop<W> {
             In::Told { from, told } => self.feed_roles(now, roles::Input::Told { from, told }),
             In::Peer { node, life } => {
                 let is_new = self.lives.insert(node, life) != Some(life);
-                if is_new && self.engine.is_some() {
-                    self.ways.subscribe(node);
+                if is_new {
+                    self.subscribe(now, node);
                 }
             }
-            In::Subscribed { from, patterns } => {
-                let levels = self.engine.as_ref().map(|e| e.levels(&patterns)).unwrap_or_default();
-                self.ways.subscribed(from, patterns, &levels);
-            }
-            In::Remote(event) => self.feed_engine(now, engine::Input::Remote(Arc::from(event))),
+            In::Subscribed { from, patterns, resume } => self.feeds.outlet.handle(now, feed::Input::Subscribed { from, wanted: patterns, resume }),
+            In::Word { from, word } => self.on_word(now, from, *word),
+            In::Recorded { from, recorded } => self.feeds.outlet.handle(now, feed::Input::Recorded { from, recorded }),
+            In::Remote { from, event } => self.on_plain(now, from, event),
+            In::Past(past) => self.feeds.outlet.handle(now, feed::Input::Past(past)),
             In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
             In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
             In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
@@ -208,7 +225,7 @@ impl<W: Ways> CoreLoop<W> {
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
             In::Journal(news) => self.on_journal(now, news),
             In::JournalTriesAgain => self.ways.journal_again(),
-            In::Stop => {}
+            In::JournalSynced | In::Stop => {}
         }
     }
 
@@ -224,6 +241,7 @@ impl<W: Ways> CoreLoop<W> {
                 let value = (verdict != Verdict::Unknown).then(|| word(verdict.as_str()));
                 let cause = self.observe(now, &node_object(node), "state", value, quality, None, &why, false);
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
+                self.feeds.outlet.handle(now, feed::Input::Reach { node, is_reachable: !verdict.is_lost() });
                 if let Some(member) = self.domain.member(node) {
                     self.ways.reach(member, !verdict.is_lost());
                 }
@@ -332,10 +350,11 @@ impl<W: Ways> CoreLoop<W> {
     fn follow_membership(&mut self, now: Instant) {
         let Some(me) = self.roles.member() else { return };
         if self.engine.is_none() {
-            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }));
+            let cursors = self.feeds.begin(now, me);
+            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }).resume(cursors));
             tracing::info!(member = %me, "joined");
             for peer in self.lives.keys().copied().collect::<Vec<_>>() {
-                self.ways.subscribe(peer); // not before: what they tell has to find its objects
+                self.subscribe(now, peer); // not before: what they tell has to find its objects
             }
             self.give_objects(now);
             let domain = Arc::clone(&self.domain);
@@ -444,7 +463,15 @@ impl<W: Ways> CoreLoop<W> {
 
     fn carry_out(&mut self, now: Instant, output: engine::Output) {
         match output {
-            engine::Output::Event(event) | engine::Output::Heard(event) => self.ways.publish(self.me, &event),
+            engine::Output::Event(event) => {
+                if event.waits_for_sync() {
+                    self.ways.sync_journal();
+                }
+                let after = if event.waits_for_sync() { self.ways.journalled().handed } else { 0 };
+                self.feeds.outlet.handle(now, feed::Input::Event { event: Arc::clone(&event), after });
+                self.ways.publish(&event);
+            }
+            engine::Output::Heard(event) => self.ways.publish(&event),
             engine::Output::Journal(record) => self.ways.journal(record),
             engine::Output::Act { request, after } => self.act(request, after),
             engine::Output::Control(action) => self.on_control(now, action),

@@ -24,6 +24,7 @@ use sixnines_hwsim::domain::seeds::Stream;
 use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
 
 use node::Node;
+use ways::Journal;
 
 /// A safety rule to break on purpose, so that it can be seen that the invariants notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -96,6 +97,7 @@ fn links(config: &DomainConfig) -> u8 {
 struct Nodes {
     first: FirstStart,
     disks: BTreeMap<NodeId, SimDisk>,
+    journals: BTreeMap<NodeId, Journal>,
     /// What of the unsynced is left after a power cut.
     power: Stream,
     mutation: Mutation,
@@ -104,17 +106,20 @@ struct Nodes {
 impl Nodes {
     fn new(config: DomainConfig, seed: u64, mutation: Mutation) -> Self {
         let first = FirstStart { bundle: crate::shipped::bundle(&config), config };
-        Self { first, disks: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
+        Self { first, disks: BTreeMap::new(), journals: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }
 
 impl Workshop for Nodes {
     fn make(&mut self, node: NodeId, restarts: u32, life: u64, now: Instant) -> Result<Box<dyn SimNode>, String> {
         let disk = self.disks.entry(node).or_default().clone();
+        let journal = self.journals.entry(node).or_default().clone();
         if restarts > 0 {
-            disk.crash(self.power.draw());
+            let draw = self.power.draw();
+            disk.crash(draw);
+            journal.crash(draw);
         }
-        let made = Node::start(node, life, now, &self.first, disk, restarts == 0, self.mutation);
+        let made = Node::start(node, life, now, &self.first, (disk, journal), restarts == 0, self.mutation);
         made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())
     }
 
@@ -124,7 +129,10 @@ impl Workshop for Nodes {
             DiskChange::Slow(each) => disk.set_latency(each),
             DiskChange::Full => disk.set_room(Some(0)),
             DiskChange::FailsOnce => disk.fail_next_sync(), // whenever that is
-            DiskChange::Replaced => disk.wipe(),
+            DiskChange::Replaced => {
+                disk.wipe();
+                self.journals.entry(node).or_default().wipe();
+            }
             DiskChange::Mended => {
                 disk.set_latency(Duration::ZERO);
                 disk.set_room(None);

@@ -5,25 +5,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
-use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
 use sixnines_core::engine::Command;
-use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, GroupName, LogIndex, NodeId};
-use sixnines_core::journal::replay::replay;
+use sixnines_core::journal::replay::{Past, cursors, replay};
 use sixnines_core::roles::{Role, Told, Unit};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::Outcome;
+use sixnines_discs::feed::Limits;
+use sixnines_discs::feed::wire::{Recorded, Word, read_subscription};
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
 use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Port, ProposeError, Timing};
+use sixnines_discs::wire::Kind;
 use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput};
 
 use super::Mutation;
 use super::app::App;
-use super::ways::{SimWays, Way};
+use super::ways::{Journal, SimWays, Way};
+use crate::core_loop::feeds::Feeds;
 use crate::core_loop::{CoreLoop, In};
 use crate::standing::standing;
 
@@ -33,9 +35,9 @@ enum Frame {
     Log(Vec<u8>),
     Copy { group: GroupName, bytes: Vec<u8> },
     Told(Told),
-    Event(Box<Event>),
     Command(Command),
-    Subscribe(Vec<Pattern>),
+    /// Of a feed: its kind and payload.
+    Feed(u8, Vec<u8>),
 }
 
 /// What the control log says; it speaks from within a step.
@@ -120,7 +122,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
+    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, (disk, journal): (SimDisk, Journal), is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
         let options = Options { node: me, domain: 1, nonce: life, timing: Timing::of(config.profile) };
@@ -131,11 +133,19 @@ impl Node {
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
         let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times: config.profile.times(), seed: life };
+        let left = journal.bytes();
+        let mut past = Past::default();
+        if !left.is_empty() {
+            past.put_before(&left);
+        }
+        let feeds = Feeds::new(Limits::default(), cursors(&left).unwrap_or_default());
+        let mut core = CoreLoop::new(me, life, SimWays::new(journal), feeds);
+        core.handle(now, wall(now), Some(In::Past(past)));
         Ok(Self {
             me,
             life,
             liveness: Liveness::new(now, setup),
-            core: CoreLoop::new(me, life, SimWays::new(peers)),
+            core,
             log,
             mailbox,
             domain: Arc::default(),
@@ -157,7 +167,7 @@ impl Node {
             && let Some(engine) = &self.core.engine
         {
             self.is_journalling = true;
-            self.core.ways.journal = engine.begin_segment();
+            self.core.ways.journal.begin(engine.begin_segment());
         }
     }
 
@@ -206,9 +216,21 @@ impl Node {
                 return;
             }
             Frame::Told(told) => In::Told { from, told },
-            Frame::Event(event) => In::Remote(event),
             Frame::Command(command) => In::Forwarded { from, command },
-            Frame::Subscribe(patterns) => In::Subscribed { from, patterns },
+            Frame::Feed(kind, payload) => match Kind(kind) {
+                Kind::SUBSCRIBE => {
+                    let Some((patterns, resume)) = read_subscription(&payload) else { return };
+                    In::Subscribed { from, patterns, resume }
+                }
+                Kind::CURSOR => {
+                    let Some(recorded) = Recorded::read(&payload) else { return };
+                    In::Recorded { from, recorded }
+                }
+                _ => {
+                    let Some(word) = Word::read(&payload) else { return };
+                    In::Word { from, word: Box::new(word) }
+                }
+            },
         };
         self.core(now, Some(input));
     }
@@ -422,13 +444,12 @@ impl Node {
             Way::Save(group, key, bytes) => self.save(now, &group, &key, bytes),
             Way::Tell(to, told) => self.mesh(to, &Frame::Told(told)),
             Way::Forward(to, command) => self.mesh(to, &Frame::Command(command)),
-            Way::Publish(event, to) => {
+            Way::Publish(event) => {
                 if event.id.node == self.me {
                     self.out.push(SimOutput::Observe(Observation::Event { id: event.id, cause: event.cause }));
                 }
-                to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
             }
-            Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
+            Way::Feed(to, kind, payload) => self.mesh(to, &Frame::Feed(kind.0, payload.into())),
             Way::TransferLeader(to) => self.log.handle_at(now).transfer_leader(to),
             Way::Campaign(against) => {
                 self.out.push(SimOutput::Note(format!("campaigns against {against}")));
@@ -576,7 +597,7 @@ impl SimNode for Node {
     /// What this life has journalled comes to the same decisions again.
     fn prove_journal(&self) -> Result<(), String> {
         let Some(engine) = &self.core.engine else { return Ok(()) };
-        let report = replay(&self.core.ways.journal, None).map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
+        let report = replay(&self.core.ways.journal.bytes(), None).map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
         match report.diverged {
             Some(d) => Err(format!("a replay of the journal of {} comes to something else at input {}", self.me, d.input)),
             None if report.engine.hash() != engine.hash() => Err(format!("a replay of the journal of {} ends elsewhere", self.me)),
