@@ -1,6 +1,7 @@
 //! Events between real daemons: a subscriber and an origin are killed in turn, and each event is recorded once or in a named gap.
 
 #[path = "support/domain.rs"]
+#[expect(dead_code, reason = "nothing here is about services")]
 mod domain;
 
 use std::collections::BTreeSet;

@@ -184,6 +184,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bounds_of_events_are_checked_and_named() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("nines.yaml");
+        let load = |events: &str| {
+            std::fs::write(&path, format!("node: 1\ndomain_id: 7\n{events}\n")).expect("written");
+            NodeFile::load(&path).map(|file| file.events.limits()).map_err(|e| format!("{e:#}"))
+        };
+        assert_eq!(load(""), Ok(Limits::default()));
+        let limits = load("events: { lag_events: 100, expires_after: 90s }").expect("good");
+        assert_eq!((limits.lag_events_max, limits.expires_after), (100, Duration::from_secs(90)));
+        for (bad, what) in [("lag_events: 3", "between 16 and"), ("lag_bytes: 100", "65536 or more"), ("expires_after: soon", "such as 90s"), ("lag: 3", "lag")] {
+            let error = load(&format!("events: {{ {bad} }}")).expect_err(bad);
+            assert!(error.contains("nines.yaml") && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
     fn a_doubled_key_and_an_unknown_one_are_refused_with_their_line() {
         let path = Path::new("nines.yaml");
         let twice = parse::<NodeFile>("node: 1\ndomain_id: 7\nnode: 2\n", path).expect_err("doubled").to_string();

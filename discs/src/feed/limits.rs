@@ -18,6 +18,8 @@ pub struct Limits {
     pub waiting_max: usize,
     /// What the mesh refused is offered again after so long.
     pub retry_after: Duration,
+    /// An event that waits for this node's disk is told after so long in any case: a disk that hangs silences nobody.
+    pub sync_patience: Duration,
     /// Without a word from a subscriber that can be reached, and owes one, everything since its cursor is told again.
     pub patience: Duration,
     /// What repeated silence lets the patience grow to.
@@ -37,6 +39,7 @@ impl Default for Limits {
             flight_max: 2048,
             waiting_max: 4096,
             retry_after: Duration::from_millis(20),
+            sync_patience: Duration::from_millis(500),
             patience: Duration::from_secs(2),
             patience_max: Duration::from_secs(30),
             ack_delay: Duration::from_millis(20),

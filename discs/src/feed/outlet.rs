@@ -95,8 +95,8 @@ impl Outlet {
                 self.head = Some(Place { incarnation: me.incarnation, sequence: 0 });
             }
             Input::Past(past) => self.on_past(past),
-            Input::Event { event, after } => self.on_event(event, after),
-            Input::Synced(records) => self.ring.synced = records,
+            Input::Event { event, after } => self.on_event(now, event, after),
+            Input::Synced(records) => self.ring.release(now, records),
             Input::Subscribed { from, wanted, resume } => {
                 let before = self.subscribers.get(&from);
                 let new = Subscriber::new(now, wanted, resume, self.head.unwrap_or_default(), before, &self.limits);
@@ -127,8 +127,8 @@ impl Outlet {
 
     /// When [`Input::Timeout`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let earliest = self.subscribers.values().map(|s| s.poll_timeout(&self.limits)).min();
-        earliest.filter(|at| at.as_nanos() < u64::MAX)
+        let subscribers = self.subscribers.values().map(|s| s.poll_timeout(&self.limits)).filter(|at| at.as_nanos() < u64::MAX);
+        subscribers.chain(self.ring.held_until()).min()
     }
 
     /// Every subscriber, for people.
@@ -144,10 +144,14 @@ impl Outlet {
         self.ring.put_before(past, &self.limits);
     }
 
-    fn on_event(&mut self, event: Arc<Event>, after: u64) {
-        self.head = Some(event.id.into());
+    fn on_event(&mut self, now: Instant, event: Arc<Event>, after: u64) {
+        let at = Place::from(event.id);
+        self.head = Some(at);
+        if after > 0 {
+            self.ring.hold(now, at, after, &self.limits);
+        }
         if !event.is_reading() {
-            return self.ring.push(event, after, &self.limits);
+            return self.ring.push(event, &self.limits);
         }
         for subscriber in self.subscribers.values_mut().filter(|s| s.wants(&event)) {
             subscriber.wait(&event, &self.limits);
@@ -155,6 +159,7 @@ impl Outlet {
     }
 
     fn on_timeout(&mut self, now: Instant) {
+        self.ring.release(now, 0);
         let expires_after = self.limits.expires_after;
         self.subscribers.retain(|node, s| {
             let is_over = s.lost_since.is_some_and(|since| since + expires_after <= now);

@@ -8,6 +8,7 @@ use sixnines_core::event::Event;
 use sixnines_core::feed::Place;
 use sixnines_core::ids::Incarnation;
 use sixnines_core::journal::replay::Past;
+use sixnines_core::time::Instant;
 
 use super::Limits;
 use super::wire::Word;
@@ -18,8 +19,16 @@ pub(super) struct Kept {
     pub(super) at: Place,
     pub(super) event: Arc<Event>,
     pub(super) bytes: Arc<[u8]>,
+}
+
+/// An event that waits for this node's disk, and all behind it.
+#[derive(Debug)]
+struct Held {
+    at: Place,
     /// It may be told when so many records of the journal are synced.
     after: u64,
+    /// Or then: a disk that hangs silences nobody.
+    until: Instant,
 }
 
 /// What comes next of the events.
@@ -41,8 +50,7 @@ pub(super) struct Ring {
     lives: BTreeSet<Incarnation>,
     /// The present one.
     life: Incarnation,
-    /// Records of the journal that are synced.
-    pub(super) synced: u64,
+    held: VecDeque<Held>,
 }
 
 impl Ring {
@@ -60,16 +68,33 @@ impl Ring {
         self.bytes = 0;
         self.gone = past.gone;
         for event in past.events.into_iter().filter(|e| !e.is_reading()) {
-            self.push(event, 0, limits);
+            self.push(event, limits);
         }
         for kept in own {
             self.keep(kept, limits);
         }
     }
 
-    pub(super) fn push(&mut self, event: Arc<Event>, after: u64, limits: &Limits) {
+    /// The event that comes next waits until so many records are synced, but not for ever.
+    pub(super) fn hold(&mut self, now: Instant, at: Place, after: u64, limits: &Limits) {
+        self.held.push_back(Held { at, after, until: now + limits.sync_patience });
+    }
+
+    /// So many records are synced.
+    pub(super) fn release(&mut self, now: Instant, synced: u64) {
+        while self.held.front().is_some_and(|h| h.after <= synced || h.until <= now) {
+            self.held.pop_front();
+        }
+    }
+
+    /// When [`Self::release`] is wanted at the latest.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.held.front().map(|h| h.until)
+    }
+
+    pub(super) fn push(&mut self, event: Arc<Event>, limits: &Limits) {
         let bytes: Arc<[u8]> = postcard::to_stdvec(&*event).expect("an event in memory has an encoding").into();
-        self.keep(Kept { at: event.id.into(), event, bytes, after }, limits);
+        self.keep(Kept { at: event.id.into(), event, bytes }, limits);
     }
 
     fn keep(&mut self, kept: Kept, limits: &Limits) {
@@ -92,7 +117,7 @@ impl Ring {
     pub(super) fn next(&self, place: &mut Place, wanted: &[Pattern]) -> Coming<'_> {
         let from = self.kept.partition_point(|k| k.at <= *place);
         for kept in self.kept.range(from..) {
-            if kept.after > self.synced {
+            if self.held.front().is_some_and(|h| h.at <= kept.at) {
                 return Coming::Later;
             }
             if wanted.iter().any(|p| p.matches(kept.event.object.as_str())) {

@@ -448,6 +448,31 @@ fn no_more_is_under_way_than_the_bound() {
 }
 
 #[test]
+fn an_alarm_waits_for_the_disk_and_not_for_ever() {
+    let mut pair = settled();
+    let next = |pair: &mut Pair, after: u64| {
+        pair.sequence += 1;
+        let id = EventId { node: ORIGIN, incarnation: Incarnation(pair.life), sequence: pair.sequence };
+        pair.outlet.handle(pair.now, Input::Event { event: event(id, "/a/x", Value::Text("y".into())), after });
+        pair.pump();
+        pair.there.len()
+    };
+    assert_eq!(next(&mut pair, 0), 1);
+    assert_eq!(next(&mut pair, 7), 1, "it is in record 7, which is not synced");
+    assert_eq!(next(&mut pair, 0), 1, "and nothing overtakes it");
+    pair.outlet.handle(pair.now, Input::Synced(6));
+    pair.pump();
+    assert_eq!(pair.there.len(), 1);
+    pair.outlet.handle(pair.now, Input::Synced(7));
+    pair.pump();
+    assert_eq!(pair.there.len(), 3);
+    assert_eq!(next(&mut pair, 9), 3);
+    assert_eq!(pair.outlet.poll_timeout(), Some(pair.now + limits().sync_patience));
+    pair.tick(500);
+    assert_eq!(pair.there.len(), 4, "the disk hangs");
+}
+
+#[test]
 fn what_an_earlier_life_made_durable_is_told_by_the_next() {
     let mut pair = settled();
     pair.refuses = true;

@@ -6,12 +6,13 @@ use sixnines_core::class::Pattern;
 use sixnines_core::engine::{self, AlarmRef, Engine};
 use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{Member, NodeId};
-use sixnines_core::time::Instant;
+use sixnines_core::time::{Duration, Instant};
+use sixnines_core::value::{Quality, Value};
 use sixnines_discs::feed::wire::{Resume, Word};
 use sixnines_discs::feed::{self, Inlet, Levels, Limits, Outlet};
 use sixnines_discs::wire::{Class, Kind};
 
-use super::CoreLoop;
+use super::{CoreLoop, node_object};
 use super::ways::Ways;
 use crate::api::FeedRow;
 
@@ -21,12 +22,18 @@ pub(crate) struct Feeds {
     pub(super) inlet: Inlet,
     /// What the journal of the last life says, until this one has begun.
     cursors: BTreeMap<NodeId, Cursor>,
+    /// How far the furthest is behind, as it was last shown, and when it is looked after again.
+    behind: usize,
+    look_at: Instant,
 }
+
+/// How often it is looked after who is behind.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Feeds {
     /// Feeds with these bounds, that go on at these places in the others' events.
     pub(crate) fn new(limits: Limits, cursors: BTreeMap<NodeId, Cursor>) -> Self {
-        Self { outlet: Outlet::new(limits.clone()), inlet: Inlet::new(limits), cursors }
+        Self { outlet: Outlet::new(limits.clone()), inlet: Inlet::new(limits), cursors, behind: 0, look_at: Instant::ZERO }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -65,6 +72,7 @@ impl<W: Ways> CoreLoop<W> {
 
     /// After each input: what there is to tell is told, what was recorded is acknowledged.
     pub(super) fn move_feeds(&mut self, now: Instant) {
+        self.show_behind(now);
         for node in self.feeds.inlet.take_missing(now) {
             tracing::debug!(%node, "something of its events is missing: asks again");
             self.subscribe(now, node);
@@ -82,6 +90,19 @@ impl<W: Ways> CoreLoop<W> {
             if !ways.send(to, Class::Control, Kind::CURSOR, recorded.encode()) {
                 tracing::debug!(%to, "an acknowledgement was not taken; the events come again");
             }
+        }
+    }
+
+    /// How far the furthest is behind is a reading of this node: it keeps nobody from catching up.
+    fn show_behind(&mut self, now: Instant) {
+        if now < self.feeds.look_at || self.engine.is_none() {
+            return;
+        }
+        self.feeds.look_at = now + LOOK_EVERY;
+        let behind = self.feeds.outlet.rows().map(|row| row.behind).max().unwrap_or(0);
+        if behind != std::mem::replace(&mut self.feeds.behind, behind) {
+            let value = Value::Int(i64::try_from(behind).unwrap_or(i64::MAX));
+            self.observe(now, &format!("{}/feed", node_object(self.me)), "behind", Some(value), Quality::Good, None, "", false);
         }
     }
 
