@@ -59,7 +59,7 @@ fn the_next_life_knows_from_the_journal_what_was_heard() {
     next.now = other.now;
     next.engine = std::mem::replace(&mut next.engine, Shelf::with(&shipped(), 3).engine).resume(known.clone());
     events.iter().for_each(|e| next.input(Input::Remote(Arc::clone(e))));
-    let again: Vec<_> = next.heard.iter().copied().collect();
+    let again = next.heard.clone();
     assert_eq!(again, events[half..].iter().map(|e| e.id).collect::<Vec<_>>());
     let next_segment = next.engine.begin_segment();
     assert_eq!(cursors(&next_segment).expect("a segment").get(&NodeId(1)), next.engine.cursor(NodeId(1)).as_ref(), "a snapshot bears them");
