@@ -186,8 +186,6 @@ pub struct Metrics {
     pub is_leader: bool,
     /// Raft's term.
     pub term: u64,
-    /// The number of this node's disk.
-    pub disk: u64,
     /// The last entry in this node's log.
     pub last: LogIndex,
     /// The last entry applied.
@@ -202,8 +200,6 @@ pub struct Metrics {
     pub refused_frames: u64,
     /// Frames meant for another disk of this node: not 0 means that the domain knows another disk, and this one takes no part.
     pub misaddressed_frames: u64,
-    /// Nodes that speak from another disk than the one they vote with.
-    pub strangers: BTreeSet<NodeId>,
 }
 
 /// Inputs waiting for the log's thread. At the bound a frame is dropped and counted, a proposal is answered `NotSent`.

@@ -40,6 +40,7 @@ use sixnines_core::value::{Outcome, Request, Update};
 pub use ageing::Ageing;
 pub use board::MState;
 pub use curve::{curve, curve_within};
+pub(crate) use fault::Words;
 pub use fault::{ActiveFault, BoardFault, CATALOGUE, Entry, Fault, FaultError, FaultId, Injection, Parameter, SensorFault};
 pub use fence::{Action, EpochReport, GroupReport};
 pub use log::LogEntry;

@@ -9,6 +9,7 @@ pub mod campaign;
 pub mod chaos;
 mod clients;
 pub mod faults;
+mod fnv;
 pub mod invariants;
 mod node;
 pub mod seeds;
@@ -19,6 +20,7 @@ mod trace;
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LinkId, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
@@ -333,8 +335,7 @@ impl World {
     /// An operator tells every node which of the others have another disk, and says it again now and then: whoever heard it may die.
     pub fn readmit_all(&mut self) {
         for stranger in self.strangers.clone() {
-            let hearers: Vec<NodeId> = self.nodes().into_iter().filter(|n| *n != stranger && self.is_up(*n)).collect();
-            hearers.into_iter().for_each(|node| self.give(node, SimInput::Readmit(stranger)));
+            self.readmit(stranger);
         }
         if !self.strangers.is_empty() {
             self.schedule(self.now + READMIT_AGAIN, Happening::Readmit);
@@ -534,4 +535,15 @@ const SUPERVISED: Truth = 300 * MS;
 /// So much of truth as a duration, for people.
 pub fn span(truth: Truth) -> Duration {
     Duration::from_nanos(truth)
+}
+
+/// Whatever the product does, a broken assertion too, is a failure of this run and of no other.
+///
+/// # Errors
+/// What the assertion says.
+pub fn safely<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        format!("an assertion is broken: {}", words.unwrap_or("it says nothing"))
+    })
 }

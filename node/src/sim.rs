@@ -13,7 +13,6 @@ mod tests;
 mod ways;
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::ids::NodeId;
@@ -25,7 +24,7 @@ use sixnines_hwsim::domain::chaos::draw::Ground;
 use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
-use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop};
+use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop, safely};
 use sixnines_hwsim::scenario::{DomainStage, Setting};
 
 pub(crate) use broken::Mutation;
@@ -38,10 +37,7 @@ pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -
 
 /// As [`play`]; a broken assertion of the product is a failure of this run and of no other.
 pub(crate) fn play_safely(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
-    std::panic::catch_unwind(AssertUnwindSafe(|| play(config, mutation, script))).unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Report { seed: script.seed, failure: Some(format!("an assertion is broken: {}", words.unwrap_or("it says nothing"))), ..Report::default() }
-    })
+    safely(|| play(config, mutation, script)).unwrap_or_else(|broken| Report { seed: script.seed, failure: Some(broken), ..Report::default() })
 }
 
 /// What there is to break.
@@ -53,17 +49,22 @@ pub(crate) fn ground(config: &DomainConfig) -> Ground {
 pub(crate) fn setup(config: &DomainConfig, mutation: Mutation, seed: u64, bad_policies: &[String]) -> Setup {
     let mut bundle = crate::shipped::bundle(config);
     bad::spoil(&mut bundle, bad_policies);
+    Setup { bad_policies: bad_policies.to_vec(), ..setup_with(FirstStart { bundle, config: config.clone() }, mutation, seed) }
+}
+
+fn setup_with(first: FirstStart, mutation: Mutation, seed: u64) -> Setup {
+    let config = &first.config;
     Setup {
         seed,
         nodes: config.nodes.iter().map(|n| n.id).collect(),
-        links: links(config),
+        links: config.links(),
         services: config.services.iter().map(|s| s.name.clone()).collect(),
         clients: 3,
         chassis: config.chassis.iter().map(|c| Plan::mxp().named(c.name.clone())).collect(),
         is_in_step: false,
         chassis_check_epochs: mutation != Mutation::ShelvesObeyAnybody,
-        bad_policies: bad_policies.to_vec(),
-        workshop: Box::new(Nodes::new(FirstStart { bundle, config: config.clone() }, seed, mutation)),
+        bad_policies: Vec::new(),
+        workshop: Box::new(Nodes::new(first, seed, mutation)),
     }
 }
 
@@ -75,14 +76,8 @@ pub(crate) fn stage(setting: &Setting, mutation: Mutation) -> DomainStage {
     let domain = setting.domain.as_ref().expect("only a scenario with a domain is played on one");
     let first = FirstStart { bundle: setting.compiled.files.clone(), config: domain.config.clone() };
     let chassis: Vec<Plan> = setting.shelves().cloned().collect();
-    let workshop = Box::new(Nodes::new(first, domain.seed, mutation));
-    let setup = Setup { clients: domain.clients, chassis, is_in_step: true, workshop, ..setup(&domain.config, mutation, domain.seed, &[]) };
+    let setup = Setup { clients: domain.clients, chassis, is_in_step: true, ..setup_with(first, mutation, domain.seed) };
     DomainStage::new(setting, setup)
-}
-
-/// Every node has as many; the configuration is checked for it.
-fn links(config: &DomainConfig) -> u8 {
-    config.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1)
 }
 
 /// Nodes of one domain, and their disks.

@@ -255,6 +255,11 @@ impl DomainConfig {
         self.groups().find(|g| g.name == *group).map(|g| g.candidates).unwrap_or_default()
     }
 
+    /// How many links each node has: all have as many.
+    pub fn links(&self) -> u8 {
+        self.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1)
+    }
+
     fn data_nodes(&self) -> impl Iterator<Item = &NodeConfig> {
         self.nodes.iter().filter(|n| !n.witness)
     }

@@ -80,7 +80,7 @@ impl Wire {
                     mailbox: Vec::new(),
                     releases: BTreeMap::new(),
                     verdicts: Vec::new(),
-                deaf: Vec::new(),
+                    deaf: Vec::new(),
                     beats: Vec::new(),
                 }
             })

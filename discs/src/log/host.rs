@@ -237,7 +237,6 @@ impl<R: AsyncRuntime> Host<R> {
                 leader: metrics.current_leader,
                 is_leader: metrics.state == ServerState::Leader,
                 term: metrics.current_term,
-                disk: self.peers.disk(),
                 last: LogIndex(metrics.last_log_index.unwrap_or(0)),
                 applied: LogIndex(metrics.last_applied.map_or(0, |id| id.index)),
                 snapshot: LogIndex(metrics.snapshot.map_or(0, |id| id.index)),
@@ -277,7 +276,6 @@ impl<R: AsyncRuntime> Host<R> {
             self.board.update(|m| {
                 m.refused_frames = kept_out.refused;
                 m.misaddressed_frames = kept_out.misaddressed;
-                m.strangers = kept_out.strangers;
             });
             let places = self.places();
             if told != places {

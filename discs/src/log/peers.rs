@@ -2,7 +2,7 @@
 //!
 //! Also the guard against the wrong disk: see the head of `log.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +54,6 @@ impl<R: AsyncRuntime> Clone for Peers<R> {
 pub(crate) struct KeptOut {
     pub(crate) refused: u64,
     pub(crate) misaddressed: u64,
-    pub(crate) strangers: BTreeSet<NodeId>,
 }
 
 impl<R: AsyncRuntime> Peers<R> {
@@ -71,10 +70,6 @@ impl<R: AsyncRuntime> Peers<R> {
             misaddressed: 0,
         };
         Self(Arc::new(Inner { identity, port, state: Mutex::new(state) }))
-    }
-
-    pub(crate) fn disk(&self) -> u64 {
-        self.0.identity.disk
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -172,7 +167,7 @@ impl<R: AsyncRuntime> Peers<R> {
 
     pub(crate) fn kept_out(&self) -> KeptOut {
         let state = self.lock();
-        KeptOut { refused: state.refused, misaddressed: state.misaddressed, strangers: state.strangers.keys().copied().collect() }
+        KeptOut { refused: state.refused, misaddressed: state.misaddressed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {

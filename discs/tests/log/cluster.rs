@@ -26,7 +26,7 @@ pub(crate) struct Said {
     pub(crate) proposed: BTreeMap<u64, (Instant, Result<LogIndex, ProposeError>)>,
     pub(crate) leader: Option<NodeId>,
     pub(crate) appended: BTreeMap<NodeId, LogIndex>,
-    pub(crate) strangers: BTreeMap<NodeId, u64>,
+    pub(crate) places: BTreeMap<NodeId, sixnines_discs::log::Place>,
     pub(crate) progress: u64,
     pub(crate) progress_gap_max: Duration,
     last_progress: Option<Instant>,
@@ -66,7 +66,7 @@ impl Port for Recorder {
         self.said.lock().unwrap().appended.extend(about.iter().copied());
     }
     fn places(&self, places: &BTreeMap<NodeId, sixnines_discs::log::Place>) {
-        self.said.lock().unwrap().strangers = places.iter().filter(|(_, p)| p.is_stranger).map(|(node, p)| (*node, p.disk)).collect();
+        self.said.lock().unwrap().places.clone_from(places);
     }
     fn progress(&self) {
         let now = self.now();
@@ -314,11 +314,21 @@ impl Cluster {
         self.outcome(by, ticket)
     }
 
+    /// Whether `by` has heard `node` from another disk than the one that it votes with.
+    pub(crate) fn is_stranger(&self, by: NodeId, node: NodeId) -> bool {
+        self.said(by, |s| s.places.get(&node).is_some_and(|place| place.is_stranger))
+    }
+
+    /// The number of the disk that `node` votes with, as `by` knows it.
+    pub(crate) fn disk_of(&self, by: NodeId, node: NodeId) -> u64 {
+        self.said(by, |s| s.places[&node].disk)
+    }
+
     /// As an operator does it at the node `by`, once that has heard of another disk.
     #[track_caller]
     pub(crate) fn give_up_disk(&mut self, by: NodeId, node: NodeId) {
-        self.run_until("a stranger is heard", |c| c.said(by, |s| s.strangers.contains_key(&node)));
-        let disk = self.said(by, |s| s.strangers[&node]);
+        self.run_until("a stranger is heard", |c| c.is_stranger(by, node));
+        let disk = self.disk_of(by, node);
         loop {
             match self.ask(by, Entry::DiskLost { node, disk }) {
                 Ok(_) | Err(ProposeError::Void { why: Void::Repeated, .. }) => return,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sixnines_core::ids::{AttributeName, ObjectName};
 use sixnines_core::time::Instant;
 
+pub(crate) use catalogue::Words;
 pub use catalogue::{CATALOGUE, Entry, Parameter};
 pub(crate) use effects::{Effects, SensorEffect};
 

@@ -1,5 +1,9 @@
 //! One seed per run, and child streams by name: one draw more here moves nothing there.
 
+use std::hash::Hasher as _;
+
+use super::fnv::Fnv;
+
 /// A stream of numbers that follows from a seed and a name.
 #[derive(Clone, Debug)]
 pub struct Stream(u64);
@@ -7,11 +11,9 @@ pub struct Stream(u64);
 impl Stream {
     /// The stream of that name.
     pub fn new(seed: u64, name: &str) -> Self {
-        let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-        for byte in name.bytes() {
-            state = (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-        let mut stream = Self(state);
+        let mut state = Fnv(seed ^ 0x9e37_79b9_7f4a_7c15);
+        state.write(name.as_bytes());
+        let mut stream = Self(state.finish());
         stream.draw();
         stream
     }

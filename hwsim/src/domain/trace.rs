@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 
+use super::fnv::Fnv;
+
 /// What happened, as text, and a running checksum of all of it.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -15,7 +17,7 @@ pub struct Trace {
 impl Trace {
     /// Into the checksum alone: what happens every millisecond would push the story out.
     pub(super) fn count(&mut self, line: fmt::Arguments<'_>) {
-        let mut sum = Sum(self.checksum);
+        let mut sum = Fnv(self.checksum); // what nobody reads is not built
         if sum.write_fmt(line).is_ok() {
             self.checksum = sum.0;
         }
@@ -27,17 +29,6 @@ impl Trace {
         if self.lines.len() > LINES_MAX {
             self.lines.pop_front();
         }
-    }
-}
-
-/// Text that goes nowhere but into the checksum: what nobody reads is not built.
-struct Sum(u64);
-
-impl fmt::Write for Sum {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // FNV-1a: two runs are compared by it, nothing else.
-        self.0 = text.bytes().fold(self.0, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Ok(())
     }
 }
 

@@ -9,7 +9,6 @@ mod faults;
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use sixnines_core::bundle::Compiled;
@@ -27,7 +26,7 @@ use super::step::Wish;
 use crate::chassis::Injection;
 use crate::domain::chaos::draw::Ground;
 use crate::domain::chaos::serve;
-use crate::domain::{DiskChange, MS, News, Order, Setup, Ticket, Truth, World};
+use crate::domain::{DiskChange, MS, News, Order, Setup, Ticket, Truth, World, safely};
 use faults::{Active, Run};
 
 /// A domain with whoever plays on it.
@@ -141,10 +140,7 @@ impl DomainStage {
 
     /// Whatever the product does, a broken assertion too, is a breach of this scenario and of no other.
     fn safely(&mut self, act: impl FnOnce(&mut Self) -> Result<(), String>) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| act(self))).unwrap_or_else(|panic| {
-            let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("an assertion is broken: {}", words.unwrap_or("it says nothing")))
-        });
+        let outcome = safely(|| act(self)).and_then(|outcome| outcome);
         if let (Err(what), None) = (outcome, &self.breach) {
             let lines = &self.world.trace().lines;
             let story = lines.iter().skip(lines.len().saturating_sub(STORY_MAX)).cloned().collect();

@@ -148,7 +148,7 @@ impl Node {
         }
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
         let times = config.profile.times();
-        let setup = liveness::Setup { me, life, peers: peers.clone(), links: super::links(config), times, seed: life };
+        let setup = liveness::Setup { me, life, peers: peers.clone(), links: config.links(), times, seed: life };
         Ok(Self {
             me,
             life,
@@ -198,8 +198,8 @@ impl Node {
             SimInput::Frame { from, door: Door::Mesh, bytes, .. } => self.on_mesh(now, from, bytes),
             SimInput::Call { group, call } => self.on_call(now, &group, call),
             SimInput::KillUnit(group) => self.on_unit_death(now, &group),
-            SimInput::Switchover(group) => self.ask(now, Asked::Switchover { service: group.to_string(), to: None }),
-            SimInput::Readmit(node) => self.ask(now, Asked::NodeReplace { node }),
+            SimInput::Switchover(group) => drop(self.ask(now, "ann", Asked::Switchover { service: group.to_string(), to: None })),
+            SimInput::Readmit(node) => drop(self.ask(now, "ann", Asked::NodeReplace { node })),
             SimInput::Order(ticket, order) => self.on_order(now, ticket, order),
             SimInput::Readings(list) => {
                 for update in list {
@@ -210,13 +210,6 @@ impl Node {
             SimInput::Wall(wall) => self.wall_at_zero = wall.0.wrapping_sub(now.as_nanos()),
             SimInput::Wake => {}
         }
-    }
-
-    /// As an operator's command line does it; who asked does not wait for the answer.
-    fn ask(&mut self, now: Instant, call: Asked) {
-        let principal = sixnines_core::authority::Principal { name: "ann".into(), role: sixnines_core::authority::AccessRole::Admin };
-        let (reply, _) = crossbeam::channel::bounded(1);
-        self.core(now, Some(In::Ask(crate::core_loop::answers::Ask { call, principal, reply })));
     }
 
     fn on_mesh(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {

@@ -41,16 +41,25 @@ impl Orders {
 impl Node {
     /// Whoever asks here may do everything: a scenario is about what comes of it.
     pub(super) fn on_order(&mut self, now: Instant, ticket: Ticket, order: Order) {
-        let principal = Principal { name: "scenario".into(), role: AccessRole::Admin };
-        let (reply, receiver) = bounded(1);
-        self.orders.0.push((ticket, receiver));
         let call = match order {
-            Order::Command(body) => return self.command(now, principal, body, reply),
+            Order::Command(body) => {
+                let (reply, receiver) = bounded(1);
+                self.orders.0.push((ticket, receiver));
+                return self.command(now, person(SCENARIO), body, reply);
+            }
             Order::Switchover { service, to } => Call::Switchover { service: service.to_string(), to },
             Order::Start(service) => Call::StartService { service: service.to_string() },
             Order::Apply(bundle) => Call::PolicyApply { files: bundle.files, message: "scenario".to_owned() },
         };
-        self.core(now, Some(In::Ask(Ask { call, principal, reply })));
+        let receiver = self.ask(now, SCENARIO, call);
+        self.orders.0.push((ticket, receiver));
+    }
+
+    /// As an operator's command line does it; whoever does not wait for the answer drops it.
+    pub(super) fn ask(&mut self, now: Instant, who: &str, call: Call) -> Receiver<Reply> {
+        let (reply, receiver) = bounded(1);
+        self.core(now, Some(In::Ask(Ask { call, principal: person(who), reply })));
+        receiver
     }
 
     /// A command to an object that this node owns.
@@ -66,3 +75,10 @@ impl Node {
         }
     }
 }
+
+fn person(name: &str) -> Principal {
+    Principal { name: name.into(), role: AccessRole::Admin }
+}
+
+/// Who asks in a scenario.
+const SCENARIO: &str = "scenario";

@@ -171,25 +171,19 @@ const ATTRIBUTE: Parameter = Parameter { name: "attribute", default: None, help:
 impl Fault {
     /// Checks an injection against the catalogue and the chassis.
     pub(crate) fn check(injection: &Injection, points: &Points) -> Result<Self, FaultError> {
-        let name = injection.fault.as_str();
-        let Some(entry) = CATALOGUE.iter().find(|e| e.name == name) else {
-            let help = nearest(name, CATALOGUE.iter().map(|e| e.name));
-            return Err(FaultError::UnknownFault { name: name.to_owned(), help });
-        };
-        let given = Given { entry, values: &injection.parameters, points };
-        given.refuse_unknown()?;
+        let given = Given { words: Words::of(CATALOGUE, injection)?, points };
         given.check_serial()?;
-        Ok(match name {
+        Ok(match given.words.entry.name {
             "fan-failed" => Self::FanFailed { fan: given.part("fan", points.fans)? },
             "fan-pulled" => Self::FanPulled { fan: given.part("fan", points.fans)? },
-            "fan-worn" => Self::FanWorn { fan: given.part("fan", points.fans)?, percent: given.number("percent", 1.0, 99.0)? },
+            "fan-worn" => Self::FanWorn { fan: given.part("fan", points.fans)?, percent: given.words.number("percent", 1.0, 99.0)? },
             "supply-failed" => Self::SupplyFailed { supply: given.part("supply", points.supplies)? },
             "supply-pulled" => Self::SupplyPulled { supply: given.part("supply", points.supplies)? },
             "feed-lost" => Self::FeedLost { feed: given.feed()? },
-            "inlet-hot" => Self::InletHot { celsius: given.number("celsius", -40.0, 90.0)? },
+            "inlet-hot" => Self::InletHot { celsius: given.words.number("celsius", -40.0, 90.0)? },
             "fabric-down" => Self::FabricDown { fabric: given.fabric()? },
-            "fabric-lossy" => Self::FabricLossy { fabric: given.fabric()?, percent: given.number("percent", 0.001, 100.0)? },
-            "fabric-flapping" => Self::FabricFlapping { fabric: given.fabric()?, seconds: given.number("seconds", 0.2, 3600.0)? },
+            "fabric-lossy" => Self::FabricLossy { fabric: given.fabric()?, percent: given.words.number("percent", 0.001, 100.0)? },
+            "fabric-flapping" => Self::FabricFlapping { fabric: given.fabric()?, seconds: given.words.number("seconds", 0.2, 3600.0)? },
             "shelf-manager-silent" => Self::ShelfManagerSilent,
             name if name.starts_with("board-") => Self::Board { slot: given.board()?, what: board_fault(name, &given)? },
             name => {
@@ -206,9 +200,9 @@ fn board_fault(name: &str, given: &Given<'_>) -> Result<BoardFault, FaultError> 
         "board-hang" => BoardFault::Hang,
         "board-panic" => BoardFault::Panic,
         "board-boot-fails" => BoardFault::BootFails,
-        "board-hot" => BoardFault::Hot { watts: given.number("watts", 1.0, 500.0)? },
-        "board-busy" => BoardFault::Busy { percent: given.number("percent", 0.0, 100.0)? },
-        "board-leak" => BoardFault::Leak { percent_per_minute: given.number("percent_per_minute", 0.01, 1000.0)? },
+        "board-hot" => BoardFault::Hot { watts: given.words.number("watts", 1.0, 500.0)? },
+        "board-busy" => BoardFault::Busy { percent: given.words.number("percent", 0.0, 100.0)? },
+        "board-leak" => BoardFault::Leak { percent_per_minute: given.words.number("percent_per_minute", 0.01, 1000.0)? },
         "board-latch-open" => BoardFault::LatchOpen,
         "board-pulled" => BoardFault::Pulled,
         other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
@@ -219,21 +213,32 @@ fn sensor_fault(name: &str, given: &Given<'_>) -> Result<SensorFault, FaultError
     Ok(match name {
         "sensor-stuck" => SensorFault::Stuck,
         "sensor-missing" => SensorFault::Missing,
-        "sensor-noisy" => SensorFault::Noisy { sigma: given.number("sigma", 0.0, 1e6)? },
-        "sensor-wrong" => SensorFault::Wrong { offset: given.number("offset", -1e6, 1e6)? },
-        "sensor-slow" => SensorFault::Slow { seconds: given.number("seconds", 0.1, 1e5)? },
+        "sensor-noisy" => SensorFault::Noisy { sigma: given.words.number("sigma", 0.0, 1e6)? },
+        "sensor-wrong" => SensorFault::Wrong { offset: given.words.number("offset", -1e6, 1e6)? },
+        "sensor-slow" => SensorFault::Slow { seconds: given.words.number("seconds", 0.1, 1e5)? },
         other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
     })
 }
 
-/// The parameters of one injection, against the catalogue's entry.
-struct Given<'a> {
-    entry: &'static Entry,
+/// What one injection says, against an entry of a catalogue: a shelf's or a domain's.
+pub(crate) struct Words<'a> {
+    pub(crate) entry: &'static Entry,
     values: &'a BTreeMap<String, String>,
-    points: &'a Points,
 }
 
-impl Given<'_> {
+impl<'a> Words<'a> {
+    /// The entry that is meant; it has all the parameters that are given.
+    pub(crate) fn of(catalogue: &'static [Entry], injection: &'a Injection) -> Result<Self, FaultError> {
+        let name = injection.fault.as_str();
+        let Some(entry) = catalogue.iter().find(|e| e.name == name) else {
+            let help = nearest(name, catalogue.iter().map(|e| e.name));
+            return Err(FaultError::UnknownFault { name: name.to_owned(), help });
+        };
+        let words = Self { entry, values: &injection.parameters };
+        words.refuse_unknown()?;
+        Ok(words)
+    }
+
     fn refuse_unknown(&self) -> Result<(), FaultError> {
         let known = self.entry.parameters.iter().map(|p| p.name);
         match self.values.keys().find(|k| !known.clone().any(|n| n == k.as_str())) {
@@ -245,18 +250,7 @@ impl Given<'_> {
         }
     }
 
-    /// It becomes part of every reading: short and printable.
-    fn check_serial(&self) -> Result<(), FaultError> {
-        let good = |serial: &str| serial.len() <= 64 && serial.bytes().all(|b| b.is_ascii_graphic());
-        match self.values.get(SERIAL.name) {
-            Some(serial) if !good(serial) => {
-                Err(self.bad("takes a serial of at most 64 printable letters".into(), SERIAL.help.into()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn text(&self, name: &str) -> Result<&str, FaultError> {
+    pub(crate) fn text(&self, name: &str) -> Result<&str, FaultError> {
         let parameter = self.entry.parameters.iter().find(|p| p.name == name);
         let default = parameter.and_then(|p| p.default);
         self.values.get(name).map(String::as_str).or(default).ok_or_else(|| {
@@ -272,9 +266,32 @@ impl Given<'_> {
         text.parse().ok().filter(|x| (low..=high).contains(x)).ok_or_else(bad)
     }
 
+    pub(crate) fn bad(&self, what: String, help: String) -> FaultError {
+        FaultError::BadParameter { what: format!("{} {what}", self.entry.name), help }
+    }
+}
+
+/// What was given, against the chassis.
+struct Given<'a> {
+    words: Words<'a>,
+    points: &'a Points,
+}
+
+impl Given<'_> {
+    /// It becomes part of every reading: short and printable.
+    fn check_serial(&self) -> Result<(), FaultError> {
+        let good = |serial: &str| serial.len() <= 64 && serial.bytes().all(|b| b.is_ascii_graphic());
+        match self.words.values.get(SERIAL.name) {
+            Some(serial) if !good(serial) => {
+                Err(self.words.bad("takes a serial of at most 64 printable letters".into(), SERIAL.help.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The number of a part, from 1; also as its object's name (`/mxp1/fan3`).
     fn part(&self, name: &str, count: usize) -> Result<usize, FaultError> {
-        let text = self.text(name)?;
+        let text = self.words.text(name)?;
         let prefix = format!("{}/{name}", self.points.root);
         let number = text.strip_prefix(&prefix).unwrap_or(text).parse().ok();
         number.filter(|n| (1..=count).contains(n)).ok_or_else(|| FaultError::UnknownTarget {
@@ -297,7 +314,7 @@ impl Given<'_> {
     }
 
     fn fabric(&self) -> Result<usize, FaultError> {
-        let text = self.text("fabric")?;
+        let text = self.words.text("fabric")?;
         let prefix = format!("{}/fabric", self.points.root);
         let name = text.strip_prefix(&prefix).unwrap_or(text);
         self.points.fabrics.iter().position(|f| f == name).map(|i| i + 1).ok_or_else(|| FaultError::UnknownTarget {
@@ -307,7 +324,7 @@ impl Given<'_> {
     }
 
     fn feed(&self) -> Result<String, FaultError> {
-        let name = self.text("feed")?;
+        let name = self.words.text("feed")?;
         if self.points.feeds.iter().any(|f| f == name) {
             return Ok(name.to_owned());
         }
@@ -320,7 +337,7 @@ impl Given<'_> {
 
     /// A sensor that the fault makes sense for: what is no number cannot scatter, drift or lag.
     fn sensor(&self, what: SensorFault) -> Result<(ObjectName, AttributeName), FaultError> {
-        let (object, attribute) = (self.text("object")?, self.text("attribute")?);
+        let (object, attribute) = (self.words.text("object")?, self.words.text("attribute")?);
         let (object_name, attribute_name) = (ObjectName::new(object), AttributeName::new(attribute));
         if let Some(point) = self.points.find(&object_name, &attribute_name) {
             if matches!(what, SensorFault::Stuck | SensorFault::Missing) || self.points.list[point].quantity.is_measured() {
@@ -339,9 +356,5 @@ impl Given<'_> {
                 help: nearest(attribute, attributes.into_iter()),
             }
         })
-    }
-
-    fn bad(&self, what: String, help: String) -> FaultError {
-        FaultError::BadParameter { what: format!("{} {what}", self.entry.name), help }
     }
 }

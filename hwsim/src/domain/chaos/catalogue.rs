@@ -2,15 +2,13 @@
 //!
 //! The names are those that campaigns, reports and the demo use; the form is that of the chassis' own catalogue.
 
-use std::collections::BTreeMap;
-
 use sixnines_core::domain::config::chassis_group;
 use sixnines_core::ids::{ChassisName, GroupName, LinkId, NodeId};
 use sixnines_core::time::nanos;
 
 use super::draw::Ground;
 use super::script::{Fault, Place, Port, US, Wires, letter};
-use crate::chassis::{Entry, FaultError, Injection, Parameter, nearest};
+use crate::chassis::{Entry, FaultError, Injection, Parameter, Words};
 
 /// All of them, by name.
 pub const CATALOGUE: &[Entry] = &[
@@ -79,16 +77,9 @@ pub fn is_momentary(name: &str) -> bool {
 /// # Errors
 /// What is wrong with the words, and what would be right. The author's mistake.
 pub fn parse(injection: &Injection, ground: &Ground) -> Result<Fault, FaultError> {
-    let Some(entry) = CATALOGUE.iter().find(|entry| entry.name == injection.fault) else {
-        let help = nearest(&injection.fault, CATALOGUE.iter().map(|entry| entry.name));
-        return Err(FaultError::UnknownFault { name: injection.fault.clone(), help });
-    };
-    let given = Given { entry, values: &injection.parameters, ground };
-    if let Some(unknown) = injection.parameters.keys().find(|name| !entry.parameters.iter().any(|p| p.name == name.as_str())) {
-        return Err(given.bad(format!("has no parameter {unknown:?}"), nearest(unknown, entry.parameters.iter().map(|p| p.name))));
-    }
+    let given = Given { words: Words::of(CATALOGUE, injection)?, ground };
     let down_us = injection.expires_after.map(|after| nanos(after) / US);
-    Ok(match entry.name {
+    Ok(match given.words.entry.name {
         "chassis-lost" => {
             let (chassis, nodes) = given.chassis()?;
             Fault::ChassisLost { chassis, nodes: nodes.into_iter().map(Place::Node).collect(), down_us }
@@ -107,16 +98,16 @@ pub fn parse(injection: &Injection, ground: &Ground) -> Result<Fault, FaultError
         "node-killed" => Fault::NodeKilled { node: given.place("node")?, down_us },
         "one-link-cut" => Fault::OneLinkCut { node: given.place("node")?, link: given.link("link")? },
         "one-way-cut" => {
-            let links = if given.text("link")?.is_empty() { (0..ground.links).map(LinkId).collect() } else { vec![given.link("link")?] };
+            let links = if given.words.text("link")?.is_empty() { (0..ground.links).map(LinkId).collect() } else { vec![given.link("link")?] };
             let (from, to) = (given.place("from")?, given.place("to")?);
             if from == to {
-                return Err(given.bad(format!("goes from {from} to itself"), "two nodes, such as from=n1 to=n2".to_owned()));
+                return Err(given.words.bad(format!("goes from {from} to itself"), "two nodes, such as from=n1 to=n2".to_owned()));
             }
             Fault::OneWayCut { from, to, links }
         }
         "process-killed" => Fault::ProcessKilled { service: given.service()? },
         "switchover" => {
-            if !given.text("to")?.is_empty() {
+            if !given.words.text("to")?.is_empty() {
                 given.node("to")?;
             }
             let service = given.service()?;
@@ -131,36 +122,29 @@ pub fn parse(injection: &Injection, ground: &Ground) -> Result<Fault, FaultError
     })
 }
 
-/// What was given, against the entry and the domain.
+/// What was given, against the domain.
 struct Given<'a> {
-    entry: &'static Entry,
-    values: &'a BTreeMap<String, String>,
+    words: Words<'a>,
     ground: &'a Ground,
 }
 
 impl Given<'_> {
-    fn text(&self, name: &str) -> Result<&str, FaultError> {
-        let parameter = self.entry.parameters.iter().find(|p| p.name == name);
-        let given = self.values.get(name).map(String::as_str).or(parameter.and_then(|p| p.default));
-        given.ok_or_else(|| self.bad(format!("needs {name}=..."), parameter.map_or("", |p| p.help).to_owned()))
-    }
-
     fn place(&self, name: &str) -> Result<Place, FaultError> {
-        match self.text(name)?.split_once(':') {
+        match self.words.text(name)?.split_once(':') {
             Some(("active", service)) => self.service_called(service).map(Place::ActiveOf),
             _ => self.node(name).map(Place::Node),
         }
     }
 
     fn node(&self, name: &str) -> Result<NodeId, FaultError> {
-        let text = self.text(name)?;
+        let text = self.words.text(name)?;
         let known = || self.ground.nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
         let found = text.parse().ok().filter(|node| self.ground.nodes.contains(node));
         found.ok_or_else(|| self.unknown(format!("this domain has no node {text}"), &known()))
     }
 
     fn service(&self) -> Result<GroupName, FaultError> {
-        let text = self.text("service")?;
+        let text = self.words.text("service")?;
         let found = self.ground.services.iter().find(|service| service.as_str() == text).cloned();
         found.map_or_else(|| self.service_called(text), Ok)
     }
@@ -173,14 +157,14 @@ impl Given<'_> {
     }
 
     fn chassis(&self) -> Result<(ChassisName, Vec<NodeId>), FaultError> {
-        let text = self.text("chassis")?;
+        let text = self.words.text("chassis")?;
         let found = self.ground.chassis.iter().find(|(name, _)| name.as_str() == text).cloned();
         let known = || self.ground.chassis.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         found.ok_or_else(|| self.unknown(format!("this domain has no chassis {text}"), &known()))
     }
 
     fn link(&self, name: &str) -> Result<LinkId, FaultError> {
-        let text = self.text(name)?;
+        let text = self.words.text(name)?;
         let known: Vec<String> = (0..self.ground.links).map(|link| letter(LinkId(link)).to_string()).collect();
         let found = known.iter().position(|letter| letter == text).and_then(|at| u8::try_from(at).ok());
         found.map(LinkId).ok_or_else(|| self.unknown(format!("this domain has no link {text}"), &known))
@@ -189,46 +173,33 @@ impl Given<'_> {
     /// A thousand times a number.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between the bounds, which are small")]
     fn thousands(&self, name: &str, low: f64, high: f64) -> Result<u64, FaultError> {
-        let text = self.text(name)?;
+        let text = self.words.text(name)?;
         let found = text.parse::<f64>().ok().filter(|x| (low..=high).contains(x));
-        found.map(|x| (x * 1000.0).round() as u64).ok_or_else(|| self.bad(format!("{name}={text} is not a number from {low} to {high}"), "give a plain number, such as 5".to_owned()))
+        found.map(|x| (x * 1000.0).round() as u64).ok_or_else(|| self.words.bad(format!("{name}={text} is not a number from {low} to {high}"), "give a plain number, such as 5".to_owned()))
     }
 
     fn count(&self, name: &str) -> Result<u32, FaultError> {
-        let text = self.text(name)?;
+        let text = self.words.text(name)?;
         let found = text.parse().ok().filter(|n| (1..=100).contains(n));
-        found.ok_or_else(|| self.bad(format!("{name}={text} is no number of parts"), "from 1 on".to_owned()))
+        found.ok_or_else(|| self.words.bad(format!("{name}={text} is no number of parts"), "from 1 on".to_owned()))
     }
 
     fn unknown(&self, what: String, known: &[String]) -> FaultError {
         FaultError::UnknownTarget { what, help: format!("there are {}", known.join(", ")) }
-    }
-
-    fn bad(&self, what: String, help: String) -> FaultError {
-        FaultError::BadParameter { what: format!("{} {what}", self.entry.name), help }
     }
 }
 
 /// A new disk is in after so long.
 const REPLACED_US: u64 = 1_000_000;
 /// A century: until somebody ends it.
-const FOREVER_US: u64 = 3_155_760_000_000_000;
+pub(crate) const FOREVER_US: u64 = 3_155_760_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
 
-    fn ground() -> Ground {
-        Ground {
-            nodes: (1..=3).map(NodeId).collect(),
-            voters: (1..=3).map(NodeId).collect(),
-            links: 2,
-            services: vec!["calls".into()],
-            chassis: vec![("mxp1".into(), vec![NodeId(1), NodeId(2)]), ("mxp2".into(), vec![NodeId(3)])],
-            dead_after: 25_000_000,
-            policies: Vec::new(),
-        }
-    }
+    use super::super::draw::tests::ground;
+    use super::*;
 
     fn read(text: &str) -> Result<Fault, FaultError> {
         let mut words = text.split_whitespace();

@@ -70,7 +70,7 @@ impl Ground {
         Self {
             nodes: config.nodes.iter().map(|n| n.id).collect(),
             voters: config.voters().collect(),
-            links: config.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1), // all have as many
+            links: config.links(),
             services: config.services.iter().map(|s| s.name.clone()).collect(),
             chassis: config.chassis.iter().map(|c| (c.name.clone(), within(c))).collect(),
             dead_after: nanos(config.profile.times().dead_after),
@@ -363,12 +363,12 @@ const KILL_AGAIN: Truth = 200 * MS;
 const DISK_MENDED: Truth = 800 * MS;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
 
-    fn ground() -> Ground {
+    pub(in super::super) fn ground() -> Ground {
         Ground {
             nodes: (1..=3).map(NodeId).collect(),
             voters: (1..=3).map(NodeId).collect(),

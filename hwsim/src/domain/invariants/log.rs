@@ -2,11 +2,13 @@
 //! views, versions, generations, epochs. Source: protocol 1.2, 1.3 and 2.4; Raft's state machine safety (Ongaro, figure 3.2).
 
 use std::collections::BTreeMap;
-use std::hash::{Hash as _, Hasher};
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use sixnines_core::domain::{Domain, GroupRow, NodeRow};
 use sixnines_core::ids::{LogIndex, NodeId};
+
+use crate::domain::fnv::Fnv;
 
 /// What has been applied.
 #[derive(Debug, Default)]
@@ -67,7 +69,7 @@ fn grows<T: Ord + std::fmt::Debug>(what: &str, was: &T, is: &T) -> Result<(), St
 
 /// Over all that entries can change; of the configuration and the policies their versions.
 fn sum(domain: &Domain) -> u64 {
-    let mut sum = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut sum = Fnv::default();
     (domain.config_version, domain.bundle_version).hash(&mut sum);
     for (node, NodeRow { incarnation, nonce, since, about }) in &domain.nodes {
         (node, incarnation, nonce, since, about).hash(&mut sum);
@@ -75,20 +77,7 @@ fn sum(domain: &Domain) -> u64 {
     for (group, GroupRow { version, generation, epoch, active, in_sync }) in &domain.groups {
         (group, version, generation, epoch, active, in_sync).hash(&mut sum);
     }
-    sum.0
-}
-
-/// FNV-1a: the same in every build, so that a seed's failure is.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    sum.finish()
 }
 
 #[cfg(test)]

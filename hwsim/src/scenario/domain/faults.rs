@@ -9,7 +9,7 @@ use super::DomainStage;
 use crate::chassis::{FaultId, Injection};
 use crate::domain::chaos::catalogue;
 use crate::domain::chaos::script::{Fault, Place, US};
-use crate::domain::{DiskChange, Manners, SimInput, Truth};
+use crate::domain::{DiskChange, Manners, SimInput};
 
 /// A fault in force.
 pub(super) struct Active {
@@ -136,7 +136,7 @@ impl DomainStage {
             } else if run == was {
                 continue;
             } else if run == Run::Hung {
-                self.world.pause(node, FOREVER);
+                self.world.pause(node, catalogue::FOREVER_US * US);
             } else if run == Run::Up && was == Run::Hung {
                 self.world.resume(node);
             }
@@ -257,6 +257,3 @@ impl DomainStage {
 fn one_line(text: &str) -> String {
     text.replace("\n  help  ", "; ").replace('\n', " ")
 }
-
-/// A century.
-const FOREVER: Truth = 3_155_760_000_000_000_000;
