@@ -10,6 +10,7 @@ mod change;
 mod claims;
 mod commands;
 mod deadlines;
+mod feeds;
 mod input;
 mod levels;
 mod owner;
@@ -34,11 +35,13 @@ pub use input::{
 use recorded::Notes;
 pub(crate) use recorded::{Kept, Line};
 pub use snapshot::RestoreError;
+pub(crate) use snapshot::cursors_of;
 
 use crate::alarms::Severity;
 use crate::bundle::Compiled;
 use crate::class::Slot;
 use crate::event::{Body, Event, PolicyLine};
+use crate::feed::Cursor;
 use crate::history::History;
 use crate::ids::{AttributeName, ClassName, EventId, Epoch, GroupName, Identity, Member, NodeId, ObjectName, Version};
 use crate::time::{Duration, HybridTime, Instant, WallTime};
@@ -86,6 +89,8 @@ pub struct Engine {
     timers: BTreeMap<(Ix, Arc<str>), apply::Timer>,
     alive: BTreeMap<NodeId, bool>,
     seen: BTreeMap<GroupName, Epoch>,
+    /// How far the events of each other node were recorded.
+    cursors: BTreeMap<NodeId, Cursor>,
     hearers: BTreeMap<ClassName, Vec<Ix>>,
     failing: BTreeMap<Ix, BTreeSet<String>>,
     answers: VecDeque<(CommandId, Result<EventId, CommandError>)>,
@@ -112,6 +117,8 @@ pub struct Counts {
     pub strange_updates: u64,
     /// Remote events below the highest epoch seen of their group.
     pub old_epochs: u64,
+    /// Remote events that came again.
+    pub repeats: u64,
     /// Alarms beyond the bound.
     pub alarms_dropped: u64,
 }
@@ -201,6 +208,7 @@ impl Engine {
             timers: BTreeMap::new(),
             alive: BTreeMap::from([(config.me.node, true)]),
             seen: BTreeMap::new(),
+            cursors: BTreeMap::new(),
             hearers: BTreeMap::new(),
             failing: BTreeMap::new(),
             answers: VecDeque::new(),
@@ -221,6 +229,10 @@ impl Engine {
             Input::Update(update) => self.on_update(update),
             Input::Command(command) => self.on_command(command),
             Input::Remote(event) => self.on_remote(event),
+            Input::Level { from, event } => self.on_level(from, event),
+            Input::Begin { origin, at } => self.on_begin(origin, at),
+            Input::Gap(gap) => self.on_gap(&gap),
+            Input::Settled { origin, alarms } => self.on_settled(origin, &alarms),
             Input::Outcome { request, outcome } => self.on_outcome(request, outcome),
             Input::Owner { group, epoch, saved } => self.on_owner(group, epoch, saved),
             Input::NotOwner { group, epoch, active } => self.on_not_owner(group, epoch, active),

@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod domain;
 pub mod engine;
 pub mod event;
+pub mod feed;
 pub mod history;
 pub mod ids;
 pub mod journal;

@@ -2,6 +2,7 @@
 //!
 //! The machines ([`liveness`], …) are pure: no socket, no clock, no thread. Feature `shell` adds what moves their bytes.
 
+pub mod feed;
 pub mod liveness;
 pub mod log;
 #[cfg(feature = "shell")]

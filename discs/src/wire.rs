@@ -101,6 +101,8 @@ kinds! {
     CURSOR = 23;
     /// A lease matter: release, relinquish.
     LEASE = 24;
+    /// A word of a feed, to who has said that it understands them.
+    FEED = 25;
 }
 
 impl Kind {

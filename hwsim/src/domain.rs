@@ -517,7 +517,7 @@ impl World {
         match observation {
             Observation::Event(event) => self.trace.count(format_args!("{node} event {} {:?}", event.id, event.cause)),
             Observation::Applied { index, .. } => self.trace.count(format_args!("{node} applied {index}")),
-            Observation::Told { .. } | Observation::Heard(_) | Observation::Kept { .. } => self.trace.count(format_args!("{node} {observation:?}")),
+            Observation::Heard { .. } | Observation::Remembers(_) | Observation::Kept { .. } => self.trace.count(format_args!("{node} {observation:?}")),
             Observation::Role { .. } | Observation::Lost { .. } | Observation::Acted { .. } => self.note(format!("{node} {observation:?}")),
         }
     }

@@ -86,6 +86,8 @@ pub(crate) enum Reply {
     Objects(Vec<ObjectRow>),
     Events(Vec<EventRow>),
     Event(EventRow),
+    /// Events that somebody who follows them could not take in time.
+    Missed(Missed),
     Why(WhyStory),
     Alarms(Vec<AlarmRow>),
     Faults(serde_json::Value),
@@ -127,6 +129,9 @@ pub(crate) struct Status {
     pub(crate) rights: Vec<RightRow>,
     /// How often this node's lease ran out since it started.
     pub(crate) suspensions: u64,
+    /// The nodes that hear of this one's events.
+    #[serde(default)]
+    pub(crate) feeds: Vec<FeedRow>,
 }
 
 /// One service group.
@@ -175,6 +180,22 @@ pub(crate) struct LogRow {
     pub(crate) applied: u64,
 }
 
+/// How events go between this node and another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FeedRow {
+    pub(crate) node: NodeId,
+    /// Events of this node that are kept and that it has not recorded.
+    pub(crate) behind: usize,
+    /// Readings that were overtaken by newer ones before it could be told.
+    pub(crate) coalesced: u64,
+    /// Ranges of events that it was told to miss.
+    pub(crate) gaps: u64,
+    /// It cannot be reached.
+    pub(crate) is_lost: bool,
+    /// How far this node has recorded the other's events: its life and the number in it.
+    pub(crate) heard: Option<String>,
+}
+
 /// A right that was asked of the operating system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RightRow {
@@ -217,6 +238,14 @@ pub(crate) struct EventRow {
     pub(crate) why: String,
     pub(crate) policy: Option<String>,
     pub(crate) cause: Option<EventId>,
+}
+
+/// Events that were not shown, both ends included; in between are some of no interest too.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Missed {
+    pub(crate) count: u64,
+    pub(crate) first: EventId,
+    pub(crate) last: EventId,
 }
 
 /// A chain of causes, the root first.

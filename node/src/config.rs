@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sixnines_core::class::Pattern;
+use sixnines_core::config::parse_duration;
 use sixnines_core::domain::config::{Bundle, DomainConfig};
 use sixnines_core::ids::NodeId;
+use sixnines_core::time::Duration;
+use sixnines_discs::feed::Limits;
 
 /// `nines.yaml`. Paths are relative to the file's directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,9 +36,60 @@ pub(crate) struct NodeFile {
     /// see, and `why` here explains, nothing else.
     #[serde(default = "everything")]
     pub(crate) subscribe: Vec<Pattern>,
+    /// What is kept of this node's events for nodes that are behind.
+    #[serde(default)]
+    pub(crate) events: EventLimits,
     /// The sockets that the CLI and applications talk to.
     #[serde(default = "run_dir")]
     pub(crate) run: PathBuf,
+}
+
+/// What a node keeps of its events for those who are behind: one that was away, or is slow. Who is further behind is told which events it
+/// misses, and then how everything is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EventLimits {
+    /// So many events, 16 to 1000000; sensors' readings do not count, only the newest of each is of use. Default 8192.
+    pub(crate) lag_events: usize,
+    /// And so many bytes of them, at least 64 KiB. Default 4 MiB.
+    pub(crate) lag_bytes: usize,
+    /// Who is out of reach for so long is no longer counted as behind, such as `90s` or `2h`. Default 1 hour.
+    pub(crate) expires_after: String,
+}
+
+impl Default for EventLimits {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self { lag_events: limits.lag_events_max, lag_bytes: limits.lag_bytes_max, expires_after: "1h".to_owned() }
+    }
+}
+
+impl EventLimits {
+    /// The bounds of feeds.
+    ///
+    /// # Panics
+    /// If they were not checked.
+    pub(crate) fn limits(&self) -> Limits {
+        let expires_after = self.expiry().expect("checked when the file was read");
+        Limits { lag_events_max: self.lag_events, lag_bytes_max: self.lag_bytes, expires_after, ..Limits::default() }
+    }
+
+    fn expiry(&self) -> Option<Duration> {
+        parse_duration(&self.expires_after).filter(|d| !d.is_zero())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(16..=1_000_000).contains(&self.lag_events) {
+            return Err(format!("events.lag_events is {}; it is between 16 and 1000000, 8192 if left out", self.lag_events));
+        }
+        if self.lag_bytes < 64 << 10 {
+            return Err(format!("events.lag_bytes is {}; it is 65536 or more, 4194304 if left out", self.lag_bytes));
+        }
+        if self.expiry().is_none() {
+            return Err(format!("events.expires_after is {:?}; it is a number with a unit, such as 90s or 2h, 1h if left out", self.expires_after));
+        }
+        Ok(())
+    }
 }
 
 fn domain_file() -> PathBuf {
@@ -70,6 +124,7 @@ impl NodeFile {
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut file: Self = parse(&text, path)?;
+        file.events.check().map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
         let home = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
             *each = home.join(&*each);
@@ -127,6 +182,23 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> anyhow::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_of_events_are_checked_and_named() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("nines.yaml");
+        let load = |events: &str| {
+            std::fs::write(&path, format!("node: 1\ndomain_id: 7\n{events}\n")).expect("written");
+            NodeFile::load(&path).map(|file| file.events.limits()).map_err(|e| format!("{e:#}"))
+        };
+        assert_eq!(load(""), Ok(Limits::default()));
+        let limits = load("events: { lag_events: 100, expires_after: 90s }").expect("good");
+        assert_eq!((limits.lag_events_max, limits.expires_after), (100, Duration::from_secs(90)));
+        for (bad, what) in [("lag_events: 3", "between 16 and"), ("lag_bytes: 100", "65536 or more"), ("expires_after: soon", "such as 90s"), ("lag: 3", "lag")] {
+            let error = load(&format!("events: {{ {bad} }}")).expect_err(bad);
+            assert!(error.contains("nines.yaml") && error.contains(what), "{error}");
+        }
+    }
 
     #[test]
     fn a_doubled_key_and_an_unknown_one_are_refused_with_their_line() {

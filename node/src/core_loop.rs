@@ -5,6 +5,7 @@
 //! takeover is an event with a cause. The daemon runs it on a thread of its own (`daemon/core_thread.rs`), the simulator in virtual time.
 
 pub(crate) mod answers;
+pub(crate) mod feeds;
 pub(crate) mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,15 +19,19 @@ use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
 use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
+use sixnines_core::journal::replay::Past;
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::{Outcome, Quality, Request, Update, Value};
+use sixnines_discs::feed;
+use sixnines_discs::feed::wire::{Recorded, Resume, Word};
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::{self, Verdict};
 use sixnines_discs::log::{Place, ProposeError};
 use sixnines_discs::mesh::Fault;
 
 use answers::Ask;
+use feeds::Feeds;
 use ways::Ways;
 
 /// What the core loop is told.
@@ -41,9 +46,16 @@ pub(crate) enum In {
     Told { from: NodeId, told: Told },
     /// The mesh reaches a peer, in this life of it.
     Peer { node: NodeId, life: u64 },
-    /// What a peer wants to hear of.
-    Subscribed { from: NodeId, patterns: Vec<Pattern> },
-    Remote(Box<Event>),
+    /// What a peer wants to hear of, and from where on; without that it knows nothing of feeds.
+    Subscribed { from: NodeId, patterns: Vec<Pattern>, resume: Option<Resume> },
+    /// A word of a peer's feed.
+    Word { from: NodeId, word: Box<Word> },
+    /// How far a peer has recorded this node's events.
+    Recorded { from: NodeId, recorded: Recorded },
+    /// A plain event, of a peer that knows nothing of feeds.
+    Remote { from: NodeId, event: Box<Event> },
+    /// What this node's earlier lives left of its events.
+    Past(Past),
     Update(Update),
     Outcome { request: EventId, outcome: Outcome },
     /// The local unit of a service came or went.
@@ -68,6 +80,8 @@ pub(crate) enum In {
     Journal(Result<(), String>),
     /// The journal's disk may have room again.
     JournalTriesAgain,
+    /// What was journalled is synced: events that wait for that can go out.
+    JournalSynced,
     Stop,
 }
 
@@ -90,6 +104,7 @@ pub(crate) struct CoreLoop<W> {
     /// None until this node's `Joined` has been applied: before, nothing it says has a number.
     pub(crate) engine: Option<Engine>,
     pub(crate) ways: W,
+    feeds: Feeds,
     /// Of the last input; it goes into stamps.
     pub(crate) wall: WallTime,
     pub(crate) leader: Option<NodeId>,
@@ -122,13 +137,14 @@ const ASKED_MAX: usize = 1024;
 const MESH_QUIET: Duration = Duration::from_secs(30);
 
 impl<W: Ways> CoreLoop<W> {
-    pub(crate) fn new(me: NodeId, life: u64, ways: W) -> Self {
+    pub(crate) fn new(me: NodeId, life: u64, ways: W, feeds: Feeds) -> Self {
         Self {
             me,
             roles: Roles::new(me, life),
             domain: Arc::default(),
             engine: None,
             ways,
+            feeds,
             wall: WallTime::default(),
             leader: None,
             places: BTreeMap::new(),
@@ -155,12 +171,13 @@ impl<W: Ways> CoreLoop<W> {
             self.take(now, input);
         }
         self.fire_timers(now);
+        self.move_feeds(now);
     }
 
     /// When something is due although nothing comes in.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let engine = self.engine.as_ref().and_then(Engine::poll_timeout);
-        [self.roles.poll_timeout(), engine, self.mesh_quiet_at, self.wishes_due()].into_iter().flatten().min()
+        [self.roles.poll_timeout(), engine, self.feeds.poll_timeout(), self.mesh_quiet_at, self.wishes_due()].into_iter().flatten().min()
     }
 
     fn fire_timers(&mut self, now: Instant) {
@@ -200,15 +217,15 @@ impl<W: Ways> CoreLoop<W> {
                 if is_new && before.is_some() {
                     self.feed_roles(now, roles::Input::Reborn(node));
                 }
-                if is_new && self.engine.is_some() {
-                    self.ways.subscribe(node);
+                if is_new {
+                    self.subscribe(now, node);
                 }
             }
-            In::Subscribed { from, patterns } => {
-                let levels = self.engine.as_ref().map(|e| e.levels(&patterns)).unwrap_or_default();
-                self.ways.subscribed(from, patterns, &levels);
-            }
-            In::Remote(event) => self.feed_engine(now, engine::Input::Remote(Arc::from(event))),
+            In::Subscribed { from, patterns, resume } => self.feeds.outlet.handle(now, feed::Input::Subscribed { from, wanted: patterns, resume }),
+            In::Word { from, word } => self.on_word(now, from, *word),
+            In::Recorded { from, recorded } => self.feeds.outlet.handle(now, feed::Input::Recorded { from, recorded }),
+            In::Remote { from, event } => self.on_plain(now, from, event),
+            In::Past(past) => self.feeds.outlet.handle(now, feed::Input::Past(past)),
             In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
             In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
             In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
@@ -224,7 +241,7 @@ impl<W: Ways> CoreLoop<W> {
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
             In::Journal(news) => self.on_journal(now, news),
             In::JournalTriesAgain => self.ways.journal_again(),
-            In::Stop => {}
+            In::JournalSynced | In::Stop => {}
         }
     }
 
@@ -238,6 +255,7 @@ impl<W: Ways> CoreLoop<W> {
                 let why = format!("{} -> {}, silent for {:.1} ms on all links", was.as_str(), verdict.as_str(), silent.as_secs_f64() * 1e3);
                 let cause = self.tell_verdict(now, node, verdict, &why);
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
+                self.feeds.outlet.handle(now, feed::Input::Reach { node, is_reachable: !verdict.is_lost() });
                 self.tell_reach(node);
             }
             LivenessNews::Output(liveness::Output::Deaf { node, deaf }) => {
@@ -376,10 +394,11 @@ impl<W: Ways> CoreLoop<W> {
     fn follow_membership(&mut self, now: Instant) {
         let Some(me) = self.roles.member() else { return };
         if self.engine.is_none() {
-            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }));
+            let cursors = self.feeds.begin(now, me);
+            self.engine = Some(Engine::new(engine::Config { me, history_max: HISTORY_MAX, journal: true }).resume(cursors));
             tracing::info!(member = %me, "joined");
             for peer in self.lives.keys().copied().collect::<Vec<_>>() {
-                self.ways.subscribe(peer); // not before: what they tell has to find its objects
+                self.subscribe(now, peer); // not before: what they tell has to find its objects
             }
             self.give_objects(now);
             // What liveness has found before: else this node would hold itself for the lowest one alive, and alarms about the others for true.
@@ -499,8 +518,15 @@ impl<W: Ways> CoreLoop<W> {
 
     fn carry_out(&mut self, now: Instant, output: engine::Output) {
         match output {
-            engine::Output::Event(event) => self.ways.publish(&event),
-            engine::Output::Heard(event) => self.ways.heard(&event),
+            engine::Output::Event(event) => {
+                if event.waits_for_sync() {
+                    self.ways.sync_journal();
+                }
+                let after = if event.waits_for_sync() { self.ways.journalled().handed } else { 0 };
+                self.feeds.outlet.handle(now, feed::Input::Event { event: Arc::clone(&event), after });
+                self.ways.publish(&event);
+            }
+            engine::Output::Heard(event) => self.ways.publish(&event),
             engine::Output::Journal(record) => self.ways.journal(record),
             engine::Output::Act { request, after } => self.act(request, after),
             engine::Output::Control(action) => self.on_control(now, action),

@@ -39,6 +39,7 @@ use sixnines_drivers::realtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::RightRow;
+use crate::core_loop::feeds::Feeds;
 use crate::core_loop::{CoreLoop, GateState, In};
 use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
 use bus::{Bus, LogPort};
@@ -181,6 +182,11 @@ impl Node {
         log.handle().initialize(first);
 
         let (configuration, configured) = watch::channel(Arc::new(config.clone()));
+        let journal_home = file.state.join("journal");
+        let journal = journal::Writer::start(&journal_home, inbox.clone()).context("the journal cannot be opened")?;
+        let limits = file.events.limits();
+        let feeds = Feeds::new(limits.clone(), journal::cursors(&journal_home));
+        remember(journal::segments(&journal_home).context("the journal cannot be read")?, limits.lag_events_max, inbox.clone()).context("no thread")?;
         let doors = Doors {
             log: log.handle().clone(),
             liveness: Arc::clone(&liveness),
@@ -188,16 +194,14 @@ impl Node {
             checkpoints,
             keepers: keepers.clone(),
             drivers: Drivers::new(me, runtime, &inbox),
-            journal: journal::Writer::start(&file.state.join("journal"), inbox.clone()).context("the journal cannot be opened")?,
+            journal,
             inbox: inbox.clone(),
-            peers: peers.keys().copied().collect(),
             subscription: file.subscribe.clone(),
-            wanted: BTreeMap::new(),
             watchers: Vec::new(),
             configuration,
             rights,
         };
-        let core = CoreLoop::new(me, life, doors);
+        let core = CoreLoop::new(me, life, doors, feeds);
         let core = std::thread::Builder::new().name("core".into()).spawn(move || core_thread::run(core, &turns, &core_inbox)).context("no thread")?;
 
         for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
@@ -290,6 +294,17 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
         })
         .context("no thread")?;
     Ok((Arc::new(handle), rows.collect()))
+}
+
+/// Looks up what earlier lives left of this node's events, for those who have not heard them; meanwhile nobody is told anything.
+fn remember(segments: Vec<journal::Segment>, wanted: usize, inbox: crossbeam::channel::Sender<In>) -> std::io::Result<()> {
+    let run = move || {
+        let past = std::panic::catch_unwind(|| journal::past(segments, wanted)).unwrap_or_default();
+        if inbox.send(In::Past(past)).is_err() {
+            tracing::debug!("the core loop has ended");
+        }
+    };
+    std::thread::Builder::new().name("journal-past".into()).spawn(run).map(drop)
 }
 
 /// The profile's times; a gate that may close one lease late halves the lease (protocol 4.1: `P >= 2 L`).

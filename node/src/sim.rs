@@ -29,6 +29,7 @@ use sixnines_hwsim::scenario::{DomainStage, Setting};
 
 pub(crate) use broken::Mutation;
 use node::Node;
+use ways::Journal;
 
 /// Plays a script on a new domain of that configuration.
 pub(crate) fn play(config: &DomainConfig, mutation: Mutation, script: &Script) -> Report {
@@ -86,6 +87,7 @@ struct Nodes {
     disks: BTreeMap<NodeId, SimDisk>,
     /// What was on a node's disk when it last started, where that comes back.
     backups: BTreeMap<NodeId, SimDisk>,
+    journals: BTreeMap<NodeId, Journal>,
     /// What of the unsynced is left after a power cut.
     power: Stream,
     mutation: Mutation,
@@ -93,15 +95,18 @@ struct Nodes {
 
 impl Nodes {
     fn new(first: FirstStart, seed: u64, mutation: Mutation) -> Self {
-        Self { first, disks: BTreeMap::new(), backups: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
+        Self { first, disks: BTreeMap::new(), backups: BTreeMap::new(), journals: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }
 
 impl Workshop for Nodes {
     fn make(&mut self, node: NodeId, restarts: u32, life: u64, now: Instant) -> Result<Box<dyn SimNode>, String> {
         let disk = self.disks.entry(node).or_default().clone();
+        let journal = self.journals.entry(node).or_default().clone();
         if restarts > 0 {
-            disk.crash(self.power.draw());
+            let draw = self.power.draw();
+            disk.crash(draw);
+            journal.crash(draw);
         }
         disk.lie(self.mutation.lie());
         if self.mutation == Mutation::DiskGoesBack
@@ -109,7 +114,7 @@ impl Workshop for Nodes {
         {
             disk.go_back(&backup);
         }
-        let made = Node::start(node, life, now, &self.first, disk, restarts == 0, self.mutation);
+        let made = Node::start(node, life, now, &self.first, (disk, journal), restarts == 0, self.mutation);
         made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())
     }
 
@@ -119,7 +124,10 @@ impl Workshop for Nodes {
             DiskChange::Slow(each) => disk.set_latency(each),
             DiskChange::Full => disk.set_room(Some(0)),
             DiskChange::FailsOnce => disk.fail_next_sync(true), // whenever that is
-            DiskChange::Replaced => disk.wipe(),
+            DiskChange::Replaced => {
+                disk.wipe();
+                self.journals.entry(node).or_default().wipe();
+            }
             DiskChange::Mended => {
                 disk.set_latency(Duration::ZERO);
                 disk.set_room(None);

@@ -151,7 +151,7 @@ impl Domain {
                 return found;
             }
             if Instant::now() > deadline {
-                let seen = said(&self.ask(1, &["status"])) + &said(&self.ask(2, &["status"])) + &said(&self.ask(3, &["status"]));
+                let seen = [1, 2, 3].map(|n| said(&self.ask(n, &["status"]))).concat();
                 let logs: Vec<String> = (1..=3).map(|n| std::fs::read_to_string(self.path(&format!("n{n}.log"))).unwrap_or_default()).collect();
                 panic!("it never came to it: {what}\n{seen}\n{}", logs.join("\n--- next node\n"));
             }
@@ -206,7 +206,7 @@ fn spawn(arguments: &[&str]) -> Child {
 }
 
 pub(crate) fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + String::from_utf8_lossy(&output.stderr).as_ref()
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
 pub(crate) fn text_of(path: &Path) -> &str {

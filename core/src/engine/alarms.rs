@@ -417,8 +417,7 @@ impl Engine {
         let Body::Alarm { kind, qualifier, step } = &event.body else { return };
         let key = AlarmKey { object: ix, kind: kind.clone(), qualifier: qualifier.clone() };
         if matches!(step, AlarmStep::Cleared) {
-            self.alarms.remove(&key);
-            self.mark_raised(&key, false);
+            self.end_mirrored(&key);
             return;
         }
         if self.alarms.len() >= ALARMS_MAX && !self.alarms.contains_key(&key) {
@@ -453,6 +452,12 @@ impl Engine {
             AlarmStep::Shelved | AlarmStep::Unshelved | AlarmStep::Cleared => {}
         }
         self.mark_raised(&key, true);
+    }
+
+    /// An alarm of another node's object is over.
+    pub(super) fn end_mirrored(&mut self, key: &AlarmKey) {
+        self.alarms.remove(key);
+        self.mark_raised(key, false);
     }
 
     /// An alarm of the engine's own.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::{Principal, Refused};
 use crate::bundle::Compiled;
 use crate::event::Event;
+use crate::feed::{Gap, Place};
 use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName, Version};
 use crate::time::Duration;
 use crate::value::{Outcome, Quality, Request, Update, Value};
@@ -18,8 +19,32 @@ pub enum Input {
     Update(Update),
     /// Somebody asks for something; [`crate::authority::decide`] has been passed, and is asked again.
     Command(Command),
-    /// An event of another node. Its record in the journal is the acknowledgement (protocol 8.2).
+    /// An event of another node. Its record in the journal is the acknowledgement (protocol 8.2). One that was recorded before, in
+    /// whichever life, does nothing.
     Remote(Arc<Event>),
+    /// How something is, told by its owner in the form of the event that made it so (protocol 8.3). Not an event: cursors do not move.
+    Level {
+        /// Who tells.
+        from: NodeId,
+        /// What it tells.
+        event: Arc<Event>,
+    },
+    /// A node's events are heard from here on; what was before is not asked for.
+    Begin {
+        /// Whose.
+        origin: NodeId,
+        /// Everything after this place.
+        at: Place,
+    },
+    /// Events of another node that this one will never get.
+    Gap(Gap),
+    /// All levels of a node have been told: whatever they do not name is over.
+    Settled {
+        /// Who tells.
+        origin: NodeId,
+        /// The alarms that stand there.
+        alarms: Vec<AlarmRef>,
+    },
     /// What became of a request that [`Output::Act`] asked for.
     Outcome {
         /// The request's id.

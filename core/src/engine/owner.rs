@@ -5,17 +5,12 @@ use std::sync::Arc;
 
 use super::alarms::AlarmKey;
 use super::{Cause, Deadline, Engine, Output};
-use crate::alarms::builtin;
 use crate::bundle::Compiled;
 use crate::class::{Derive, Slot};
-use crate::event::{AlarmStep, Body, Event};
-use crate::ids::{Epoch, GroupName, Member, ObjectName};
+use crate::ids::{Epoch, GroupName, Member};
 use crate::time::{Duration, Instant};
 use crate::value::Quality;
 use crate::world::{Ix, Owner, World};
-
-/// A peer's stamp may be so far ahead of our wall time and still be adopted (protocol 8.4).
-const OFFSET_MAX: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// This node is the active of a group: it continues what the last one had saved, and reads every sensor anew.
@@ -138,102 +133,6 @@ impl Engine {
             }
         }
         self.failing.remove(&ix);
-    }
-
-    /// An event of another node: remembered, mirrored, and heard by policies here.
-    ///
-    /// Once: a node that begins to listen is told how things are by events that it may have heard before.
-    pub(super) fn on_remote(&mut self, event: Arc<Event>) {
-        if self.history.get(event.id).is_some() {
-            return;
-        }
-        if let Some(group) = &event.group {
-            let seen = self.seen.entry(group.clone()).or_default();
-            if event.epoch < *seen {
-                self.counts.old_epochs += 1;
-                return;
-            }
-            *seen = event.epoch;
-        }
-        let event = self.adopt_time(event);
-        self.history.push(event.clone());
-        self.outputs.push_back(Output::Heard(event.clone()));
-        let ix = self.find_remote(&event.object);
-        if let Some(ix) = ix {
-            if !self.is_owned(ix) {
-                self.mirror_event(ix, &event);
-            } else if self.world.object(ix).owner == Owner::Domain {
-                self.inherit_alarm(ix, &event);
-            }
-        }
-        if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.hearers.contains_key(&event.class) {
-            self.pending.push_back((None, event));
-        }
-    }
-
-    fn find_remote(&mut self, name: &ObjectName) -> Option<Ix> {
-        match self.world.find(name.as_str()) {
-            Some(ix) => Some(ix),
-            None => {
-                self.world.compiled.class_for(name.as_str())?;
-                let ix = self.world_mut().find_or_create(name);
-                self.settle_ownership();
-                ix
-            }
-        }
-    }
-
-    fn mirror_event(&mut self, ix: Ix, event: &Event) {
-        match &event.body {
-            // What a node sees of the others is its own business; every node looks for itself.
-            Body::Change if self.world.object(ix).owner == Owner::Domain => {}
-            Body::Change => {
-                let object = self.world.object(ix);
-                if let Some(slot) = object.class.slot(event.attribute.as_str()) {
-                    let fits = event.new.as_ref().and_then(|v| object.class.attribute(slot).kind.fit(v));
-                    self.mirror(ix, slot, fits, event.quality);
-                    self.world_mut().cell_mut(ix, slot).event = Some(event.id);
-                }
-                if event.identity.is_some() {
-                    self.world_mut().object_mut(ix).identity = event.identity.clone();
-                }
-            }
-            Body::Alarm { .. } => self.mirror_alarm(ix, event),
-            _ => {}
-        }
-    }
-
-    /// An alarm that the domain's last owner has raised: it goes on here, the policy judges anew, and until then he may clear it himself.
-    fn inherit_alarm(&mut self, ix: Ix, event: &Event) {
-        let Body::Alarm { kind, qualifier, step } = &event.body else { return };
-        let key = AlarmKey { object: ix, kind: kind.clone(), qualifier: qualifier.clone() };
-        let is_own = self.alarms.get(&key).is_some_and(|a| a.id.is_none_or(|id| id.node == self.me.node));
-        if is_own {
-            return;
-        }
-        self.mirror_alarm(ix, event);
-        if *step == AlarmStep::Raised {
-            self.starts.push_back(ix);
-        }
-    }
-
-    /// Hybrid time follows a peer's stamp, unless that is too far ahead: then the event keeps both.
-    fn adopt_time(&mut self, event: Arc<Event>) -> Arc<Event> {
-        let limit = self.wall.0.saturating_add(crate::time::nanos(OFFSET_MAX));
-        if event.time.wall.0 <= limit {
-            self.clock = self.clock.max(event.time);
-            return event;
-        }
-        let mut marked = (*event).clone();
-        marked.received = Some(self.wall);
-        let name = format!("/nodes/{}", event.id.node);
-        if let Some(ix) = self.world.find(&name)
-            && self.is_owned(ix)
-        {
-            let ahead = (event.time.wall.0 - self.wall.0) / 1_000_000;
-            self.raise_own(ix, builtin::CLOCK_OFFSET, "", format!("{ahead} ms ahead of {}", self.me.node), Cause::of(&event), None);
-        }
-        Arc::new(marked)
     }
 
     /// Another bundle: values, alarms, claims and timers go on where their objects and words still exist.

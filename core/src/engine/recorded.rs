@@ -3,14 +3,16 @@
 //! Readings that change nothing are not kept, so a replay cannot know when a value became stale: the verdict is kept instead.
 //! The same holds for a call that ran out of its time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, Engine, Fact, Input, Output};
+use super::{AlarmRef, Command, Engine, Fact, Input, Output};
 use crate::bundle::shared_bundle;
 use crate::domain::config::Bundle;
 use crate::event::Event;
+use crate::feed::{Cursor, Gap, Place};
 use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName};
 use crate::journal::{KIND_INPUT, KIND_SNAPSHOT, record};
 use crate::policy::Failure;
@@ -30,6 +32,10 @@ pub(crate) enum Kept {
     Domain { nodes: Vec<(NodeId, ChassisName)>, services: Vec<GroupName> },
     Bundle(Bundle),
     Timeout,
+    Level { from: NodeId, event: Arc<Event> },
+    Begin { origin: NodeId, at: Place },
+    Gap(Gap),
+    Settled { origin: NodeId, alarms: Vec<AlarmRef> },
 }
 
 /// One record of the journal.
@@ -60,6 +66,29 @@ impl Kept {
             Input::Domain { nodes, services } => Self::Domain { nodes, services },
             Input::Bundle(compiled) => Self::Bundle(compiled.files.clone()),
             Input::Timeout => Self::Timeout,
+            Input::Level { from, event } => Self::Level { from, event },
+            Input::Begin { origin, at } => Self::Begin { origin, at },
+            Input::Gap(gap) => Self::Gap(gap),
+            Input::Settled { origin, alarms } => Self::Settled { origin, alarms },
+        }
+    }
+
+    /// Moves the cursors as the input did.
+    pub(crate) fn advance(&self, cursors: &mut BTreeMap<NodeId, Cursor>) {
+        match self {
+            Self::Remote(event) => {
+                let place = cursors.entry(event.id.node).or_default().of(event);
+                *place = (*place).max(event.id.into());
+            }
+            Self::Begin { origin, at } => {
+                let cursor = cursors.entry(*origin).or_default();
+                *cursor = Cursor { events: cursor.events.max(*at), readings: cursor.readings.max(*at) };
+            }
+            Self::Gap(gap) => {
+                let cursor = cursors.entry(gap.origin).or_default();
+                cursor.events = cursor.events.max(gap.to);
+            }
+            _ => {}
         }
     }
 
@@ -76,6 +105,10 @@ impl Kept {
             Self::Domain { nodes, services } => Input::Domain { nodes, services },
             Self::Bundle(bundle) => Input::Bundle(shared_bundle(&bundle).ok()?),
             Self::Timeout => Input::Timeout,
+            Self::Level { from, event } => Input::Level { from, event },
+            Self::Begin { origin, at } => Input::Begin { origin, at },
+            Self::Gap(gap) => Input::Gap(gap),
+            Self::Settled { origin, alarms } => Input::Settled { origin, alarms },
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::bundle::shared_bundle;
 use crate::class::Slot;
 use crate::diagnostic::Diagnostic;
 use crate::domain::config::Bundle;
+use crate::feed::Cursor;
 use crate::ids::{ChassisName, ClassName, EventId, Epoch, GroupName, Identity, Member, NodeId, ObjectName, Version};
 use crate::time::{HybridTime, Instant, WallTime};
 use crate::world::{Cell, Ix, World};
@@ -57,7 +58,9 @@ struct SavedObject {
 }
 
 /// First byte of a snapshot.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Had no cursors behind it. It is still read.
+const FORMAT_WITHOUT_CURSORS: u8 = 1;
 /// Of so many recent events the root is kept: causes are recent.
 const ROOTS_MAX: usize = 1024;
 
@@ -115,7 +118,8 @@ impl Engine {
             answers: self.answers.clone(),
             roots: recent.chain(self.old_roots.iter().map(|(a, b)| (*a, *b))).take(ROOTS_MAX).collect(),
         };
-        postcard::to_extend(&snapshot, vec![FORMAT]).expect("a state in memory has an encoding")
+        let bytes = postcard::to_extend(&snapshot, vec![FORMAT]).expect("a state in memory has an encoding");
+        postcard::to_extend(&self.cursors, bytes).expect("a state in memory has an encoding")
     }
 
     /// An engine that goes on where [`Engine::snapshot`] was taken. It has no history.
@@ -123,11 +127,7 @@ impl Engine {
     /// # Errors
     /// [`RestoreError`]; it is never half restored.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let (format, rest) = bytes.split_first().ok_or(RestoreError::Unreadable)?;
-        if *format != FORMAT {
-            return Err(RestoreError::Unreadable);
-        }
-        let snapshot: Snapshot = postcard::from_bytes(rest).map_err(|_| RestoreError::Unreadable)?;
+        let (snapshot, cursors) = read(bytes).ok_or(RestoreError::Unreadable)?;
         let compiled = shared_bundle(&snapshot.bundle).map_err(RestoreError::Bundle)?;
         let mut world = World::new(compiled);
         for saved in snapshot.objects {
@@ -154,6 +154,7 @@ impl Engine {
         engine.hash = snapshot.hash;
         engine.alive = snapshot.alive;
         engine.seen = snapshot.seen;
+        engine.cursors = cursors;
         engine.settle_ownership();
         // Nothing is new: every object was started before the snapshot.
         engine.starts.clear();
@@ -169,3 +170,21 @@ impl Engine {
         Ok(engine)
     }
 }
+
+/// How far the node of a snapshot had recorded the others' events; `None` for bytes that are no snapshot. Its policies need not compile.
+pub(crate) fn cursors_of(bytes: &[u8]) -> Option<Cursors> {
+    read(bytes).map(|(_, cursors)| cursors)
+}
+
+fn read(bytes: &[u8]) -> Option<(Snapshot, Cursors)> {
+    let (format, rest) = bytes.split_first()?;
+    let (snapshot, rest) = postcard::take_from_bytes(rest).ok()?;
+    match *format {
+        FORMAT => Some((snapshot, postcard::from_bytes(rest).ok()?)),
+        FORMAT_WITHOUT_CURSORS => Some((snapshot, Cursors::new())),
+        _ => None,
+    }
+}
+
+/// By origin.
+type Cursors = BTreeMap<NodeId, Cursor>;

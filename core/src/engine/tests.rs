@@ -2,6 +2,7 @@
 
 mod alarms;
 mod claims;
+mod feeds;
 mod levels;
 mod nodes;
 mod seed;

@@ -1,14 +1,15 @@
 //! Runs a journal again: to prove it, to look at a past moment, to see what another policy would have done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::record::{Records, Tail};
 use super::{KIND_INPUT, KIND_SNAPSHOT};
 use crate::bundle::Compiled;
-use crate::engine::{Control, Engine, Input, Kept, Line, Output, RestoreError};
+use crate::engine::{Control, Engine, Input, Kept, Line, Output, RestoreError, cursors_of};
 use crate::event::{Body, Event};
-use crate::ids::{AttributeName, EventId, ObjectName};
+use crate::feed::{Cursor, Gap, Place};
+use crate::ids::{AttributeName, EventId, Incarnation, NodeId, ObjectName};
 use crate::time::{Instant, WallTime};
 use crate::value::Value;
 
@@ -148,6 +149,97 @@ pub fn replay(bytes: &[u8], until: Option<Instant>) -> Result<Report, ReplayErro
         }
     }
     Ok(report)
+}
+
+/// How far a segment's node had recorded the events of each other node at its end. Nothing is run again, so no policy has to compile.
+///
+/// # Errors
+/// As [`replay`].
+pub fn cursors(bytes: &[u8]) -> Result<BTreeMap<NodeId, Cursor>, ReplayError> {
+    let (list, _) = entries(bytes)?;
+    let mut cursors = BTreeMap::new();
+    for entry in list {
+        match entry {
+            Entry::Snapshot(at, bytes) => {
+                cursors = cursors_of(&bytes).ok_or(ReplayError::Snapshot { at, source: RestoreError::Unreadable })?;
+            }
+            Entry::Input(line) => line.input.advance(&mut cursors),
+        }
+    }
+    Ok(cursors)
+}
+
+/// One thing that a node recorded of another's events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// They are heard from here on.
+    Begin {
+        /// Whose.
+        origin: NodeId,
+        /// From behind this place on.
+        at: Place,
+    },
+    /// One of them.
+    Event(Arc<Event>),
+    /// What it will never get.
+    Gap(Gap),
+}
+
+/// What a segment's node recorded of the others' events, in order.
+///
+/// # Errors
+/// As [`replay`].
+pub fn heard(bytes: &[u8]) -> Result<Vec<Heard>, ReplayError> {
+    let (list, _) = entries(bytes)?;
+    let of = |entry| match entry {
+        Entry::Input(line) => match line.input {
+            Kept::Begin { origin, at } => Some(Heard::Begin { origin, at }),
+            Kept::Remote(event) => Some(Heard::Event(event)),
+            Kept::Gap(gap) => Some(Heard::Gap(gap)),
+            _ => None,
+        },
+        Entry::Snapshot(..) => None,
+    };
+    Ok(list.into_iter().filter_map(of).collect())
+}
+
+/// What is still known of the events of a node's earlier lives: as many of the newest as are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// In order.
+    pub events: Vec<Arc<Event>>,
+    /// Events up to and including this place are not among them.
+    pub gone: Place,
+    /// The lives that are known to have been.
+    pub lives: BTreeSet<Incarnation>,
+}
+
+impl Past {
+    /// The last event of these lives.
+    pub fn last(&self) -> Place {
+        self.events.last().map_or(self.gone, |event| event.id.into())
+    }
+
+    /// Puts an older segment in front. One that comes to something else in this version tells no events; false then, and what is older
+    /// is of no use.
+    pub fn put_before(&mut self, segment: &[u8]) -> bool {
+        let Ok(report) = replay(segment, None) else { return false };
+        if report.diverged.is_some() {
+            return false;
+        }
+        let last = Place { incarnation: report.engine.me().incarnation, sequence: report.engine.last_sequence() };
+        let made = u64::try_from(report.events.len()).unwrap_or(u64::MAX);
+        let is_gapless = self.lives.is_empty() || self.gone == last || self.gone.sequence == 0 && self.gone.incarnation > last.incarnation;
+        if !is_gapless {
+            return false;
+        }
+        self.gone = Place { sequence: last.sequence.saturating_sub(made), ..last };
+        self.lives.insert(last.incarnation);
+        let newer = std::mem::take(&mut self.events);
+        self.events = report.events;
+        self.events.extend(newer);
+        true
+    }
 }
 
 /// Something that an engine decided, without the numbers that every run gives anew.

@@ -64,8 +64,8 @@ fn version_1_refusals_have_these_bytes() {
 fn kinds_classes_and_lanes_keep_their_numbers() {
     let kinds = [Kind::HELLO, Kind::REFUSED, Kind::ACK, Kind::LOG, Kind::EVENT, Kind::CHECKPOINT, Kind::COMMAND];
     assert_eq!(kinds.map(|k| k.0), [1, 2, 3, 16, 17, 18, 19]);
-    let kinds = [Kind::QUERY, Kind::ANSWER, Kind::SUBSCRIBE, Kind::CURSOR, Kind::LEASE];
-    assert_eq!(kinds.map(|k| k.0), [20, 21, 22, 23, 24]);
+    let kinds = [Kind::QUERY, Kind::ANSWER, Kind::SUBSCRIBE, Kind::CURSOR, Kind::LEASE, Kind::FEED];
+    assert_eq!(kinds.map(|k| k.0), [20, 21, 22, 23, 24, 25]);
     assert_eq!(Class::ALL.map(|c| c as u8), [0, 1, 2, 3, 4]);
     assert_eq!(Lane::ALL.map(|l| l as u8), [0, 1, 2, 3, 4, 5]);
 }

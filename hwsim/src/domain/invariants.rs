@@ -111,10 +111,11 @@ impl Judge {
             }
             Observation::Event(event) => {
                 self.alarms.event(event);
+                self.events.made(event);
                 self.causes.event(event.id, event.cause).and_then(|()| self.policies.event(event))
             }
-            Observation::Told { id, is_level } => self.events.told(node, *id, *is_level),
-            Observation::Heard(id) => self.events.heard(node, *id),
+            Observation::Heard { origin, after, at, is_event } => self.events.heard(node, *origin, *after, *at, *is_event),
+            Observation::Remembers(last) => self.events.remembers(node, *last),
             Observation::Applied { index, domain } => self.log.applied(node, *index, domain),
             Observation::Kept { group, section } => {
                 self.alarms.kept(group, section);

@@ -6,6 +6,7 @@ use sixnines_core::domain::Domain;
 use sixnines_core::domain::config::Bundle;
 use sixnines_core::engine::{CommandBody, Engine};
 use sixnines_core::event::Event;
+use sixnines_core::feed::Place;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, LogIndex, NodeId};
 use sixnines_core::time::{Duration, Instant, WallTime};
 use sixnines_core::value::{Outcome, Request, Update};
@@ -222,15 +223,19 @@ pub enum Observation {
     },
     /// An event was numbered.
     Event(Arc<Event>),
-    /// The core loop is told of an event of another node.
-    Told {
-        /// The event.
-        id: EventId,
-        /// One of those that tell a new listener how things are; they are older than what follows, and in no order.
-        is_level: bool,
+    /// The core loop has recorded more of another node's events than before: by an event, or by where they begin or a gap that was named.
+    Heard {
+        /// Whose.
+        origin: NodeId,
+        /// How far it had come.
+        after: Place,
+        /// How far it has come.
+        at: Place,
+        /// By the event of that place.
+        is_event: bool,
     },
-    /// The core loop has taken what it was told for new.
-    Heard(EventId),
+    /// A node starts, and its journal knows its earlier lives' events up to this one.
+    Remembers(Place),
     /// An entry of the control log was applied, or a snapshot up to it; this is the state now.
     Applied {
         /// The entry.

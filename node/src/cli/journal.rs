@@ -9,7 +9,7 @@ use serde::Serialize;
 use sixnines_core::class::Pattern;
 use sixnines_core::event::Event;
 use sixnines_core::journal::record::Tail;
-use sixnines_core::journal::replay::{Report, replay};
+use sixnines_core::journal::replay::{Heard, Report, heard, replay};
 
 use super::render;
 use crate::api::{EventRow, Failure, Reply};
@@ -21,6 +21,8 @@ struct Row {
     file: String,
     inputs: u64,
     events: usize,
+    /// Events of other nodes that it recorded.
+    heard: usize,
     /// The replay came to the same decisions as the node had, byte for byte.
     proven: bool,
     /// What is wrong with it, or worth knowing.
@@ -41,9 +43,9 @@ pub(crate) fn check(place: &Path, json: bool) -> ExitCode {
     } else {
         let lines = rows.iter().map(|row| {
             let verdict = if row.proven { "proven" } else { "NOT proven" };
-            vec![row.file.clone(), row.inputs.to_string(), row.events.to_string(), verdict.to_owned(), row.remark.clone().unwrap_or_default()]
+            vec![row.file.clone(), row.inputs.to_string(), row.events.to_string(), row.heard.to_string(), verdict.to_owned(), row.remark.clone().unwrap_or_default()]
         });
-        print!("{}", render::table(&["SEGMENT", "INPUTS", "EVENTS", "REPLAY", ""], lines.collect()));
+        print!("{}", render::table(&["SEGMENT", "INPUTS", "EVENTS", "HEARD", "REPLAY", ""], lines.collect()));
     }
     if is_proven { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
@@ -77,16 +79,21 @@ pub(crate) fn show(place: &Path, pattern: &str, last: usize, json: bool) -> Exit
 fn judge(file: &Path) -> Row {
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     match read(file) {
-        Err(why) => Row { file: name, inputs: 0, events: 0, proven: false, remark: Some(why) },
+        Err(why) => Row { file: name, inputs: 0, events: 0, heard: 0, proven: false, remark: Some(why) },
         Ok(report) => {
             let torn = match report.tail {
                 Tail::Torn { excess } => Some(format!("ends with {excess} torn bytes")),
                 Tail::Clean | Tail::Damaged { .. } => None,
             };
             let diverged = report.diverged.map(|d| format!("input {} came to something else: {:08x}, the node had {:08x}", d.input, d.found, d.expected));
-            Row { file: name, inputs: report.inputs, events: report.events.len(), proven: diverged.is_none(), remark: diverged.or(torn) }
+            Row { file: name, inputs: report.inputs, events: report.events.len(), heard: count_heard(file), proven: diverged.is_none(), remark: diverged.or(torn) }
         }
     }
+}
+
+fn count_heard(file: &Path) -> usize {
+    let heard = fs::read(file).ok().and_then(|bytes| heard(&bytes).ok()).unwrap_or_default();
+    heard.iter().filter(|h| matches!(h, Heard::Event(_))).count()
 }
 
 fn read(file: &Path) -> Result<Report, String> {

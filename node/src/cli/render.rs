@@ -11,6 +11,7 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Objects(rows) => objects(rows),
         Reply::Events(rows) => rows.iter().map(event).collect(),
         Reply::Event(row) => event(row),
+        Reply::Missed(m) => format!("-- {} events were not taken in time, {} to {}: nines events --last N\n", m.count, m.first, m.last),
         Reply::Why(story) => why(story),
         Reply::Alarms(rows) => alarms(rows),
         Reply::Faults(value) => faults(value),
@@ -83,6 +84,11 @@ fn status(status: &Status) -> String {
     out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG"], rows.collect()));
     for node in status.nodes.iter().filter(|n| n.log == InLog::KeptOut) {
         out.push_str(&format!("disk    {} came back with another disk and is kept out    nines node replace {}\n", node.id, node.id));
+    }
+    for feed in status.feeds.iter().filter(|f| f.behind > 0 || f.gaps > 0) {
+        let lost = if feed.is_lost { ", out of reach" } else { "" };
+        let missed = if feed.gaps == 0 { String::new() } else { format!("; missed {} ranges: nines events /nodes/{}/feed", feed.gaps, feed.node) };
+        out.push_str(&format!("feed    {} is {} events behind{lost}{missed}\n", feed.node, feed.behind));
     }
     let alarms: Vec<String> = status.alarms.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
     if !alarms.is_empty() {

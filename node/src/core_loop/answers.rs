@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Sender, TrySendError};
 use sixnines_core::authority::{self, Principal};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::{Kind, Pattern};
@@ -22,7 +22,7 @@ use sixnines_discs::log::{Place, ProposeError};
 
 use super::ways::Ways;
 use super::{CoreLoop, node_object};
-use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, InLog, LogRow, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
+use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, InLog, LogRow, Missed, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
 
 /// A question on its way to the core loop.
 pub(crate) struct Ask {
@@ -31,22 +31,42 @@ pub(crate) struct Ask {
     pub(crate) reply: Sender<Reply>,
 }
 
-/// Somebody who follows events.
+/// Somebody who follows events. Who cannot keep up misses some, and is told which.
 pub(crate) struct Watcher {
     pattern: Pattern,
     reply: Sender<Reply>,
+    missed: Option<Missed>,
 }
 
 impl Watcher {
+    fn new(pattern: Pattern, reply: Sender<Reply>) -> Self {
+        Self { pattern, reply, missed: None }
+    }
+
     /// False when nobody reads any more.
-    pub(crate) fn tell(&self, event: &Arc<Event>) -> bool {
+    pub(crate) fn tell(&mut self, event: &Arc<Event>) -> bool {
         if !self.pattern.matches(event.object.as_str()) {
             return true;
         }
+        if let Some(missed) = &self.missed {
+            match self.reply.try_send(Reply::Missed(missed.clone())) {
+                Ok(()) => self.missed = None,
+                Err(TrySendError::Full(_)) => return self.miss(event),
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+        }
         match self.reply.try_send(Reply::Event(EventRow::of(event))) {
             Ok(()) => true,
-            Err(e) => e.is_full(), // who cannot keep up misses some; who is gone is forgotten
+            Err(TrySendError::Full(_)) => self.miss(event),
+            Err(TrySendError::Disconnected(_)) => false,
         }
+    }
+
+    fn miss(&mut self, event: &Event) -> bool {
+        let missed = self.missed.get_or_insert(Missed { count: 0, first: event.id, last: event.id });
+        missed.count += 1;
+        missed.last = event.id;
+        true
     }
 }
 
@@ -81,7 +101,7 @@ impl<W: Ways> CoreLoop<W> {
             Call::List { pattern } => self.list(now, &pattern, &reply),
             Call::Get { name } => self.get(now, &name, &reply),
             Call::Watch { pattern } => match parse(&pattern) {
-                Ok(pattern) => self.ways.watch(Watcher { pattern, reply }),
+                Ok(pattern) => self.ways.watch(Watcher::new(pattern, reply)),
                 Err(failure) => say(&reply, *failure),
             },
             Call::Events { last, pattern } => self.events(last, &pattern, &reply),
@@ -159,6 +179,7 @@ impl<W: Ways> CoreLoop<W> {
             policies: domain.bundle_version.0,
             rights,
             suspensions,
+            feeds: self.feed_rows(),
         }
     }
 
@@ -506,4 +527,41 @@ fn story(what: &str, chain: &Chain) -> WhyStory {
         None => format!("{what}: its event is no longer known here"),
     };
     WhyStory { headline, chain: rows, missing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(sequence: u64) -> Arc<Event> {
+        let mut engine = Engine::new(engine::Config { me: sixnines_core::ids::Member::default(), history_max: 1, journal: false });
+        let mut last = None;
+        for _ in 0..sequence {
+            let fact = engine::Fact { object: "/x".into(), attribute: "y".into(), value: None, quality: Quality::Missing, cause: None, why: "".into(), shared: false, token: 0 };
+            engine.handle(Instant::ZERO, sixnines_core::time::WallTime::default(), engine::Input::Fact(fact));
+            while let Some(output) = engine.poll_output() {
+                if let engine::Output::Event(event) = output {
+                    last = Some(event);
+                }
+            }
+        }
+        last.expect("a fact is an event")
+    }
+
+    #[test]
+    fn who_watches_too_slowly_is_told_what_he_missed() {
+        let (reply, read) = crossbeam::channel::bounded(2);
+        let mut watcher = Watcher::new(Pattern::new("/**"), reply);
+        (1..=5).for_each(|n| assert!(watcher.tell(&event(n))));
+        let shown = |reply: Reply| match reply {
+            Reply::Event(row) => row.id.sequence.to_string(),
+            Reply::Missed(m) => format!("{} from {} to {}", m.count, m.first.sequence, m.last.sequence),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(read.try_iter().map(shown).collect::<Vec<_>>(), ["1", "2"]);
+        assert!(watcher.tell(&event(6)));
+        assert_eq!(read.try_iter().map(shown).collect::<Vec<_>>(), ["3 from 3 to 5", "6"]);
+        drop(read);
+        assert!(!watcher.tell(&event(7)));
+    }
 }

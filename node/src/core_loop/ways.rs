@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sixnines_core::class::Pattern;
+use bytes::Bytes;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::{Command, CommandError, CommandId};
@@ -13,9 +13,22 @@ use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
+use sixnines_discs::feed::wire::Resume;
+use sixnines_discs::wire::{Class, Kind};
 
 use super::answers::Watcher;
 use crate::api::RightRow;
+
+/// Records of the journal, counted since the start. Those that could not be written count as if they had been: nothing waits for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Journalled {
+    /// Given to it.
+    pub(crate) handed: u64,
+    /// With the operating system: they survive this process.
+    pub(crate) written: u64,
+    /// On disk.
+    pub(crate) synced: u64,
+}
 
 /// See the module.
 pub(crate) trait Ways {
@@ -64,14 +77,12 @@ pub(crate) trait Ways {
     fn forward(&mut self, to: NodeId, command: &Command);
     /// What became of a command that a peer forwarded.
     fn answer(&mut self, to: NodeId, id: CommandId, result: &Result<EventId, CommandError>);
-    /// An event of this node in this life, for whoever wants to hear of it: watchers here, and its peers.
+    /// An event, of this node or of another, for whoever watches here.
     fn publish(&mut self, event: &Arc<Event>);
-    /// An event that came from elsewhere, where everybody has it from; it may be one of an earlier life of this node. For watchers here.
-    fn heard(&mut self, event: &Arc<Event>);
-    /// A peer has begun a life: it is told what this node wants to hear of.
-    fn subscribe(&mut self, peer: NodeId);
-    /// From now on a peer hears of these objects, beginning with how they are.
-    fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]);
+    /// A peer has begun a life, or left something out: it is told what this node wants to hear of, and from where on.
+    fn subscribe(&mut self, peer: NodeId, resume: Resume);
+    /// A frame of a feed. False: the mesh takes no more for that peer now.
+    fn send(&mut self, to: NodeId, class: Class, kind: Kind, payload: Bytes) -> bool;
     /// Liveness finds a link good or bad.
     fn link(&mut self, node: NodeId, link: LinkId, is_up: bool);
 
@@ -81,8 +92,10 @@ pub(crate) trait Ways {
     fn configured(&mut self, config: &DomainConfig);
     /// A record for the journal.
     fn journal(&mut self, record: Vec<u8>);
-    /// What was journalled so far shall be on disk soon.
+    /// What was journalled so far shall be on disk soon; [`super::In::JournalSynced`] says when it is.
     fn sync_journal(&mut self);
+    /// How far the journal is.
+    fn journalled(&self) -> Journalled;
     /// The journal's disk may have room again.
     fn journal_again(&mut self);
     /// Somebody follows events from now on.

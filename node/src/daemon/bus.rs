@@ -7,6 +7,7 @@ use crossbeam::channel::Sender;
 use sixnines_checkpoint::service::Service;
 use sixnines_core::domain::{Change, Domain, Proposal, Void};
 use sixnines_core::ids::{Epoch, GroupName, LinkId, LogIndex, Member, NodeId};
+use sixnines_discs::feed::wire::{Recorded, Word, read_subscription};
 use sixnines_discs::liveness::Part;
 use sixnines_discs::liveness::shell::{Handle as Liveness, Order, Turns};
 use sixnines_discs::log::{Failure, Handle as Log, Lane, Place, Port, ProposeError, lane};
@@ -49,16 +50,24 @@ impl Receiver for Bus {
                 (Err(_), _) => tracing::warn!(%from, "a checkpoint's frame cannot be read"),
             },
             Kind::EVENT => match postcard::from_bytes(&payload) {
-                Ok(event) => self.core(In::Remote(Box::new(event))),
+                Ok(event) => self.core(In::Remote { from, event: Box::new(event) }),
                 Err(_) => tracing::debug!(%from, "an event cannot be read: skipped"),
+            },
+            Kind::FEED => match Word::read(&payload) {
+                Some(word) => self.core(In::Word { from, word: Box::new(word) }),
+                None => tracing::debug!(%from, "a word of a feed cannot be read: skipped"),
+            },
+            Kind::CURSOR => match Recorded::read(&payload) {
+                Some(recorded) => self.core(In::Recorded { from, recorded }),
+                None => tracing::warn!(%from, "a cursor cannot be read"),
             },
             Kind::ANSWER => match postcard::from_bytes(&payload) {
                 Ok((id, result)) => self.core(In::Answered { id, result }),
                 Err(_) => tracing::warn!(%from, "an answer cannot be read"),
             },
-            Kind::SUBSCRIBE => match postcard::from_bytes(&payload) {
-                Ok(patterns) => self.core(In::Subscribed { from, patterns }),
-                Err(_) => tracing::warn!(%from, "a subscription cannot be read"),
+            Kind::SUBSCRIBE => match read_subscription(&payload) {
+                Some((patterns, resume)) => self.core(In::Subscribed { from, patterns, resume }),
+                None => tracing::warn!(%from, "a subscription cannot be read"),
             },
             Kind::LEASE => match postcard::from_bytes(&payload) {
                 Ok(told) => self.core(In::Told { from, told }),

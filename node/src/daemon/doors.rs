@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use crossbeam::channel::Sender;
-use sixnines_core::alarms::Severity;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::{Command, CommandError, CommandId};
-use sixnines_core::event::{Body, Event};
+use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
-use sixnines_core::value::{Outcome, Request, Value};
+use sixnines_core::value::{Outcome, Request};
+use sixnines_discs::feed::wire::{Resume, subscription};
 use sixnines_discs::log;
-use sixnines_discs::mesh::MeshHandle;
+use sixnines_discs::mesh::{MeshHandle, SendError};
 use sixnines_discs::wire::{Class, Kind};
 use sixnines_drivers::clock;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +27,7 @@ use super::{journal, keeper};
 use crate::api::RightRow;
 use crate::core_loop::In;
 use crate::core_loop::answers::Watcher;
-use crate::core_loop::ways::Ways;
+use crate::core_loop::ways::{Journalled, Ways};
 
 /// Everything that the core loop can give orders to.
 pub(super) struct Doors {
@@ -38,23 +39,14 @@ pub(super) struct Doors {
     pub(super) drivers: Drivers,
     pub(super) journal: journal::Writer,
     pub(super) inbox: Sender<In>,
-    pub(super) peers: Vec<NodeId>,
     /// What this node wants to hear of the others.
     pub(super) subscription: Vec<Pattern>,
-    /// What each of them wants to hear; who has not said it yet hears everything.
-    pub(super) wanted: BTreeMap<NodeId, Vec<Pattern>>,
     pub(super) watchers: Vec<Watcher>,
     pub(super) configuration: watch::Sender<Arc<DomainConfig>>,
     pub(super) rights: Vec<RightRow>,
 }
 
 impl Doors {
-    fn send_event(&self, peer: NodeId, event: &Event, bytes: Vec<u8>) {
-        if let Err(error) = self.mesh.send(peer, class_of(event), Kind::EVENT, bytes) {
-            tracing::debug!(%peer, %error, id = %event.id, "an event was not taken");
-        }
-    }
-
     fn outcome(&self, request: EventId, outcome: Outcome) {
         if self.inbox.send(In::Outcome { request, outcome }).is_err() {
             tracing::debug!("the core loop has ended");
@@ -165,32 +157,22 @@ impl Ways for Doors {
     }
 
     fn publish(&mut self, event: &Arc<Event>) {
-        self.heard(event);
-        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
-        let Ok(bytes) = postcard::to_allocvec(&**event) else { return };
-        for peer in self.peers.iter().filter(is_wanted) {
-            self.send_event(*peer, event, bytes.clone());
-        }
+        self.watchers.retain_mut(|w| w.tell(event));
     }
 
-    fn heard(&mut self, event: &Arc<Event>) {
-        self.watchers.retain(|w| w.tell(event));
-    }
-
-    /// Until its own wishes come, the peer gets everything.
-    fn subscribe(&mut self, peer: NodeId) {
-        self.wanted.remove(&peer);
-        let Ok(bytes) = postcard::to_allocvec(&self.subscription) else { return };
-        if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, bytes) {
+    fn subscribe(&mut self, peer: NodeId, resume: Resume) {
+        if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, subscription(&self.subscription, resume)) {
             tracing::warn!(%peer, %error, "a subscription was not taken");
         }
     }
 
-    fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
-        self.wanted.insert(peer, patterns);
-        for event in levels {
-            if let Ok(bytes) = postcard::to_allocvec(&**event) {
-                self.send_event(peer, event, bytes);
+    fn send(&mut self, to: NodeId, class: Class, kind: Kind, payload: Bytes) -> bool {
+        match self.mesh.send(to, class, kind, payload) {
+            Ok(()) => true,
+            Err(SendError::Full) => false,
+            Err(error) => {
+                tracing::debug!(%to, %error, ?kind, "a frame of a feed goes nowhere");
+                true // asking again would not help
             }
         }
     }
@@ -210,6 +192,10 @@ impl Ways for Doors {
 
     fn sync_journal(&mut self) {
         self.journal.sync();
+    }
+
+    fn journalled(&self) -> Journalled {
+        self.journal.progress()
     }
 
     fn journal_again(&mut self) {
@@ -233,15 +219,5 @@ impl Ways for Doors {
 fn order(keeper: &mpsc::UnboundedSender<keeper::Order>, what: keeper::Order) {
     if keeper.send(what).is_err() {
         tracing::debug!("a keeper has ended");
-    }
-}
-
-/// How urgent an event is on the bus: alarms and what roles are about before readings.
-fn class_of(event: &Event) -> Class {
-    match (&event.body, &event.new) {
-        (Body::Alarm { .. }, _) => Class::Alarm,
-        _ if event.severity > Severity::Cleared => Class::Alarm,
-        (Body::Change, Some(Value::Int(_) | Value::Float(_))) => Class::Telemetry,
-        _ => Class::State,
     }
 }

@@ -5,15 +5,22 @@
 //! damage is put aside under another name. A disk that takes no more ends a segment, never the node: the core loop is told, raises an
 //! alarm, and begins a new segment when there is room again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use sixnines_core::feed::Cursor;
+use sixnines_core::ids::NodeId;
 use sixnines_core::journal::record::{Records, Tail};
+use sixnines_core::journal::replay::{self, Past};
 
 use crate::core_loop::In;
+use crate::core_loop::ways::Journalled;
 
 /// What the thread is handed.
 enum Line {
@@ -45,6 +52,9 @@ const DAMAGED: &str = "damaged";
 /// The core loop's end.
 pub(super) struct Writer {
     lines: Sender<Line>,
+    /// Records that were handed over.
+    handed: u64,
+    progress: Arc<Progress>,
     /// Bytes of the present segment.
     bytes: u64,
     /// There is no segment to append to: before the first, after a lost record, and while the disk fails.
@@ -60,9 +70,10 @@ impl Writer {
         fs::create_dir_all(directory)?;
         let next = mend(directory)?;
         let (lines, handed) = crossbeam::channel::bounded(LINES_MAX);
-        let thread = Thread { directory: directory.to_owned(), next, file: None, bytes: 0, is_dirty: false, failing_since: None, inbox };
+        let progress = Arc::new(Progress::default());
+        let thread = Thread { directory: directory.to_owned(), next, file: None, bytes: 0, is_dirty: false, failing_since: None, inbox, progress: Arc::clone(&progress) };
         std::thread::Builder::new().name("journal".into()).spawn(move || thread.run(&handed))?;
-        Ok(Self { lines, bytes: 0, is_broken: true })
+        Ok(Self { lines, handed: 0, progress, bytes: 0, is_broken: true })
     }
 
     /// Hands a record over. One that finds no room ends the segment: a journal with a hole proves nothing.
@@ -74,7 +85,18 @@ impl Writer {
         if self.lines.try_send(Line::Record(record)).is_err() {
             tracing::warn!("the journal's disk cannot keep up: the segment ends here");
             self.is_broken = true;
+            return;
         }
+        self.handed += 1;
+    }
+
+    /// How far the thread is. While there is no segment, nobody waits for one.
+    pub(super) fn progress(&self) -> Journalled {
+        let handed = self.handed;
+        if self.is_broken {
+            return Journalled { handed, written: handed, synced: handed };
+        }
+        Journalled { handed, written: self.progress.written.load(Ordering::Acquire), synced: self.progress.synced.load(Ordering::Acquire) }
     }
 
     /// What was handed over so far shall be on disk soon; nobody waits for it here.
@@ -101,6 +123,13 @@ impl Writer {
     }
 }
 
+/// Records that the thread is done with.
+#[derive(Default)]
+struct Progress {
+    written: AtomicU64,
+    synced: AtomicU64,
+}
+
 struct Thread {
     directory: PathBuf,
     /// The number of the next segment.
@@ -111,6 +140,7 @@ struct Thread {
     /// When the disk was last tried in vain.
     failing_since: Option<Instant>,
     inbox: Sender<In>,
+    progress: Arc<Progress>,
 }
 
 impl Thread {
@@ -128,29 +158,28 @@ impl Thread {
         }
     }
 
+    /// What waits is written together, and synced together if that is wanted: a burst of alarms costs the disk one turn.
     fn take(&mut self, line: Line, lines: &Receiver<Line>) {
-        let mut line = line;
-        loop {
-            let mut batch = Vec::new();
-            // What waits is written together, up to whatever is no record.
-            let rest = loop {
-                match line {
-                    Line::Record(record) => batch.extend_from_slice(&record),
-                    other => break Some(other),
+        let (mut batch, mut records, mut wants_sync) = (Vec::new(), 0, false);
+        let mut next = Some(line);
+        while let Some(line) = next.take() {
+            match line {
+                Line::Record(record) => {
+                    batch.extend_from_slice(&record);
+                    records += 1;
                 }
-                match lines.try_recv() {
-                    Ok(next) if batch.len() < BATCH_BYTES => line = next,
-                    Ok(next) => break Some(next),
-                    Err(_) => break None,
+                Line::Sync => wants_sync = true,
+                Line::Segment(snapshot) => {
+                    self.append(&std::mem::take(&mut batch), std::mem::take(&mut records));
+                    self.begin(&snapshot);
                 }
-            };
-            self.append(&batch);
-            line = match rest {
-                None => return,
-                Some(Line::Sync) => return self.sync(),
-                Some(Line::Segment(snapshot)) => return self.begin(&snapshot),
-                Some(record @ Line::Record(_)) => record,
-            };
+            }
+            next = if batch.len() < BATCH_BYTES { lines.try_recv().ok() } else { None };
+        }
+        self.append(&batch, records);
+        if wants_sync {
+            self.sync();
+            self.tell(In::JournalSynced);
         }
     }
 
@@ -196,7 +225,12 @@ impl Thread {
         Ok(())
     }
 
-    fn append(&mut self, batch: &[u8]) {
+    fn append(&mut self, batch: &[u8], records: u64) {
+        self.try_append(batch);
+        self.progress.written.fetch_add(records, Ordering::Release);
+    }
+
+    fn try_append(&mut self, batch: &[u8]) {
         let Some(file) = self.file.as_mut().filter(|_| !batch.is_empty()) else { return };
         match file.write_all(batch) {
             Ok(()) => {
@@ -214,11 +248,13 @@ impl Thread {
     }
 
     fn sync(&mut self) {
-        let Some(file) = self.file.as_ref().filter(|_| self.is_dirty) else { return };
-        self.is_dirty = false;
-        if let Err(error) = file.sync_data() {
-            self.fail(&error); // what is on disk is unknown: nothing more goes into this segment
+        if let Some(file) = self.file.as_ref().filter(|_| self.is_dirty) {
+            self.is_dirty = false;
+            if let Err(error) = file.sync_data() {
+                self.fail(&error); // what is on disk is unknown: nothing more goes into this segment
+            }
         }
+        self.progress.synced.store(self.progress.written.load(Ordering::Relaxed), Ordering::Release);
     }
 
     /// Said once until it works again: the node goes on serving, its past is what is lost.
@@ -264,6 +300,28 @@ pub(crate) fn segments(directory: &Path) -> io::Result<Vec<Segment>> {
 
 fn file_name(number: u64) -> String {
     format!("{number:010}.{SEGMENT}")
+}
+
+/// How far earlier lives had recorded the events of each other node: as the newest segment that can be read says. Call it when what they
+/// left is mended and nothing new is written.
+pub(super) fn cursors(directory: &Path) -> BTreeMap<NodeId, Cursor> {
+    let read = |segment: Segment| replay::cursors(&fs::read(segment.path).ok()?).ok();
+    segments(directory).into_iter().flatten().rev().find_map(read).unwrap_or_default()
+}
+
+/// What is left of the events that earlier lives made, at least as many as are wanted if they are there.
+///
+/// It runs their inputs again, which takes its time: a thread of its own does it.
+pub(super) fn past(segments: Vec<Segment>, wanted: usize) -> Past {
+    let mut past = Past::default();
+    for segment in segments.into_iter().rev() {
+        let Ok(bytes) = fs::read(&segment.path) else { break };
+        let is_empty = bytes.is_empty(); // a crash before its snapshot was there
+        if !is_empty && !past.put_before(&bytes) || past.events.iter().filter(|e| !e.is_reading()).count() >= wanted {
+            break;
+        }
+    }
+    past
 }
 
 /// Mends the newest segment of an earlier life (only that one can be torn), and gives the number of the next.
@@ -332,7 +390,7 @@ mod tests {
         loop {
             match inbox.recv_timeout(Duration::from_secs(20)).expect("the thread says something") {
                 In::Journal(news) => return news,
-                In::JournalTriesAgain => {}
+                In::JournalTriesAgain | In::JournalSynced => {}
                 _ => unreachable!("the journal says nothing else"),
             }
         }
@@ -349,6 +407,10 @@ mod tests {
         writer.begin(bytes[..first].to_vec());
         writer.keep(bytes.split_off(first));
         writer.sync();
+        while writer.progress().synced < 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!((writer.progress().handed, writer.progress().written), (1, 1), "what came before the first segment counts for nothing");
         drop(writer);
         let path = home.path().join(file_name(1));
         while fs::read(&path).map_or(0, |b| Records::new(&b).count()) < 2 {

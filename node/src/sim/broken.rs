@@ -124,12 +124,12 @@ pub(crate) enum Mutation {
     // ---- objects and events: protocol 7 and 8
     /// 7.3: a new owner does not continue the alarms of the last one.
     AlarmsNotContinued,
-    /// 8.2: the mesh delivers some events twice.
-    DuplicateNotDropped,
-    /// 8.3: the mesh drops some events, and says nothing.
+    /// 8.2: a node forgets now and then that it has heard an event, which then comes twice.
+    CursorStandsStill,
+    /// 8.3: some events are lost on their way, and the next one passes for the one that was to come.
     EventsDropped,
-    /// A node tells its peers again what it hears of its own former life.
-    FormerLifeToldAgain,
+    /// 8.3: alarms are told, and orders obeyed, before their records are on the disk.
+    ToldBeforeItIsSynced,
 }
 
 impl Mutation {
@@ -220,15 +220,6 @@ impl Mutation {
             domain.groups.values_mut().filter(|row| row.active.is_some()).for_each(|row| row.in_sync.extend([me]));
         }
         domain
-    }
-
-    /// What becomes of an event on its way: so many of it arrive.
-    pub(super) fn arrivals(self, sequence: u64) -> usize {
-        match self {
-            Self::DuplicateNotDropped if sequence.is_multiple_of(50) => 2,
-            Self::EventsDropped if sequence.is_multiple_of(50) => 0,
-            _ => 1,
-        }
     }
 
     /// What a new owner finds of what the last one had saved.

@@ -5,30 +5,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
-use sixnines_core::class::Pattern;
 use sixnines_core::domain::config::Times;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Release, Void};
 use sixnines_core::engine::{Alarm, Command};
-use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, NodeId};
-use sixnines_core::journal::replay::replay;
+use sixnines_core::feed;
+use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, Member, NodeId};
+use sixnines_core::journal::replay::{Past, cursors, replay};
 use sixnines_core::roles::{Role, Told, Unit};
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_core::value::Outcome;
 use sixnines_core::world::Object;
+use sixnines_discs::feed::Limits;
+use sixnines_discs::feed::wire::{Recorded, Word, read_subscription};
 use sixnines_discs::liveness::shell::News as LivenessNews;
 use sixnines_discs::liveness::wire::Heartbeat;
 use sixnines_discs::liveness::{self, Liveness};
 use sixnines_discs::log::sim::{SimDisk, SimLog};
 use sixnines_discs::log::{Failure, FirstStart, OpenError, Options, Place, Port, ProposeError, Timing};
+use sixnines_discs::wire::Kind;
 use sixnines_hwsim::domain::{Call, Door, Observation, SimInput, SimNode, SimOutput, View};
 
 use super::app::App;
 use super::broken::Mutation;
 use super::broken::beats::Liar;
 use super::orders::Orders;
-use super::ways::{SimWays, Way};
+use super::ways::{Journal, SimWays, Way};
 use crate::api::Call as Asked;
+use crate::core_loop::feeds::Feeds;
 use crate::core_loop::{CoreLoop, In};
 use crate::standing::standing;
 
@@ -38,10 +41,9 @@ enum Frame {
     Log(Vec<u8>),
     Copy { group: GroupName, bytes: Vec<u8> },
     Told(Told),
-    Event(Box<Event>),
-    Level(Box<Event>),
     Command(Command),
-    Subscribe(Vec<Pattern>),
+    /// Of a feed: its kind and payload.
+    Feed(u8, Vec<u8>),
 }
 
 /// What the control log says; it speaks from within a step.
@@ -137,7 +139,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, disk: SimDisk, is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
+    pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, (disk, journal): (SimDisk, Journal), is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
         let options = Options { node: me, domain: 1, nonce: mutation.disk_number(me, life), timing: Timing::of(config.profile), apply: mutation.apply() };
@@ -149,11 +151,19 @@ impl Node {
         let peers: Vec<NodeId> = config.nodes.iter().map(|n| n.id).filter(|n| *n != me).collect();
         let times = config.profile.times();
         let setup = liveness::Setup { me, life, peers: peers.clone(), links: config.links(), times, seed: life };
-        Ok(Self {
+        let left = journal.bytes();
+        let mut past = Past::default();
+        let out = if !left.is_empty() && past.put_before(&left) {
+            vec![SimOutput::Observe(Observation::Remembers(past.last()))]
+        } else {
+            Vec::new()
+        };
+        let feeds = Feeds::new(Limits::default(), cursors(&left).unwrap_or_default());
+        let mut made = Self {
             me,
             life,
             liveness: Liveness::new(mutation.born(now, &times), setup),
-            core: CoreLoop::new(me, life, SimWays::new(peers, mutation)),
+            core: CoreLoop::new(me, life, SimWays::new(journal, mutation), feeds),
             log,
             mailbox,
             domain: Arc::default(),
@@ -170,8 +180,10 @@ impl Node {
             mutation,
             orders: Orders::default(),
             liar: Liar::default(),
-            out: Vec::new(),
-        })
+            out,
+        };
+        made.core(now, Some(In::Past(past)));
+        Ok(made)
     }
 
     pub(super) fn core(&mut self, now: Instant, input: Option<In>) {
@@ -181,7 +193,7 @@ impl Node {
             && let Some(engine) = &self.core.engine
         {
             self.is_journalling = true;
-            self.core.ways.journal = engine.begin_segment();
+            self.core.ways.journal.begin(engine.begin_segment());
         }
     }
 
@@ -225,18 +237,57 @@ impl Node {
                 return;
             }
             Frame::Told(told) => In::Told { from, told },
-            Frame::Event(event) => return self.told(now, event, false),
-            Frame::Level(event) => return self.told(now, event, true),
             Frame::Command(command) => In::Forwarded { from, command },
-            Frame::Subscribe(patterns) => In::Subscribed { from, patterns },
+            Frame::Feed(kind, payload) => match Kind(kind) {
+                Kind::SUBSCRIBE => {
+                    let Some((patterns, resume)) = read_subscription(&payload) else { return };
+                    In::Subscribed { from, patterns, resume }
+                }
+                Kind::CURSOR => {
+                    let Some(recorded) = Recorded::read(&payload) else { return };
+                    In::Recorded { from, recorded }
+                }
+                _ => {
+                    let Some(word) = Word::read(&payload) else { return };
+                    return self.on_word(now, from, word);
+                }
+            },
         };
         self.core(now, Some(input));
     }
 
-    fn told(&mut self, now: Instant, event: Box<Event>, is_level: bool) {
-        for _ in 0..self.mutation.arrivals(event.id.sequence) {
-            self.out.push(SimOutput::Observe(Observation::Told { id: event.id, is_level }));
-            self.core(now, Some(In::Remote(event.clone())));
+    /// What a peer tells of its events; shown is how far the core loop has come by it.
+    fn on_word(&mut self, now: Instant, from: NodeId, mut word: Word) {
+        let known = self.core.cursor(from);
+        if let Word::Event { after, at, .. } = &mut word {
+            match self.mutation {
+                Mutation::EventsDropped if at.sequence.is_multiple_of(5) => return,
+                Mutation::EventsDropped => *after = known.min(*at),
+                Mutation::CursorStandsStill if at.sequence.is_multiple_of(5) => {
+                    self.hear(now, from, word.clone());
+                    self.forget(from, known);
+                }
+                _ => {}
+            }
+        }
+        self.hear(now, from, word);
+    }
+
+    /// As if the node had not come further in a peer's events.
+    fn forget(&mut self, of: NodeId, known: feed::Place) {
+        let Some(engine) = self.core.engine.take() else { return };
+        let mut cursors = engine.cursors().clone();
+        cursors.entry(of).or_default().events = known;
+        self.core.engine = Some(engine.resume(cursors));
+    }
+
+    fn hear(&mut self, now: Instant, from: NodeId, word: Word) {
+        let after = self.core.cursor(from);
+        let event = if let Word::Event { at, .. } = &word { Some(*at) } else { None };
+        self.core(now, Some(In::Word { from, word: Box::new(word) }));
+        let at = self.core.cursor(from);
+        if at != after {
+            self.out.push(SimOutput::Observe(Observation::Heard { origin: from, after, at, is_event: event == Some(at) }));
         }
     }
 
@@ -480,13 +531,12 @@ impl Node {
             Way::Save(group, key, bytes) => self.save(now, &group, &key, bytes),
             Way::Tell(to, told) => self.mesh(to, &Frame::Told(told)),
             Way::Forward(to, command) => self.mesh(to, &Frame::Command(command)),
-            Way::Publish(event, to) => {
-                to.into_iter().for_each(|peer| self.mesh(peer, &Frame::Event(Box::new(Event::clone(&event)))));
-                self.out.push(SimOutput::Observe(Observation::Event(event)));
+            Way::Publish(event) => {
+                if self.core.roles.member() == Some(Member { node: event.id.node, incarnation: event.id.incarnation }) {
+                    self.out.push(SimOutput::Observe(Observation::Event(event)));
+                }
             }
-            Way::Heard(id) => self.out.push(SimOutput::Observe(Observation::Heard(id))),
-            Way::Level(event, peer) => self.mesh(peer, &Frame::Level(Box::new(Event::clone(&event)))),
-            Way::Subscribe(peer) => self.mesh(peer, &Frame::Subscribe(vec![Pattern::new("/**")])),
+            Way::Feed(to, kind, payload) => self.mesh(to, &Frame::Feed(kind.0, payload.into())),
             Way::TransferLeader(to) => self.log.handle_at(now).transfer_leader(to),
             Way::Greet(node) => self.log.handle_at(now).greet(node),
             Way::Campaign(against) => {
@@ -662,7 +712,7 @@ impl SimNode for Node {
     /// What this life has journalled comes to the same decisions again.
     fn prove_journal(&self) -> Result<(), String> {
         let Some(engine) = &self.core.engine else { return Ok(()) };
-        let report = replay(&self.core.ways.journal, None).map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
+        let report = replay(&self.core.ways.journal.bytes(), None).map_err(|e| format!("the journal of {} cannot be replayed: {e}", self.me))?;
         match report.diverged {
             Some(d) => Err(format!("a replay of the journal of {} comes to something else at input {}", self.me, d.input)),
             None if report.engine.hash() != engine.hash() => Err(format!("a replay of the journal of {} ends elsewhere", self.me)),

@@ -2,19 +2,27 @@
 
 mod broken;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Domain, Entry};
 use sixnines_core::event::{Body, Event};
+use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{EventId, Incarnation, LogIndex, NodeId, Version};
+use sixnines_core::journal::replay::Past;
 use sixnines_core::time::{Instant, WallTime};
+use sixnines_discs::feed::Limits;
+use sixnines_discs::feed::wire::{Resume, Word};
+use sixnines_discs::wire::Kind;
 use sixnines_hwsim::domain::chaos::Report;
 use sixnines_hwsim::domain::chaos::breach::kind;
 use sixnines_hwsim::domain::chaos::draw::{Mix, draw};
 use sixnines_hwsim::domain::chaos::shrink::shrink;
 
-use super::ways::{SimWays, Way};
+use super::ways::{Journal, SimWays, Way};
 use super::{Mutation, ground, play_safely, three_nodes};
+use crate::core_loop::feeds::Feeds;
 use crate::core_loop::{CoreLoop, In};
 
 /// What one seed is run with.
@@ -98,7 +106,9 @@ fn restarted() -> CoreLoop<SimWays> {
     for (index, entry) in (1..).zip(&entries) {
         domain.apply(LogIndex(index), entry).expect("a good entry");
     }
-    let mut core = CoreLoop::new(NodeId(1), 71, SimWays::new(vec![NodeId(2), NodeId(3)], Mutation::None));
+    let feeds = Feeds::new(Limits::default(), BTreeMap::new());
+    let mut core = CoreLoop::new(NodeId(1), 71, SimWays::new(Journal::default(), Mutation::None), feeds);
+    core.handle(Instant::from_nanos(1), WallTime(1), Some(In::Past(Past::default())));
     let applied = In::Applied { index: LogIndex(4), proposal: None, outcome: Ok(Vec::new()), domain: Arc::new(domain) };
     core.handle(Instant::from_nanos(1), WallTime(1), Some(applied));
     core.ways.queue.clear();
@@ -129,9 +139,14 @@ fn what_a_node_hears_of_its_own_former_life_it_does_not_tell_again() {
         policy: None,
         body: Body::Change,
     };
-    core.handle(Instant::from_nanos(2), WallTime(2), Some(In::Remote(Box::new(event))));
-    assert!(core.ways.queue.iter().any(|way| matches!(way, Way::Heard(heard) if *heard == id)), "it is new here");
-    assert!(!core.ways.queue.iter().any(|way| matches!(way, Way::Publish(event, _) if event.id == id)), "everybody had it then");
+    let peer = NodeId(2);
+    let cursor = Cursor { events: Place { incarnation: Incarnation(3), sequence: 8 }, ..Cursor::default() };
+    let wanted = In::Subscribed { from: peer, patterns: vec![Pattern::new("/**")], resume: Some(Resume { cursor: Some(cursor) }) };
+    core.handle(Instant::from_nanos(2), WallTime(2), Some(wanted));
+    core.handle(Instant::from_nanos(3), WallTime(3), Some(In::Word { from: peer, word: Box::new(Word::Level(Arc::new(event))) }));
+    assert!(core.ways.queue.iter().any(|way| matches!(way, Way::Publish(event) if event.id == id)), "it is new here");
+    let told: Vec<Word> = core.ways.queue.iter().filter_map(|way| if let Way::Feed(_, Kind::FEED, payload) = way { Word::read(payload) } else { None }).collect();
+    assert!(!told.is_empty() && !told.iter().any(|word| matches!(word, Word::Event { at, .. } if *at == id.into())), "everybody had it then: {told:?}");
 }
 
 const FAULTS: u64 = 12;

@@ -1,8 +1,9 @@
 //! The core loop's ways out, in virtual time: a queue that the simulated node carries out after each input.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
@@ -11,11 +12,13 @@ use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
+use sixnines_discs::feed::wire::{Resume, subscription};
+use sixnines_discs::wire::{Class, Kind};
 
 use super::broken::Mutation;
 use crate::api::RightRow;
 use crate::core_loop::answers::Watcher;
-use crate::core_loop::ways::Ways;
+use crate::core_loop::ways::{Journalled, Ways};
 
 /// One order of the core loop.
 pub(super) enum Way {
@@ -35,28 +38,62 @@ pub(super) enum Way {
     Save(GroupName, String, Option<Vec<u8>>),
     Tell(NodeId, Told),
     Forward(NodeId, Command),
-    /// An event of this node, and who wants it.
-    Publish(Arc<Event>, Vec<NodeId>),
-    /// An event from elsewhere was new.
-    Heard(EventId),
-    /// How something is, for a peer that begins to listen.
-    Level(Arc<Event>, NodeId),
-    Subscribe(NodeId),
+    /// An event of this node.
+    Publish(Arc<Event>),
+    /// A frame of a feed.
+    Feed(NodeId, Kind, Bytes),
 }
 
-/// The queue, and what a node remembers of its peers' wishes.
+/// A node's journal, which outlives it: one segment, of the last life that had joined.
+#[derive(Clone, Default)]
+pub(super) struct Journal(Arc<Mutex<Written>>);
+
+#[derive(Default)]
+struct Written {
+    bytes: Vec<u8>,
+    /// So many of them survive a power cut.
+    synced: usize,
+}
+
+impl Journal {
+    fn lock(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A life begins to write.
+    pub(super) fn begin(&self, snapshot: Vec<u8>) {
+        *self.lock() = Written { synced: snapshot.len(), bytes: snapshot };
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.lock().bytes.clone()
+    }
+
+    /// The power is gone: of what was not synced some is left.
+    pub(super) fn crash(&self, draw: u64) {
+        let mut written = self.lock();
+        let unsynced = written.bytes.len() - written.synced;
+        let kept = usize::try_from(draw).unwrap_or(usize::MAX) % (unsynced + 1);
+        let length = written.synced + kept;
+        written.bytes.truncate(length);
+    }
+
+    pub(super) fn wipe(&self) {
+        *self.lock() = Written::default();
+    }
+}
+
+/// The queue, and what was written.
 pub(super) struct SimWays {
     pub(super) queue: VecDeque<Way>,
-    peers: Vec<NodeId>,
-    wanted: BTreeMap<NodeId, Vec<Pattern>>,
-    /// Everything that was journalled in this life.
-    pub(super) journal: Vec<u8>,
+    pub(super) journal: Journal,
+    records: u64,
     mutation: Mutation,
 }
 
 impl SimWays {
-    pub(super) fn new(peers: Vec<NodeId>, mutation: Mutation) -> Self {
-        Self { queue: VecDeque::new(), peers, wanted: BTreeMap::new(), journal: Vec::new(), mutation }
+    pub(super) fn new(journal: Journal, mutation: Mutation) -> Self {
+        Self { queue: VecDeque::new(), journal, records: 0, mutation }
     }
 }
 
@@ -111,30 +148,31 @@ impl Ways for SimWays {
     }
     fn answer(&mut self, _: NodeId, _: CommandId, _: &Result<EventId, CommandError>) {} // nobody waits for one here
     fn publish(&mut self, event: &Arc<Event>) {
-        let is_wanted = |peer: &&NodeId| self.wanted.get(peer).is_none_or(|patterns| patterns.iter().any(|p| p.matches(event.object.as_str())));
-        let to = self.peers.iter().filter(is_wanted).copied().collect();
-        self.queue.push_back(Way::Publish(Arc::clone(event), to));
+        self.queue.push_back(Way::Publish(Arc::clone(event)));
     }
-    fn heard(&mut self, event: &Arc<Event>) {
-        if self.mutation == Mutation::FormerLifeToldAgain && self.peers.iter().all(|peer| *peer != event.id.node) {
-            self.publish(event);
-        }
-        self.queue.push_back(Way::Heard(event.id));
+    fn subscribe(&mut self, peer: NodeId, resume: Resume) {
+        self.queue.push_back(Way::Feed(peer, Kind::SUBSCRIBE, subscription(&[Pattern::new("/**")], resume)));
     }
-    fn subscribe(&mut self, peer: NodeId) {
-        self.wanted.remove(&peer);
-        self.queue.push_back(Way::Subscribe(peer));
-    }
-    fn subscribed(&mut self, peer: NodeId, patterns: Vec<Pattern>, levels: &[Arc<Event>]) {
-        self.wanted.insert(peer, patterns);
-        self.queue.extend(levels.iter().map(|event| Way::Level(Arc::clone(event), peer)));
+    fn send(&mut self, to: NodeId, _: Class, kind: Kind, payload: Bytes) -> bool {
+        self.queue.push_back(Way::Feed(to, kind, payload));
+        true
     }
     fn link(&mut self, _: NodeId, _: LinkId, _: bool) {}
     fn configured(&mut self, _: &DomainConfig) {}
     fn journal(&mut self, record: Vec<u8>) {
-        self.journal.extend_from_slice(&record);
+        self.journal.lock().bytes.extend_from_slice(&record);
+        self.records += 1;
     }
-    fn sync_journal(&mut self) {}
+    fn sync_journal(&mut self) {
+        if self.mutation == Mutation::ToldBeforeItIsSynced {
+            return;
+        }
+        let mut written = self.journal.lock();
+        written.synced = written.bytes.len();
+    }
+    fn journalled(&self) -> Journalled {
+        Journalled { handed: self.records, written: self.records, synced: self.records }
+    }
     fn journal_again(&mut self) {}
     fn watch(&mut self, _: Watcher) {}
     fn standing(&self) -> (Vec<RightRow>, u64) {

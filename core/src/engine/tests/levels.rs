@@ -3,6 +3,7 @@
 use super::shelf::{Shelf, shipped};
 use crate::class::Pattern;
 use crate::engine::Input;
+use crate::ids::NodeId;
 use crate::time::Duration;
 use crate::value::Value;
 
@@ -37,7 +38,7 @@ fn a_node_that_joins_late_learns_values_and_standing_alarms_with_their_ids() {
     let (owner, mut late) = late();
     assert_eq!(state(&late, 1), None);
     for event in owner.engine.levels(&everything()) {
-        late.input(Input::Remote(event));
+        late.input(Input::Level { from: NodeId(1), event });
     }
     for fan in 1..=5 {
         assert_eq!(state(&late, fan), state(&owner, fan), "fan{fan}");
@@ -51,10 +52,10 @@ fn a_node_that_joins_late_learns_values_and_standing_alarms_with_their_ids() {
 fn what_is_told_twice_happens_once() {
     let (owner, mut late) = late();
     let levels = owner.engine.levels(&everything());
-    levels.iter().for_each(|e| late.input(Input::Remote(e.clone())));
+    levels.iter().for_each(|e| late.input(Input::Level { from: NodeId(1), event: e.clone() }));
     let (known, calls) = (late.engine.history().iter().count(), late.engine.counts().calls);
     assert_eq!(late.heard, levels.iter().map(|e| e.id).collect::<Vec<_>>(), "who watches here sees what happens elsewhere");
-    levels.into_iter().for_each(|e| late.input(Input::Remote(e)));
+    levels.into_iter().for_each(|e| late.input(Input::Level { from: NodeId(1), event: e }));
     assert_eq!((late.engine.history().iter().count(), late.engine.counts().calls), (known, calls));
     assert_eq!(late.heard.len(), known);
 }

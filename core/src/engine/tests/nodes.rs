@@ -3,7 +3,7 @@
 use super::shelf::{Shelf, shipped};
 use crate::class::Pattern;
 use crate::engine::{Fact, Input};
-use crate::ids::{AttributeName, EventId, ObjectName};
+use crate::ids::{AttributeName, EventId, NodeId, ObjectName};
 use crate::value::{Quality, Value};
 
 fn sees(shelf: &mut Shelf, node: u16, state: &str) {
@@ -83,7 +83,7 @@ fn who_comes_back_as_the_owner_of_the_domain_takes_over_the_standing_alarms() {
 
     let mut first = Shelf::with(&shipped(), 1);
     sees(&mut second, 1, "alive");
-    second.engine.levels(&[Pattern::new("/**")]).into_iter().for_each(|e| first.input(Input::Remote(e)));
+    second.engine.levels(&[Pattern::new("/**")]).into_iter().for_each(|e| first.input(Input::Level { from: NodeId(2), event: e }));
     assert_eq!(standing(&first), std::slice::from_ref(&of_third));
     sees(&mut first, 3, "dead");
     assert_eq!(standing(&first), [of_third], "it is the alarm that stood already");
@@ -104,7 +104,7 @@ fn an_alarm_that_is_over_when_its_new_owner_hears_of_it_is_cleared_by_him() {
 
     let mut first = Shelf::with(&shipped(), 1);
     sees(&mut first, 3, "alive"); // the way to node 3 was cut only for node 2
-    levels.into_iter().for_each(|e| first.input(Input::Remote(e)));
+    levels.into_iter().for_each(|e| first.input(Input::Level { from: NodeId(2), event: e }));
     assert!(first.alarm_steps().contains(&"/nodes/n3 node-dead cleared".to_owned()), "{:?}", first.alarm_steps());
 
     sees(&mut second, 1, "alive"); // which clears what was said of the first itself

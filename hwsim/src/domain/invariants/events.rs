@@ -1,76 +1,125 @@
-//! An event reaches each core loop once, and what a node tells comes in the order in which it happened, without a hole.
-//! Source: protocol 8.2 and 8.3; `discs/src/session.rs`, exactly once per pair of lives.
+//! A core loop takes each event of the others once, in the order in which it happened, and none is left out without a word. And what
+//! others were told of alarms and orders, their origin still knows when it comes back.
+//! Source: protocol 8.2 and 8.3; `discs/src/feed.rs`.
 //!
-//! Per listener and per life of the teller. A listener that comes late begins with the first event that it is told; before that one
-//! come the levels, which are older and in no order. Nothing is dropped between two processes that both live, so a hole is a breach:
-//! what is told of a gap is told at the beginning of a life, and here that is another teller.
+//! Judged by the cursor that the listener's journal bears out. It moves by an event, which then has to be the next one that its origin
+//! made; or by a word about where events begin, or which of them are gone for good: those are not made up for here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Bound::Excluded;
 
-use sixnines_core::ids::{EventId, Incarnation, NodeId};
+use sixnines_core::event::Event;
+use sixnines_core::feed::Place;
+use sixnines_core::ids::NodeId;
 
-/// What each process has been told.
+/// What there was to tell, and how far everybody has come.
 #[derive(Debug, Default)]
 pub struct Events {
-    /// By listener and teller: the newest event.
-    newest: BTreeMap<(NodeId, NodeId), (Incarnation, u64)>,
-    /// By listener: all that it took for new.
-    heard: BTreeMap<NodeId, BTreeSet<EventId>>,
+    /// By origin: all but readings, and whether others may hear of it only when it is on disk.
+    made: BTreeMap<NodeId, BTreeMap<Place, bool>>,
+    /// By listener and origin.
+    cursors: BTreeMap<(NodeId, NodeId), Place>,
+    /// By origin: the last event that had to be on disk and that somebody has heard.
+    promised: BTreeMap<NodeId, Place>,
 }
 
 impl Events {
-    pub(super) fn told(&mut self, listener: NodeId, id: EventId, is_level: bool) -> Result<(), String> {
-        if is_level {
+    pub(super) fn made(&mut self, event: &Event) {
+        if !event.is_reading() {
+            self.made.entry(event.id.node).or_default().insert(event.id.into(), event.waits_for_sync());
+        }
+    }
+
+    pub(super) fn heard(&mut self, listener: NodeId, origin: NodeId, after: Place, at: Place, is_event: bool) -> Result<(), String> {
+        let before = self.cursors.insert((listener, origin), at);
+        if before.is_some_and(|before| before != after) || at < after {
+            let before = before.unwrap_or(after);
+            return Err(format!("{listener} had come to {origin}.{before}, and goes on from {after} to {at}"));
+        }
+        if !is_event {
             return Ok(());
         }
-        let told = (id.incarnation, id.sequence);
-        match self.newest.insert((listener, id.node), told) {
-            Some((life, newest)) if life == id.incarnation && id.sequence != newest + 1 => Err(format!("{listener} is told {id} after number {newest} of that life")),
-            Some((life, _)) if life > id.incarnation => Err(format!("{listener} is told {id} after an event of life {life}")),
+        let made = self.made.entry(origin).or_default();
+        let Some(is_promise) = made.get(&at) else { return Err(format!("{listener} hears {origin}.{at}, which {origin} has not made")) };
+        if let Some((missed, _)) = made.range((Excluded(after), Excluded(at))).next() {
+            return Err(format!("{listener} hears {origin}.{at} after {after}, and {missed} was left out"));
+        }
+        if *is_promise {
+            let promised = self.promised.entry(origin).or_default();
+            *promised = at.max(*promised);
+        }
+        Ok(())
+    }
+
+    /// What a power cut took is no more.
+    pub(super) fn remembers(&mut self, node: NodeId, last: Place) -> Result<(), String> {
+        self.made.entry(node).or_default().retain(|at, _| at.incarnation != last.incarnation || *at <= last);
+        match self.promised.get(&node) {
+            Some(promised) if promised.incarnation == last.incarnation && *promised > last => {
+                Err(format!("{node} comes back and knows its events up to {last}, while others were told of {promised}"))
+            }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn heard(&mut self, listener: NodeId, id: EventId) -> Result<(), String> {
-        let is_new = self.heard.entry(listener).or_default().insert(id);
-        if is_new { Ok(()) } else { Err(format!("{listener} takes {id} for new a second time")) }
-    }
-
     pub(super) fn node_stopped(&mut self, node: NodeId) {
-        self.newest.retain(|(listener, _), _| *listener != node);
-        self.heard.remove(&node);
+        self.cursors.retain(|(listener, _), _| *listener != node);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sixnines_core::event::{AlarmStep, Body};
+    use sixnines_core::ids::Incarnation;
+
     use super::*;
+    use crate::domain::invariants::testing::event;
 
-    fn id(life: u64, sequence: u64) -> EventId {
-        EventId { node: NodeId(1), incarnation: Incarnation(life), sequence }
+    const ORIGIN: NodeId = NodeId(1);
+    const LISTENER: NodeId = NodeId(2);
+
+    fn place(sequence: u64) -> Place {
+        Place { incarnation: Incarnation(1), sequence }
+    }
+
+    /// n1 made events 1 to 5; the third raised an alarm.
+    fn events() -> Events {
+        let mut events = Events::default();
+        for sequence in 1..=5 {
+            let raised = Body::Alarm { kind: "fan-failed".into(), qualifier: "".into(), step: AlarmStep::Raised };
+            events.made(&event(sequence, if sequence == 3 { raised } else { Body::Change }, None));
+        }
+        events
+    }
+
+    fn hears(events: &mut Events, after: u64, at: u64) -> Result<(), String> {
+        events.heard(LISTENER, ORIGIN, place(after), place(at), true)
     }
 
     #[test]
-    fn a_hole_a_step_back_and_an_older_life_are_breaches() {
-        let mut events = Events::default();
-        let mut told = |life, sequence| events.told(NodeId(2), id(life, sequence), false);
-        assert!(told(4, 7).is_ok() && told(4, 8).is_ok());
-        assert!(told(4, 10).is_err(), "9 is missing");
-        assert!(told(9, 1).is_ok(), "another life of the teller");
-        assert!(told(4, 11).is_err());
-        let mut events = Events::default();
-        assert!(events.told(NodeId(2), id(4, 7), false).is_ok());
-        assert!(events.told(NodeId(2), id(4, 3), true).is_ok(), "how things are");
-        assert!(events.told(NodeId(2), id(4, 7), false).is_err());
-        events.node_stopped(NodeId(2));
-        assert!(events.told(NodeId(2), id(4, 7), false).is_ok(), "another listener");
+    fn a_hole_a_step_back_and_an_event_of_nobody_are_breaches() {
+        assert!(hears(&mut events(), 1, 2).is_ok());
+        assert!(hears(&mut events(), 1, 3).is_err(), "2 is left out");
+        assert!(hears(&mut events(), 5, 6).is_err(), "nobody made it");
+        let mut twice = events();
+        assert!(hears(&mut twice, 1, 2).is_ok() && hears(&mut twice, 1, 2).is_err());
+        twice.node_stopped(LISTENER);
+        assert!(hears(&mut twice, 1, 2).is_ok(), "another life of the listener, whose journal lost its tail");
     }
 
     #[test]
-    fn what_is_taken_for_new_twice_is_a_breach() {
-        let mut events = Events::default();
-        assert!(events.heard(NodeId(2), id(4, 7)).is_ok());
-        assert!(events.heard(NodeId(3), id(4, 7)).is_ok());
-        assert!(events.heard(NodeId(2), id(4, 7)).is_err());
+    fn a_named_gap_is_none() {
+        let mut events = events();
+        assert!(events.heard(LISTENER, ORIGIN, place(1), place(4), false).is_ok());
+        assert!(hears(&mut events, 4, 5).is_ok());
+    }
+
+    #[test]
+    fn an_alarm_that_others_heard_and_its_origin_forgot_is_a_breach() {
+        let mut events = events();
+        assert!(hears(&mut events, 2, 3).is_ok() && hears(&mut events, 3, 4).is_ok());
+        assert!(events.remembers(ORIGIN, place(3)).is_ok(), "4 was no alarm");
+        assert!(hears(&mut events, 4, 5).is_err(), "5 is no more");
+        assert!(events.remembers(ORIGIN, place(2)).is_err());
     }
 }
