@@ -5,10 +5,10 @@
 //! it carries out the outputs in the order given. A copy belongs to one life of a node: a restart is a new, empty copy with
 //! a new [`Member`], and nothing is fed to it before its `Joined` entry has been applied (protocol 1.3).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sixnines_core::domain::GroupRow;
-use sixnines_core::ids::{Epoch, Member, NodeId, Sequence, Version};
+use sixnines_core::ids::{Epoch, Generation, Member, NodeId, Sequence, Version};
 use sixnines_core::roles::Offer;
 use sixnines_core::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::outcome::{Answer, Cursor, Level, Outcome, Refusal};
 use crate::primary::Primary;
 use crate::replica::Replica;
 use crate::state::{Op, RequestId, Section, State};
-use crate::store::{Record, Store};
+use crate::store::{Record, Run, Store};
 use crate::wire::{Body, Frame, PeerFault, Report};
 
 mod follow;
@@ -217,6 +217,8 @@ pub struct StatusPeer {
 pub struct GroupCopy {
     shared: Shared,
     side: Side,
+    /// Who wants to follow under which epoch, and how far its records go: said to this copy before its own row says that it is active.
+    early: BTreeMap<NodeId, (Epoch, Member, Generation, Vec<Run>)>,
 }
 
 /// What both sides work on.
@@ -261,7 +263,7 @@ impl GroupCopy {
             follower: follow::Follower::default(),
             out: VecDeque::new(),
         };
-        Self { shared, side: Side::Replica(Box::new(Replica::new(Epoch(0), None))) }
+        Self { shared, side: Side::Replica(Box::new(Replica::new(Epoch(0), None))), early: BTreeMap::new() }
     }
 
     /// Takes one input.
@@ -397,7 +399,13 @@ impl GroupCopy {
         shared.follow_head();
         let epoch = shared.row.epoch;
         shared.out.push_back(Output::Role(Role::Active { epoch, lost }));
-        self.side = Side::Active(Box::new(Primary::new(epoch, shared)));
+        let mut primary = Primary::new(epoch, shared);
+        let early = std::mem::take(&mut self.early).into_values().filter(|(wanted, ..)| *wanted == epoch);
+        for (_, from, generation, runs) in early {
+            let outcome = primary.align(shared, from, generation, &runs);
+            debug_assert!(outcome.is_ok(), "{outcome:?}: its length was looked at when it came");
+        }
+        self.side = Side::Active(Box::new(primary));
     }
 
     /// Rules 2.4 and 2.6: for good under this epoch, and nothing is thrown away.
@@ -446,7 +454,13 @@ impl GroupCopy {
             (Side::Active(primary), Body::Report(report)) => primary.report(&mut self.shared, from, report),
             (Side::Active(_), _) => Err(PeerFault::TwoActives { from, active: self.shared.me }),
             (Side::Replica(replica), body) if from_active => replica.frame(&mut self.shared, from, body),
-            (Side::Replica(_), _) => Ok(()), // Its sender's log is ahead of ours: it will ask again.
+            // Its sender's log is ahead of ours.
+            (Side::Replica(_), Body::Align { runs, .. }) if runs.len() > self.shared.config.limits.runs_max => Err(PeerFault::Limits { from }),
+            (Side::Replica(_), Body::Align { generation, runs }) => {
+                self.early.insert(from.node, (epoch, from, generation, runs));
+                Ok(())
+            }
+            (Side::Replica(_), _) => Ok(()), // There is nothing to report yet.
         }
     }
 

@@ -184,6 +184,22 @@ fn an_active_that_sees_a_higher_epoch_stops_for_good_under_the_old_one() {
 }
 
 #[test]
+fn a_standby_that_knows_of_a_takeover_before_the_new_active_does_is_followed_at_once() {
+    let mut rig = Rig::new(3, CopyConfig { copies: 3, ..CopyConfig::default() });
+    rig.write(A);
+    rig.settle();
+    rig.propose_takeover(B);
+    rig.commit_all();
+    rig.deliver_rows_to(C);
+    rig.deliver_frames(); // C asks B, which is not yet active
+    rig.deliver_rows_to(B);
+    rig.write(B);
+    rig.settle();
+    assert!(is_applied(&outcomes(&rig)[1], 2), "no time had to pass: {:?}", outcomes(&rig));
+    assert_eq!(rig.applied(C), [1, 2]);
+}
+
+#[test]
 fn what_the_new_active_lacks_is_cut_off_and_what_it_has_is_replicated_first() {
     let mut rig = rig(2);
     rig.write(A);
