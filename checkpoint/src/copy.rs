@@ -312,10 +312,11 @@ impl GroupCopy {
         }
     }
 
-    /// Puts this copy forward for a start from nothing, and fences it: it takes nothing of the present epoch any more.
-    /// An active makes no offer.
-    pub fn offer(&mut self) -> Option<Offer> {
-        if matches!(self.side, Side::Active(_)) {
+    /// Puts this copy forward for a start from nothing, in place of the row of that version, and fences it: it takes nothing of the
+    /// present epoch any more. An active makes no offer, nor does a copy that knows a newer row: the start was made, and who fenced
+    /// himself against its epoch would follow nobody.
+    pub fn offer(&mut self, version: Version) -> Option<Offer> {
+        if matches!(self.side, Side::Active(_)) || self.shared.row.version > version {
             return None;
         }
         self.shared.fenced_by_offer = Some(self.shared.seen);

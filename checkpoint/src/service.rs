@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sixnines_core::domain::GroupRow;
-use sixnines_core::ids::{Epoch, GroupName, Member, NodeId};
+use sixnines_core::ids::{Epoch, GroupName, Member, NodeId, Version};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -94,7 +94,7 @@ enum Order {
     Quiesce { epoch: Epoch, to: Member },
     Resume { epoch: Epoch },
     Relinquish { epoch: Epoch },
-    Offer,
+    Offer { version: Version },
     App(Box<connection::NewApp>),
     Local(local::Hook),
     LocalInput(local::LocalInput),
@@ -243,9 +243,10 @@ impl Service {
         self.order(group, Order::Relinquish { epoch });
     }
 
-    /// Fences the local copy and says what it has; answered by [`Host::offered`].
-    pub fn offer(&self, group: &GroupName) {
-        self.order(group, Order::Offer);
+    /// Fences the local copy and says what it has, for a start in place of the row of that version; answered by [`Host::offered`], unless
+    /// the copy knows a newer row.
+    pub fn offer(&self, group: &GroupName, version: Version) {
+        self.order(group, Order::Offer { version });
     }
 
     /// An application in this process. `events` is called on the group's task and must not wait. It takes the place of a former one.

@@ -352,8 +352,8 @@ impl Rig {
     pub fn propose_start(&mut self) {
         let ids: Vec<_> = self.nodes.keys().copied().collect();
         for id in ids {
-            let Some(copy) = self.nodes.get_mut(&id).and_then(|n| n.copy.as_mut()) else { return };
-            let Some(offer) = copy.offer() else { return };
+            let Some(node) = self.nodes.get_mut(&id) else { return };
+            let Some(offer) = node.copy.as_mut().and_then(|copy| copy.offer(node.row.version)) else { return };
             self.offers.insert(id, offer);
         }
         let Some(best) = self.offers.values().max() else { return };

@@ -156,10 +156,12 @@ pub enum Output {
         /// Under which epoch.
         epoch: Epoch,
     },
-    /// Say what the local copy has, and fence it; answered by [`Input::Offered`].
+    /// Say what the local copy has, and fence it; answered by [`Input::Offered`], unless the copy knows a newer row.
     Offer {
         /// Which group.
         group: GroupName,
+        /// Of which row somebody wants to start anew.
+        version: Version,
     },
     /// Tell a peer.
     Tell {

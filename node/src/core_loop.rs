@@ -608,7 +608,7 @@ impl<W: Ways> CoreLoop<W> {
                 self.stop_owning(now, &group, epoch);
                 self.ways.relinquish(&group, epoch);
             }
-            roles::Output::Offer { group } => self.ways.offer(&group),
+            roles::Output::Offer { group, version } => self.ways.offer(&group, version),
             roles::Output::Tell { to, told } => self.ways.tell(to, &told),
             roles::Output::TransferLeader { to } => {
                 tracing::info!(%to, "hands the control log's leadership over");

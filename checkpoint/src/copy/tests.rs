@@ -327,6 +327,26 @@ fn a_state_declared_lost_starts_empty_and_replaces_what_others_have() {
     assert_eq!((rig.applied(A), rig.applied(B)), (vec![2], vec![2]));
 }
 
+/// Found by real processes: the row of the start overtook the question for an offer, on another thread.
+#[test]
+fn an_offer_that_is_asked_for_after_the_start_fences_nobody() {
+    let mut rig = rig(2);
+    for node in [A, B] {
+        rig.crash(node);
+        rig.restart(node);
+        rig.commit_all();
+    }
+    let (version, to) = (rig.row().version, rig.member(B));
+    rig.commit(&Entry::Start { group: group(), version, to, offers: [rig.member(A), to].into(), lost: true });
+    rig.deliver_rows();
+    let copy = rig.nodes.get_mut(&A).and_then(|node| node.copy.as_mut()).expect("it is up");
+    assert_eq!(copy.offer(version), None);
+    rig.write(B);
+    rig.pass(ms(60));
+    rig.settle();
+    assert_eq!(rig.applied(A), [1]);
+}
+
 #[test]
 fn frames_for_a_former_life_and_from_a_strange_node_change_nothing() {
     let me = Member { node: A, incarnation: Incarnation(7) };

@@ -157,8 +157,8 @@ impl GroupTask {
             Order::Quiesce { epoch, to } => self.quiesce(epoch, to),
             Order::Resume { epoch } => self.resume(epoch),
             Order::Relinquish { epoch } => self.relinquish(epoch),
-            Order::Offer => {
-                if let Some(offer) = self.copy.as_mut().and_then(GroupCopy::offer) {
+            Order::Offer { version } => {
+                if let Some(offer) = self.copy.as_mut().and_then(|copy| copy.offer(version)) {
                     self.host.offered(&self.group, offer);
                 }
             }

@@ -546,7 +546,7 @@ fn a_copy_is_put_forward_once_and_takes_nothing_older_then() {
     let (app, calls) = cluster.app(N1);
     let term = term(&app);
     let applied = calls.put(&term, "k", "v").expect("a valid term").wait().expect("two copies");
-    cluster.service(N2).offer(&group());
+    cluster.service(N2).offer(&group(), cluster.shared.row().version);
     let offer = Offer { complete: true, epoch: applied.cursor.epoch, sequence: applied.cursor.sequence.0, member: cluster.shared.member(N2) };
     cluster.hears(&Told::Offered(N2, offer));
     let alone = calls.put(&term, "k", "w").expect("a valid term").wait().expect("the set shrinks to one");

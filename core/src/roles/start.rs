@@ -56,7 +56,7 @@ impl Roles {
             return;
         }
         offers.asked_at = Some(now);
-        self.outputs.push_back(Output::Offer { group: config.name.clone() });
+        self.outputs.push_back(Output::Offer { group: config.name.clone(), version: row.version });
         let me = self.me;
         for to in config.candidates.iter().copied().filter(|n| *n != me) {
             self.tell(to, Told::WantOffer { group: config.name.clone(), version: row.version });
@@ -95,7 +95,7 @@ impl Roles {
         if !offers.askers.contains(&from) {
             offers.askers.push(from);
         }
-        self.outputs.push_back(Output::Offer { group });
+        self.outputs.push_back(Output::Offer { group, version });
     }
 
     pub(super) fn on_offered(&mut self, group: &GroupName, offer: Offer) {

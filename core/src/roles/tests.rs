@@ -100,7 +100,7 @@ impl World {
                     }
                 }
                 Output::Tell { to, told } => self.give(to, Input::Told { from: node, told }),
-                Output::Offer { group } => {
+                Output::Offer { group, .. } => {
                     let member = self.domain.member(node).expect("it joined");
                     let offer = Offer { complete: false, epoch: Epoch(0), sequence: 0, member };
                     self.give(node, Input::Offered { group, offer });

@@ -10,7 +10,7 @@ use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId, Version};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
 use sixnines_discs::feed::wire::Resume;
@@ -64,8 +64,8 @@ pub(crate) trait Ways {
     fn quiesce(&mut self, group: &GroupName, epoch: Epoch, to: Member);
     /// Never mind.
     fn resume(&mut self, group: &GroupName, epoch: Epoch);
-    /// Say what the copy has; answered by [`super::In::Offered`].
-    fn offer(&mut self, group: &GroupName);
+    /// Say what the copy has, if it knows no row after this one; answered by [`super::In::Offered`].
+    fn offer(&mut self, group: &GroupName, version: Version);
     /// Keeps something for the successor of a chassis' owner; `None` deletes it.
     fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>);
 

@@ -82,8 +82,8 @@ impl Checkpoints {
         self.service.relinquish(group, epoch);
     }
 
-    pub(super) fn offer(&self, group: &GroupName) {
-        self.service.offer(group);
+    pub(super) fn offer(&self, group: &GroupName, version: Version) {
+        self.service.offer(group, version);
     }
 
     /// Keeps something for the successor.

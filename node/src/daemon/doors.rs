@@ -11,7 +11,7 @@ use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId, Version};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::{Outcome, Request};
 use sixnines_discs::feed::wire::{Resume, subscription};
@@ -127,8 +127,8 @@ impl Ways for Doors {
         self.checkpoints.resume(group, epoch);
     }
 
-    fn offer(&mut self, group: &GroupName) {
-        self.checkpoints.offer(group);
+    fn offer(&mut self, group: &GroupName, version: Version) {
+        self.checkpoints.offer(group, version);
     }
 
     fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>) {

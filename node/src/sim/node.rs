@@ -524,8 +524,8 @@ impl Node {
                 self.copy(now, &group, Input::Unquiesce);
                 self.own_again(now, &group);
             }
-            Way::Offer(group) => {
-                let Some(offer) = self.groups.get_mut(&group).and_then(|g| g.copy.offer()) else { return };
+            Way::Offer(group, version) => {
+                let Some(offer) = self.groups.get_mut(&group).and_then(|g| g.copy.offer(version)) else { return };
                 self.core(now, Some(In::Offered { group, offer }));
             }
             Way::Save(group, key, bytes) => self.save(now, &group, &key, bytes),

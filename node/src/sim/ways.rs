@@ -9,7 +9,7 @@ use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId, Version};
 use sixnines_core::roles::{Role, Told};
 use sixnines_core::value::Request;
 use sixnines_discs::feed::wire::{Resume, subscription};
@@ -34,7 +34,7 @@ pub(super) enum Way {
     Prefer(GroupName, Vec<NodeId>),
     Quiesce(GroupName, Member),
     Resume(GroupName),
-    Offer(GroupName),
+    Offer(GroupName, Version),
     Save(GroupName, String, Option<Vec<u8>>),
     Tell(NodeId, Told),
     Forward(NodeId, Command),
@@ -134,8 +134,8 @@ impl Ways for SimWays {
     fn resume(&mut self, group: &GroupName, _: Epoch) {
         self.queue.push_back(Way::Resume(group.clone()));
     }
-    fn offer(&mut self, group: &GroupName) {
-        self.queue.push_back(Way::Offer(group.clone()));
+    fn offer(&mut self, group: &GroupName, version: Version) {
+        self.queue.push_back(Way::Offer(group.clone(), version));
     }
     fn save(&mut self, group: &GroupName, key: &str, bytes: Option<Vec<u8>>) {
         self.queue.push_back(Way::Save(group.clone(), key.to_owned(), bytes));
