@@ -281,6 +281,38 @@ fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replace
     c.commit(new, lost);
 }
 
+/// Somebody puts an image back. What the disk has lost since may be the one copy that a commitment counted on, and its votes may be gone too.
+#[test]
+fn a_voter_whose_disk_went_back_is_kept_out_until_it_comes_with_an_empty_one() {
+    for seed in 0..8 {
+        let mut c = Cluster::settled(200 + seed);
+        let leader = c.wait_for_leader();
+        let old = c.follower();
+        let image = c.places[&old].disk.backup();
+        for _ in 0..3 {
+            let index = c.commit(leader, old);
+            c.run_until("it has the entry", |c| c.said(old, |s| s.domain.applied >= index));
+        }
+        c.crash(old);
+        c.places[&old].disk.go_back(&image);
+        c.start(old).expect("a good disk, as far as it can know");
+        c.run_until("it is found out", |c| c.is_stranger(leader, old));
+        assert_eq!((c.leader(), c.said(leader, |s| s.failed.clone())), (Some(leader), None));
+        let ticket = c.propose(leader, leader);
+        let index = c.outcome(leader, ticket).expect("two of three are enough");
+        c.give_up_disk(leader, old);
+        c.run(Duration::from_secs(2));
+        assert!(!c.log(leader).handle().metrics().voters.contains(&old), "its word does not count");
+        assert!(c.said(old, |s| s.domain.applied < index));
+        c.crash(old);
+        c.places[&old].disk.wipe();
+        c.start(old).expect("an empty disk");
+        c.log(leader).handle().greet(old);
+        c.run_until("it votes again", |c| c.log(old).handle().metrics().voters.contains(&old) && c.said(old, |s| s.domain.applied >= index));
+        assert!(!c.is_stranger(leader, old));
+    }
+}
+
 /// Found by the simulator: without a majority nobody could find out about the disk, and then the leadership changed.
 #[test]
 fn a_replacement_survives_a_change_of_the_leader() {

@@ -232,6 +232,10 @@ impl<R: AsyncRuntime> Host<R> {
         let membership = metrics.membership_config.membership();
         let bound = membership.nodes().filter(|(_, seat)| seat.disk != 0).map(|(node, seat)| (*node, seat.disk));
         self.peers.bind(bound.collect());
+        let applied = metrics.last_applied.map_or(0, |id| id.index);
+        for (node, matching) in metrics.replication.iter().flatten().filter_map(|(node, at)| Some((*node, (*at)?.index))) {
+            self.peers.holds(node, matching.min(applied));
+        }
         self.board.update(|m| {
             *m = Metrics {
                 leader: metrics.current_leader,
@@ -450,7 +454,9 @@ impl<R: AsyncRuntime> Host<R> {
             let only = BTreeSet::from([*node]);
             return if voters.contains(node) { (voters.len() > 1).then_some(ChangeMembers::RemoveVoters(only)) } else { Some(ChangeMembers::RemoveNodes(only)) };
         }
-        let missing: BTreeMap<_, _> = law.nodes.iter().filter(|n| !seats.contains_key(n)).filter_map(|n| Some((*n, seat_of(n)?))).collect();
+        // A disk that is lost stays lost, whatever comes back with its number.
+        let fit_seat = |node: &NodeId| seat_of(node).filter(|seat| law.lost_disks.get(node) != Some(&seat.disk));
+        let missing: BTreeMap<_, _> = law.nodes.iter().filter(|n| !seats.contains_key(n)).filter_map(|n| Some((*n, fit_seat(n)?))).collect();
         if !missing.is_empty() {
             return Some(ChangeMembers::AddNodes(missing));
         }

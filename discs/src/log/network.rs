@@ -96,6 +96,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
     type SnapshotData = Arc<[u8]>;
 
     async fn append_entries(&mut self, rpc: AppendEntriesRequest<Types<R>>, option: RPCOption) -> Answered<R, AppendEntriesResponse<Types<R>>> {
+        let (vote, previous) = (rpc.vote, rpc.prev_log_id);
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(previous);
         let request = Request::Append {
             vote: rpc.vote.into(),
             previous: rpc.prev_log_id.map(Into::into),
@@ -103,10 +105,20 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
             commit: rpc.leader_commit.map(Into::into),
         };
         match self.ask(RPCTypes::AppendEntries, request, option.soft_ttl()).await? {
-            Reply::Appended => Ok(AppendEntriesResponse::Success),
-            Reply::AppendedUpTo(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(Into::into))),
+            Reply::Appended => {
+                if let Some(last) = last {
+                    self.peers.acknowledged(self.to, vote, last.index);
+                }
+                Ok(AppendEntriesResponse::Success)
+            }
+            Reply::AppendedUpTo(last) => {
+                if let Some(last) = &last {
+                    self.peers.acknowledged(self.to, vote, last.index);
+                }
+                Ok(AppendEntriesResponse::PartialSuccess(last.map(Into::into)))
+            }
             // Without a previous entry there is nothing to conflict with.
-            Reply::Conflict if rpc.prev_log_id.is_some() => Ok(AppendEntriesResponse::Conflict),
+            Reply::Conflict if previous.is_some_and(|lacks| !self.peers.contradicts(self.to, vote, lacks)) => Ok(AppendEntriesResponse::Conflict),
             Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
             other => Err(unfit(&other)),
         }

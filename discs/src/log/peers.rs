@@ -2,7 +2,7 @@
 //!
 //! Also the guard against the wrong disk: see the head of `log.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use openraft::async_runtime::{Oneshot, OneshotSender};
 use sixnines_core::ids::NodeId;
 
 use super::segment::Identity;
+use super::types::{LogId, Vote};
 use super::wire::{self, Envelope, Message, Reply, Request};
 use super::Port;
 
@@ -37,6 +38,12 @@ struct State<R: AsyncRuntime> {
     /// The disk that each node last spoke from.
     heard: BTreeMap<NodeId, u64>,
     strangers: BTreeMap<NodeId, u64>,
+    /// Committed entries up to this one are on the disk of each node: it said so to this node, when this one led.
+    holds: BTreeMap<NodeId, u64>,
+    /// What each node has acknowledged under this leadership, committed or not.
+    acknowledged: BTreeMap<NodeId, (Vote, u64)>,
+    /// Strangers that speak from the right disk, in an older state.
+    older: BTreeSet<NodeId>,
     /// A leader that a majority of voters has released: this node's requests for votes do not wait for its lease.
     against: Option<NodeId>,
     refused: u64,
@@ -65,6 +72,9 @@ impl<R: AsyncRuntime> Peers<R> {
             bound: BTreeMap::new(),
             heard: BTreeMap::from([(identity.node, identity.disk)]),
             strangers: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            older: BTreeSet::new(),
             against: None,
             refused: 0,
             misaddressed: 0,
@@ -126,6 +136,14 @@ impl<R: AsyncRuntime> Peers<R> {
             }
             return None;
         }
+        let end = match &message {
+            Message::Request(Request::Vote { last, .. } | Request::PreVote { last, .. }) | Message::Reply(Reply::Vote { last, .. }) => Some(last.map_or(0, |id| id.index)),
+            _ => None,
+        };
+        if end.is_some_and(|end| state.holds.get(&from).is_some_and(|held| end < *held)) {
+            state.went_back(from, end);
+            return None;
+        }
         match message {
             Message::Request(request) => Some((envelope.correlation, request)),
             Message::Reply(reply) => {
@@ -141,8 +159,39 @@ impl<R: AsyncRuntime> Peers<R> {
     /// The membership says which disk each node votes with.
     pub(crate) fn bind(&self, disks: BTreeMap<NodeId, u64>) {
         let mut state = self.lock();
-        state.strangers.retain(|node, disk| disks.get(node).is_some_and(|bound| bound != disk));
+        let before = std::mem::take(&mut state.bound);
+        for node in before.keys().filter(|node| disks.get(node) != before.get(node)) {
+            state.forget(*node);
+        }
+        let State { strangers, older, .. } = &mut *state;
+        strangers.retain(|node, disk| disks.get(node).is_some_and(|bound| bound != disk || older.contains(node)));
         state.bound = disks;
+    }
+
+    /// A node has this entry on its disk, and it is committed: it will not be without it again.
+    pub(crate) fn holds(&self, node: NodeId, index: u64) {
+        let mut state = self.lock();
+        let held = state.holds.entry(node).or_default();
+        *held = index.max(*held);
+    }
+
+    /// A node says to this leader that it has everything up to an entry.
+    pub(crate) fn acknowledged(&self, node: NodeId, vote: Vote, index: u64) {
+        let mut state = self.lock();
+        let known = state.acknowledged.entry(node).or_insert((vote, index));
+        *known = if known.0 == vote { (vote, index.max(known.1)) } else { (vote, index) };
+    }
+
+    /// A node says to this leader that it has not got this entry. Whether it had said otherwise: then its disk is not what it was, and it
+    /// is kept out.
+    pub(crate) fn contradicts(&self, node: NodeId, vote: Vote, lacks: LogId) -> bool {
+        let mut state = self.lock();
+        let had = state.holds.get(&node).copied().max(state.acknowledged.get(&node).filter(|(under, _)| *under == vote).map(|(_, index)| *index));
+        let contradicts = had.is_some_and(|had| lacks.index <= had);
+        if contradicts {
+            state.went_back(node, Some(lacks.index));
+        }
+        contradicts
     }
 
     /// Begins a campaign against a dead leader, or ends it: there is another one.
@@ -160,7 +209,7 @@ impl<R: AsyncRuntime> Peers<R> {
         self.lock().heard.get(&node).copied()
     }
 
-    /// The disk that a node speaks from although the membership knows another.
+    /// The disk that a node speaks from although the membership knows another, or this one in a later state.
     pub(crate) fn stranger(&self, node: NodeId) -> Option<u64> {
         self.lock().strangers.get(&node).copied()
     }
@@ -178,15 +227,38 @@ impl<R: AsyncRuntime> Peers<R> {
 impl<R: AsyncRuntime> State<R> {
     /// The sender must be on the disk that the membership knows, as far as it knows one.
     fn admits(&mut self, from: NodeId, envelope: &Envelope) -> bool {
-        self.heard.insert(from, envelope.from_disk);
+        if self.heard.insert(from, envelope.from_disk).is_some_and(|before| before != envelope.from_disk) {
+            self.forget(from);
+        }
         if self.bound.get(&from).is_some_and(|bound| *bound != envelope.from_disk) {
             if self.strangers.insert(from, envelope.from_disk) != Some(envelope.from_disk) {
                 tracing::error!(%from, "a node speaks from another disk than the one it votes with; it is kept out until it is replaced");
             }
             return false;
         }
+        if self.older.contains(&from) {
+            return false;
+        }
         self.strangers.remove(&from);
         true
+    }
+
+    /// A node's log has become shorter, with entries gone that it had acknowledged: somebody put back an old state of its disk, or the
+    /// disk does not keep what it says it has synced. Its votes may be gone as well.
+    fn went_back(&mut self, node: NodeId, end: Option<u64>) {
+        if let Some(disk) = self.heard.get(&node).copied()
+            && self.older.insert(node)
+        {
+            tracing::error!(%node, ?end, "a node has lost entries of the control log that it had acknowledged; it is kept out until it comes with an empty disk and is replaced");
+            self.strangers.insert(node, disk);
+        }
+    }
+
+    /// What was known of a node's disk does not hold for the one that it has now.
+    fn forget(&mut self, node: NodeId) {
+        self.holds.remove(&node);
+        self.acknowledged.remove(&node);
+        self.older.remove(&node);
     }
 
     /// So must this node be.
