@@ -26,7 +26,7 @@ use sixnines_core::time::{Duration, Instant};
 
 use clock::Pace;
 use peer::Peer;
-use wire::{Echo, Heartbeat};
+use wire::{Echo, Heartbeat, Links};
 
 /// What one node thinks of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,12 +119,12 @@ pub enum Input<'a> {
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub enum Output {
-    /// Send to `to` on `link`; `None`: on every link.
+    /// Send to `to` on `links`.
     Send {
         /// To whom.
         to: NodeId,
-        /// On which path.
-        link: Option<LinkId>,
+        /// On which paths.
+        links: Links,
         /// What.
         heartbeat: Heartbeat,
     },
@@ -298,9 +298,9 @@ impl Liveness {
         if self.echoes_at_once() {
             // On the way it came: the holder's lease counts from when it sent, so each millisecond here is lost.
             let heartbeat = self.heartbeat(now, true);
-            self.outputs.push_back(Output::Send { to: beat.from.node, link: Some(link), heartbeat });
+            self.outputs.push_back(Output::Send { to: beat.from.node, links: Links::only(link), heartbeat });
         } else if self.pace.is_soon(self.next_beat, now) {
-            self.beat(now);
+            self.beat_in_turn(now);
             self.next_beat = self.pace.next(now, now);
         }
     }
@@ -337,6 +337,7 @@ impl Liveness {
         peer.granted_me = peer.granted_me.max(echo.granted).min(sent); // nobody can grant what was not sent
         peer.granted_me_by = beat.from;
         peer.hears_me = peer.hears_me.max(echo.heard).min(sent);
+        peer.hears_me_on = echo.links;
     }
 
     fn take_releases(&mut self, beat: &Heartbeat) {
@@ -380,7 +381,7 @@ impl Liveness {
         self.note_own_pause(now);
         if now >= self.next_beat {
             if self.stalled.is_none() {
-                self.beat(now);
+                self.beat_in_turn(now);
             }
             self.next_beat = self.pace.next(self.next_beat, now);
         }
@@ -492,16 +493,36 @@ impl Liveness {
         }
     }
 
+    /// Tells everybody at once, on every link: something has happened.
     fn beat(&mut self, now: Instant) {
+        self.send_beat(now, |_| Links::ALL);
+    }
+
+    /// The beat that was due. Between two nodes whose links all do their work it goes on every other link in turn: together they keep the
+    /// rhythm, each of them is heard every other beat, and it costs half as many datagrams. What a link swallows before that is noticed is
+    /// one beat and never two in a row. A lease that has no beat to spare cannot afford one, and gets them all.
+    fn beat_in_turn(&mut self, now: Instant) {
+        let is_odd = self.sequence % 2 == 1;
+        let (window, care) = (self.link_window(), self.times.interval * CARE);
+        let spares = self.links > 1 && !self.echoes_at_once();
+        self.send_beat(now, |peer| if peer.is_whole(now, window, care) && spares { Links::of_parity(is_odd) } else { Links::ALL });
+    }
+
+    fn send_beat(&mut self, now: Instant, mut links: impl FnMut(&mut Peer) -> Links) {
         let heartbeat = self.heartbeat(now, false);
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
-        for to in nodes {
-            self.outputs.push_back(Output::Send { to, link: None, heartbeat: heartbeat.clone() });
+        for (to, peer) in &mut self.peers {
+            self.outputs.push_back(Output::Send { to: *to, links: links(peer), heartbeat: heartbeat.clone() });
         }
         self.renew_lease(); // a domain of one voter grants itself
     }
 
+    /// On a link that bears every other beat something is missing after two intervals, and half a one for those who are late.
+    fn link_window(&self) -> Duration {
+        self.times.interval * 5 / 2
+    }
+
     fn heartbeat(&mut self, now: Instant, is_echo: bool) -> Heartbeat {
+        let window = self.link_window();
         self.sequence += 1;
         let me = self.me_now();
         let hears_nobody = !self.peers.values().any(|p| p.heard_within(now, self.times.dead_after));
@@ -521,7 +542,7 @@ impl Liveness {
             is_echo,
             hears_nobody,
             stalled: self.stalled.map(|p| p as u8),
-            echoes: self.peers.iter().map(|(node, peer)| peer.echo(*node)).collect(),
+            echoes: self.peers.iter().map(|(node, peer)| peer.echo(*node, now, window)).collect(),
         }
     }
 
@@ -539,5 +560,7 @@ impl Heartbeat {
 
 /// A lease of so many beats need not be renewed by each of them at once.
 const BEATS_TO_SPARE: u32 = 3;
+/// After a link has swallowed something, so many beats go on all links.
+const CARE: u32 = 64;
 /// A peer that was never heard is held for dead after so many windows: nodes of a domain start one after another.
 const START_PATIENCE: u32 = 4;

@@ -7,7 +7,7 @@ use sixnines_core::ids::{Incarnation, LinkId, LogIndex, Member, NodeId};
 use sixnines_core::time::{Duration, Instant};
 
 use super::Verdict;
-use super::wire::{Echo, Heartbeat};
+use super::wire::{Echo, Heartbeat, Links};
 
 /// One path to a peer.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,10 @@ pub(super) struct Peer {
     pub(super) granted_me_by: Member,
     /// The newest of my own stamps that it has heard in this life of both; zero: none yet.
     pub(super) hears_me: Instant,
+    /// On which links it hears me, as of its newest beat.
+    pub(super) hears_me_on: Links,
+    /// Something was missing on a link: until then nothing is spared.
+    careful_until: Instant,
     /// It is alive, and has not heard me for long.
     pub(super) is_deaf: bool,
     /// The `since` under which I released it.
@@ -71,6 +75,8 @@ impl Peer {
             granted_me: Instant::ZERO,
             granted_me_by: Member::default(),
             hears_me: Instant::ZERO,
+            hears_me_on: Links::NONE,
+            careful_until: Instant::ZERO,
             is_deaf: false,
             released: None,
             released_life: Incarnation(0),
@@ -111,19 +117,36 @@ impl Peer {
         self.granted = Instant::ZERO;
         self.granted_me = Instant::ZERO;
         self.hears_me = Instant::ZERO;
+        self.hears_me_on = Links::NONE;
         for path in &mut self.links {
             path.sequence = 0;
         }
     }
 
-    pub(super) fn echo(&self, node: NodeId) -> Echo {
+    /// What to tell `node` of itself, where a link is heard if something came on it within `window`.
+    pub(super) fn echo(&self, node: NodeId, now: Instant, window: Duration) -> Echo {
         Echo {
             node,
             life: self.life,
             heard: self.stamp,
             granted: self.granted,
             released: self.released.map(|since| (self.released_life, since)),
+            links: self.heard_on(now, window),
         }
+    }
+
+    fn heard_on(&self, now: Instant, window: Duration) -> Links {
+        let ids = (0..).map(LinkId).zip(&self.links);
+        ids.filter(|(_, path)| path.heard.is_some_and(|t| now.since(t) < window)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether every link has done its work both ways for `care`, where nothing may be silent for `window`.
+    pub(super) fn is_whole(&mut self, now: Instant, window: Duration, care: Duration) -> bool {
+        let links = u8::try_from(self.links.len()).expect("at most 4 links");
+        if !self.heard_on(now, window).has_first(links) || !self.hears_me_on.has_first(links) {
+            self.careful_until = now + care;
+        }
+        now >= self.careful_until
     }
 
     pub(super) fn heard_ever(&self) -> bool {

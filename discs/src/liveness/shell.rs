@@ -21,6 +21,7 @@ use sixnines_core::ids::{LinkId, LogIndex, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
 
 use super::seal::{DATAGRAM_MAX, KEY_LENGTH, Seals};
+use super::wire::{Heartbeat, Links};
 use super::{Input, Liveness, Output, Part, Setup, Standing};
 
 /// A word in memory that somebody outside this thread reads: until when a sink may be used (boot-time nanoseconds; 0: closed).
@@ -315,7 +316,7 @@ impl Shell {
     fn carry_out(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Send { to, link, heartbeat } => self.send(to, link, &heartbeat),
+                Output::Send { to, links, heartbeat } => self.send(to, links, &heartbeat),
                 Output::Lease(until) => {
                     self.lease.store(until.as_nanos(), Ordering::Release);
                     self.sinks.values().for_each(|word| word.publish(until));
@@ -331,13 +332,13 @@ impl Shell {
         }
     }
 
-    fn send(&mut self, to: NodeId, link: Option<LinkId>, heartbeat: &super::wire::Heartbeat) {
+    fn send(&mut self, to: NodeId, links: Links, heartbeat: &Heartbeat) {
         let Some(addresses) = self.wiring.peers.get(&to) else { return };
         if !self.seals.seal(to, heartbeat, &mut self.datagram) {
             return; // no session yet
         }
-        for (index, (socket, address)) in self.wiring.sockets.iter().zip(addresses).enumerate() {
-            if link.is_none_or(|l| usize::from(l.0) == index) && socket.send_to(&self.datagram, address).is_err() {
+        for (link, (socket, address)) in (0..).map(LinkId).zip(self.wiring.sockets.iter().zip(addresses)) {
+            if links.has(link) && socket.send_to(&self.datagram, address).is_err() {
                 self.counters.unsent.fetch_add(1, Ordering::Relaxed);
             }
         }

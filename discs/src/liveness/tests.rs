@@ -33,6 +33,8 @@ struct Host {
     deaf: Vec<(NodeId, bool)>,
     /// True times of its beats.
     beats: Vec<u64>,
+    /// To whom and on which link each of its datagrams went.
+    sent: Vec<(usize, LinkId)>,
 }
 
 impl Host {
@@ -82,6 +84,7 @@ impl Wire {
                     verdicts: Vec::new(),
                     deaf: Vec::new(),
                     beats: Vec::new(),
+                    sent: Vec::new(),
                 }
             })
             .collect();
@@ -110,15 +113,15 @@ impl Wire {
     fn drain(&mut self, from: usize) {
         while let Some(output) = self.hosts[from].machine.poll_output() {
             match output {
-                Output::Send { to, link, heartbeat } => {
+                Output::Send { to, links, heartbeat } => {
                     let now = self.now;
-                    let beats = &mut self.hosts[from].beats;
-                    if link.is_none() && beats.last() != Some(&now) {
-                        beats.push(now);
+                    let host = &mut self.hosts[from];
+                    if !heartbeat.is_echo && host.beats.last() != Some(&now) {
+                        host.beats.push(now);
                     }
                     let to = usize::from(to.0) - 1;
-                    let links = link.map_or(vec![LinkId(0), LinkId(1)], |l| vec![l]);
-                    for link in links {
+                    for link in [LinkId(0), LinkId(1)].into_iter().filter(|l| links.has(*l)) {
+                        self.hosts[from].sent.push((to, link));
                         let is_cut = self.cut.iter().any(|(f, t, l)| (*f, *t) == (from, to) && l.is_none_or(|l| l == link.0));
                         if is_cut || self.draw(100) < self.loss_percent {
                             continue;
@@ -231,6 +234,157 @@ fn one_link_down_changes_nothing_but_the_link() {
     }
     wire.run(200 * MS, |w| assert!((0..3).all(|i| w.may_speak(i))));
     assert!(wire.hosts.iter().all(|h| h.releases.is_empty()));
+}
+
+/// How many datagrams each node has sent to each other one on each link.
+fn sent_per_way(wire: &mut Wire) -> BTreeMap<(usize, usize, LinkId), usize> {
+    let mut counts = BTreeMap::new();
+    for (from, host) in wire.hosts.iter_mut().enumerate() {
+        for (to, link) in host.sent.drain(..) {
+            *counts.entry((from, to, link)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Until everybody has seen for long enough that all links do their work.
+const SETTLED: u64 = 500 * MS;
+
+#[test]
+fn whole_links_bear_every_other_beat_each() {
+    let mut wire = Wire::new(21);
+    wire.run(SETTLED, |_| {});
+    sent_per_way(&mut wire);
+    wire.hosts.iter_mut().for_each(|h| h.beats.clear());
+    wire.run(500 * MS, |_| {});
+    let counts = sent_per_way(&mut wire);
+    assert_eq!(counts.len(), 12, "six ways of two links");
+    for ((from, to, link), count) in counts {
+        let beats = wire.hosts[from].beats.len();
+        assert!(count.abs_diff(beats / 2) <= 1, "n{} to n{} on {link}: {count} of {beats} beats", from + 1, to + 1);
+    }
+}
+
+#[test]
+fn a_cut_link_sends_every_beat_on_both_until_it_is_whole_again() {
+    let mut wire = Wire::new(22);
+    wire.run(SETTLED, |_| {});
+    wire.cut.push((0, 1, Some(0))); // one way is enough
+    wire.run(20 * MS, |_| {});
+    sent_per_way(&mut wire);
+    wire.hosts.iter_mut().for_each(|h| h.beats.clear());
+    wire.run(SETTLED, |_| {});
+    for ((from, to, link), count) in sent_per_way(&mut wire) {
+        let beats = wire.hosts[from].beats.len();
+        let expected = if from.min(to) == 0 && from.max(to) == 1 { beats } else { beats / 2 };
+        assert!(count.abs_diff(expected) <= 1, "n{} to n{} on {link}: {count} of {beats} beats", from + 1, to + 1);
+    }
+    wire.cut.clear();
+    wire.run(SETTLED, |_| {});
+    sent_per_way(&mut wire);
+    wire.run(100 * MS, |_| {});
+    assert!(sent_per_way(&mut wire).values().all(|count| *count <= 12), "nothing is spared though all is well");
+}
+
+/// Whatever the moment within the two beats of a turn: what is on its way when the link goes must not be what a lease rested on.
+#[test]
+fn a_link_cut_at_any_moment_costs_no_lease_and_no_verdict() {
+    type Ways = fn(usize, usize) -> bool;
+    let one_way: Ways = |from, to| (from, to) == (0, 1);
+    let cable: Ways = |from, to| from == 0 || to == 0;
+    let cable_one_way: Ways = |from, _| from == 0;
+    let everywhere: Ways = |_, _| true;
+    for (name, ways) in [("one way", one_way), ("one cable", cable), ("a cable, one way", cable_one_way), ("all", everywhere)] {
+        for moment in 0..110 {
+            let mut wire = Wire::new(1000 + moment);
+            wire.hosts[0].rate = 995 + wire.draw(11);
+            wire.run(SETTLED + moment * MS / 10, |_| {});
+            wire.hosts.iter_mut().for_each(|h| h.verdicts.clear());
+            let link = u8::try_from(moment % 2).expect("small");
+            wire.cut.extend((0..3).flat_map(|a| (0..3).map(move |b| (a, b))).filter(|(a, b)| ways(*a, *b)).map(|(a, b)| (a, b, Some(link))));
+            wire.run(100 * MS, |w| assert!((0..3).all(|i| w.may_speak(i)), "{name}, moment {moment}: a lease ran out"));
+            for host in &wire.hosts {
+                assert!(host.verdicts.is_empty() && host.releases.is_empty() && host.deaf.is_empty(), "{name}, moment {moment}");
+            }
+        }
+    }
+}
+
+/// What was silent for `dead_after` is dead, counted from the last beat on whichever link.
+#[test]
+fn a_dead_node_is_found_as_fast_as_if_every_beat_went_everywhere() {
+    for seed in 0..40 {
+        let mut wire = Wire::new(3000 + seed);
+        wire.run(SETTLED + seed * MS / 4, |_| {});
+        let last = *wire.hosts[0].beats.last().expect("it beats");
+        wire.hosts[0].dead = true;
+        let mut found = [0; 3];
+        wire.run(40 * MS, |w| {
+            for (at, host) in found.iter_mut().zip(&w.hosts).skip(1) {
+                if *at == 0 && host.machine.verdict(node(0)) == Verdict::Dead {
+                    *at = w.now;
+                }
+            }
+        });
+        for at in &found[1..] {
+            // 25 ms and the frame's way; a step of the wire each for sending, hearing and judging.
+            assert!(*at > last && at - last <= 25 * MS + MS / 2, "seed {seed}: {} us after its last beat", (at - last) / 1000);
+        }
+    }
+}
+
+#[test]
+fn who_does_not_say_what_it_hears_gets_every_beat_on_every_link() {
+    let mut wire = Wire::new(23);
+    wire.run(SETTLED, |_| {});
+    let mut beat = wire.hosts[1].machine.heartbeat(Instant::from_nanos(5), false);
+    beat.echoes.iter_mut().for_each(|echo| echo.links = Links::NONE);
+    let clock = wire.hosts[0].clock(wire.now);
+    wire.hosts[0].machine.handle(clock, Input::Heard { link: LinkId(0), heartbeat: &beat });
+    let due = wire.hosts[0].machine.next_beat; // its next one, unless it has just answered with it
+    wire.hosts[0].machine.handle(due, Input::Timeout);
+    let sends = std::iter::from_fn(|| wire.hosts[0].machine.poll_output()).filter_map(|o| match o {
+        Output::Send { to, links, .. } => Some((to, links)),
+        _ => None,
+    });
+    let next: Vec<_> = sends.take(2).collect();
+    assert!(next.contains(&(node(1), Links::ALL)) && !next.contains(&(node(2), Links::ALL)), "{next:?}");
+}
+
+#[test]
+fn a_single_link_bears_every_beat() {
+    let setup = Setup { me: node(0), life: 7, peers: vec![node(1)], links: 1, times: Profile::Fabric.times(), seed: 1 };
+    let mut machine = Liveness::new(Instant::from_nanos(MS), setup);
+    let mut now = Instant::from_nanos(MS);
+    let mut sent = 0;
+    for sequence in 1..=200 {
+        let echo = Echo { node: node(0), life: 7, heard: now, granted: Instant::ZERO, released: None, links: Links::only(LinkId(0)) };
+        let from = Member { node: node(1), incarnation: Incarnation(2) };
+        let beat = Heartbeat { from, life: 8, sequence, sent: now, applied: LogIndex(0), is_echo: false, hears_nobody: false, stalled: None, echoes: vec![echo] };
+        machine.handle(now, Input::Heard { link: LinkId(0), heartbeat: &beat });
+        now = machine.next_beat;
+        machine.handle(now, Input::Timeout);
+        while let Some(output) = machine.poll_output() {
+            if let Output::Send { links, .. } = output {
+                assert!(links.has(LinkId(0)));
+                sent += 1;
+            }
+        }
+    }
+    assert!(sent >= 200, "{sent} beats");
+}
+
+/// A coarse gate leaves a lease of hardly more than two beats: it rests on every one of them.
+#[test]
+fn a_short_lease_spares_nothing() {
+    let mut wire = Wire::new(24);
+    wire.hosts.iter_mut().for_each(|h| h.machine.times.lease = Duration::from_millis(12));
+    wire.run(SETTLED, |_| {});
+    sent_per_way(&mut wire);
+    wire.hosts.iter_mut().for_each(|h| h.beats.clear());
+    wire.run(100 * MS, |_| {});
+    let beats = wire.hosts.iter().map(|h| h.beats.len()).min().expect("three");
+    assert!(sent_per_way(&mut wire).values().all(|count| *count >= beats), "a beat was spared");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Fixed-size little-endian fields: a header, then one row per peer. Stamps are nanoseconds on the clock of the node that
 //! sent them and mean something only to that node.
 
-use sixnines_core::ids::{Incarnation, LogIndex, Member, NodeId};
+use sixnines_core::ids::{Incarnation, LinkId, LogIndex, Member, NodeId};
 use sixnines_core::time::Instant;
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -45,6 +45,45 @@ pub struct Echo {
     pub granted: Instant,
     /// The sender has released this life of the peer, under this `since`.
     pub released: Option<(Incarnation, LogIndex)>,
+    /// On which links the sender hears it; none by a sender of before this was told, to whom everything goes on all links.
+    pub links: Links,
+}
+
+/// Some of the links between two nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Links(u8);
+
+impl Links {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// Every one, however many there are.
+    pub const ALL: Self = Self(u8::MAX);
+
+    /// This one alone.
+    pub fn only(link: LinkId) -> Self {
+        Self(1 << link.0)
+    }
+
+    /// The even ones or the odd ones.
+    pub fn of_parity(is_odd: bool) -> Self {
+        Self(if is_odd { 0b1010_1010 } else { 0b0101_0101 })
+    }
+
+    /// Whether `link` is one of them.
+    pub fn has(self, link: LinkId) -> bool {
+        self.0 & 1 << link.0 != 0
+    }
+
+    /// Whether the first `count` links are among them.
+    pub fn has_first(self, count: u8) -> bool {
+        (0..count).all(|link| self.has(LinkId(link)))
+    }
+}
+
+impl FromIterator<LinkId> for Links {
+    fn from_iter<I: IntoIterator<Item = LinkId>>(links: I) -> Self {
+        Self(links.into_iter().fold(0, |bits, link| bits | Self::only(link).0))
+    }
 }
 
 /// Peers in one heartbeat at most: a domain has at most 32 nodes.
@@ -74,7 +113,8 @@ struct Header {
 #[repr(C)]
 struct Row {
     node: U16,
-    reserved: [u8; 6],
+    links: u8,
+    reserved: [u8; 5],
     life: U64,
     heard: U64,
     granted: U64,
@@ -104,7 +144,8 @@ impl Heartbeat {
             let (released_life, released_since) = echo.released.unwrap_or_default();
             let row = Row {
                 node: echo.node.0.into(),
-                reserved: [0; 6],
+                links: echo.links.0,
+                reserved: [0; 5],
                 life: echo.life.into(),
                 heard: echo.heard.as_nanos().into(),
                 granted: echo.granted.as_nanos().into(),
@@ -145,6 +186,7 @@ impl From<&Row> for Echo {
             heard: Instant::from_nanos(row.heard.get()),
             granted: Instant::from_nanos(row.granted.get()),
             released: (since != LogIndex(0)).then_some((Incarnation(row.released_life.get()), since)),
+            links: Links(row.links),
         }
     }
 }

@@ -9,7 +9,7 @@ use sixnines_core::domain::config::Times;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Release, Void};
 use sixnines_core::engine::{Alarm, Command};
 use sixnines_core::feed;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, Member, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, LogIndex, Member, NodeId};
 use sixnines_core::journal::replay::{Past, cursors, replay};
 use sixnines_core::roles::{Role, Told, Unit};
 use sixnines_core::time::{Instant, WallTime};
@@ -455,11 +455,13 @@ impl Node {
 
     fn on_liveness(&mut self, now: Instant, output: liveness::Output) {
         match output {
-            liveness::Output::Send { to, link, mut heartbeat } => {
+            liveness::Output::Send { to, links, mut heartbeat } => {
                 self.liar.speak(self.mutation, &mut heartbeat);
                 let mut bytes = Vec::new();
                 heartbeat.encode(&mut bytes);
-                self.out.push(SimOutput::Send { to, link, door: Door::Liveness, bytes });
+                for link in (0..self.liveness.links()).map(LinkId).filter(|link| links.has(*link)) {
+                    self.out.push(SimOutput::Send { to, link: Some(link), door: Door::Liveness, bytes: bytes.clone() });
+                }
             }
             liveness::Output::Lease(until) => {
                 self.lease = self.mutation.lease(now, until, &self.times);
