@@ -23,8 +23,11 @@
 //! somebody initialises it again. It shows as a stranger ([`Port::places`]) until an entry gives its old disk up; then the leader commits its removal and
 //! takes it in as a new learner. *What is promised*: a voter whose directory was emptied or exchanged for another one can neither vote twice nor
 //! lose what it had acknowledged, from the moment its number is committed (the first second of a domain), whatever flags it is started
-//! with. *What is not*: a directory put back to an older state of itself (restored backup, snapshot of a virtual machine)
-//! bears the right number and is not recognised; and a domain whose voters are all emptied and initialised again is a new domain.
+//! with. A directory put back to an older state of itself (restored backup, snapshot of a virtual machine) bears the right number, but
+//! whoever has led remembers what each voter acknowledged to him; one that is without a committed entry of those is found out by its next
+//! answer or request, and its disk is declared lost in the log ([`Entry::DiskLost`](sixnines_core::domain::Entry::DiskLost)). *What is not*: that only
+//! he can tell, as long as he lives and until the voter has caught up with somebody else; that a vote alone is forgotten; and a domain
+//! whose voters are all emptied and initialised again is a new domain.
 //!
 //! **Failures.** A failed write or sync, an entry or snapshot that cannot be read, or a stopped Raft is reported once by
 //! [`Port::failed`]; the log takes no further part, and the node must stop (protocol 6.3).
@@ -98,6 +101,7 @@ pub struct Place {
     /// The number of the disk that it votes with; 0 until it is known, in the first second of a domain.
     pub disk: u64,
     /// It speaks from another disk: it is kept out until [`Entry::DiskLost`](sixnines_core::domain::Entry::DiskLost) gives up the one it votes with.
+    /// Or from that one in an older state: until it comes with an empty one.
     pub is_stranger: bool,
 }
 

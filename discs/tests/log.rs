@@ -300,9 +300,11 @@ fn a_voter_whose_disk_went_back_is_kept_out_until_it_comes_with_an_empty_one() {
         assert_eq!((c.leader(), c.said(leader, |s| s.failed.clone())), (Some(leader), None));
         let ticket = c.propose(leader, leader);
         let index = c.outcome(leader, ticket).expect("two of three are enough");
-        c.give_up_disk(leader, old);
         c.run(Duration::from_secs(2));
         assert!(!c.log(leader).handle().metrics().voters.contains(&old), "its word does not count");
+        let other = *c.places.keys().find(|id| **id != leader && **id != old).expect("three nodes");
+        c.log(other).handle().greet(old);
+        c.run_until("everybody knows", |c| c.is_stranger(leader, old) && c.is_stranger(other, old));
         assert!(c.said(old, |s| s.domain.applied < index));
         c.crash(old);
         c.places[&old].disk.wipe();

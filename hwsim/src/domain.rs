@@ -30,7 +30,7 @@ use crate::chassis::Plan;
 pub use audience::News;
 use clients::Client;
 use invariants::Judge;
-pub use node::{Answer, Call, DiskChange, Door, Observation, Order, SimInput, SimNode, SimOutput, Ticket, View, Workshop};
+pub use node::{Answer, Call, DiskChange, Door, Observation, Order, SimInput, SimNode, SimOutput, Substitute, Ticket, View, Workshop};
 use seeds::Stream;
 use shelves::{SHELVES_EVERY, Shelves};
 pub use trace::Trace;
@@ -150,8 +150,10 @@ pub struct World {
     /// When the last mesh frame of a pair arrives: it keeps order.
     mesh_until: BTreeMap<(NodeId, NodeId), Truth>,
     held: Vec<Parcel>,
-    /// Those whose disk was replaced.
+    /// Those whose disk was replaced by an empty one.
     strangers: BTreeSet<NodeId>,
+    /// Those whose disk is not what the others remember of it.
+    bad_disks: BTreeSet<NodeId>,
     clients: Vec<Client>,
     shelves: Shelves,
     judge: Judge,
@@ -204,6 +206,7 @@ impl World {
             mesh_until: BTreeMap::new(),
             held: Vec::new(),
             strangers: BTreeSet::new(),
+            bad_disks: BTreeSet::new(),
             clients,
             shelves: Shelves::new(setup.chassis, setup.chassis_check_epochs),
             judge: Judge::new(setup.bad_policies),
@@ -326,10 +329,23 @@ impl World {
 
     /// Something happens to a node's disk.
     pub fn disk(&mut self, node: NodeId, what: DiskChange) {
-        if what == DiskChange::Replaced {
-            self.strangers.insert(node);
+        match what {
+            DiskChange::Replaced(Substitute::Empty) => {
+                self.bad_disks.remove(&node);
+                self.strangers.insert(node);
+            }
+            DiskChange::Replaced(Substitute::Image | Substitute::Rotten) => drop(self.bad_disks.insert(node)),
+            _ => {}
         }
         self.workshop.disk(node, what);
+    }
+
+    /// An operator empties the disks that are good for nothing; their nodes are down then.
+    pub fn empty_bad_disks(&mut self) {
+        for node in std::mem::take(&mut self.bad_disks) {
+            self.crash(node);
+            self.disk(node, DiskChange::Replaced(Substitute::Empty));
+        }
     }
 
     /// An operator tells every node which of the others have another disk, and says it again now and then: whoever heard it may die.

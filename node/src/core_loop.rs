@@ -353,7 +353,7 @@ impl<W: Ways> CoreLoop<W> {
         let is_stranger = |places: &BTreeMap<NodeId, Place>, node| places.get(node).is_some_and(|p| p.is_stranger);
         for node in before.keys().chain(places.keys()).collect::<BTreeSet<_>>() {
             let (disk, why) = match (is_stranger(&before, node), is_stranger(&places, node)) {
-                (false, true) => ("foreign", "it speaks from another disk than the one that the control log knows"),
+                (false, true) => ("foreign", "it speaks from another disk than the one that the control log knows, or from an older state of it"),
                 (true, false) => ("known", "it is the one that the control log knows"),
                 _ => continue,
             };

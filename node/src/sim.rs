@@ -24,7 +24,7 @@ use sixnines_hwsim::domain::chaos::draw::Ground;
 use sixnines_hwsim::domain::chaos::script::Script;
 use sixnines_hwsim::domain::chaos::{self, Report};
 use sixnines_hwsim::domain::seeds::Stream;
-use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Workshop, safely};
+use sixnines_hwsim::domain::{DiskChange, Setup, SimNode, Substitute, Workshop, safely};
 use sixnines_hwsim::scenario::{DomainStage, Setting};
 
 pub(crate) use broken::Mutation;
@@ -85,8 +85,8 @@ pub(crate) fn stage(setting: &Setting, mutation: Mutation) -> DomainStage {
 struct Nodes {
     first: FirstStart,
     disks: BTreeMap<NodeId, SimDisk>,
-    /// What was on a node's disk when it last started, where that comes back.
-    backups: BTreeMap<NodeId, SimDisk>,
+    /// What was on a node's disk when it last started, or was mended.
+    images: BTreeMap<NodeId, SimDisk>,
     journals: BTreeMap<NodeId, Journal>,
     /// What of the unsynced is left after a power cut.
     power: Stream,
@@ -95,7 +95,7 @@ struct Nodes {
 
 impl Nodes {
     fn new(first: FirstStart, seed: u64, mutation: Mutation) -> Self {
-        Self { first, disks: BTreeMap::new(), backups: BTreeMap::new(), journals: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
+        Self { first, disks: BTreeMap::new(), images: BTreeMap::new(), journals: BTreeMap::new(), power: Stream::new(seed, "power cuts"), mutation }
     }
 }
 
@@ -109,10 +109,10 @@ impl Workshop for Nodes {
             journal.crash(draw);
         }
         disk.lie(self.mutation.lie());
-        if self.mutation == Mutation::DiskGoesBack
-            && let Some(backup) = self.backups.insert(node, disk.backup())
+        if let Some(image) = self.images.insert(node, disk.backup())
+            && self.mutation == Mutation::DiskGoesBack
         {
-            disk.go_back(&backup);
+            disk.go_back(&image);
         }
         let made = Node::start(node, life, now, &self.first, (disk, journal), restarts == 0, self.mutation);
         made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())
@@ -124,14 +124,21 @@ impl Workshop for Nodes {
             DiskChange::Slow(each) => disk.set_latency(each),
             DiskChange::Full => disk.set_room(Some(0)),
             DiskChange::FailsOnce => disk.fail_next_sync(true), // whenever that is
-            DiskChange::Replaced => {
+            DiskChange::Replaced(Substitute::Empty) => {
                 disk.wipe();
                 self.journals.entry(node).or_default().wipe();
             }
+            DiskChange::Replaced(Substitute::Image) => {
+                if let Some(image) = self.images.get(&node) {
+                    disk.go_back(image);
+                }
+            }
+            DiskChange::Replaced(Substitute::Rotten) => disk.rot(self.power.draw()),
             DiskChange::Mended => {
                 disk.set_latency(Duration::ZERO);
                 disk.set_room(None);
                 disk.fail_next_sync(false);
+                self.images.insert(node, disk.backup());
             }
         }
     }

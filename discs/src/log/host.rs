@@ -232,6 +232,7 @@ impl<R: AsyncRuntime> Host<R> {
         let membership = metrics.membership_config.membership();
         let bound = membership.nodes().filter(|(_, seat)| seat.disk != 0).map(|(node, seat)| (*node, seat.disk));
         self.peers.bind(bound.collect());
+        self.peers.lose(&self.board.law().lost_disks);
         let applied = metrics.last_applied.map_or(0, |id| id.index);
         for (node, matching) in metrics.replication.iter().flatten().filter_map(|(node, at)| Some((*node, (*at)?.index))) {
             self.peers.holds(node, matching.min(applied));
@@ -266,10 +267,11 @@ impl<R: AsyncRuntime> Host<R> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<_> = membership.voter_ids().collect();
-        let place = |(node, seat): (&NodeId, &Seat)| {
-            (*node, Place { is_voter: voters.contains(node), disk: seat.disk, is_stranger: self.peers.stranger(*node).is_some() })
-        };
-        membership.nodes().map(place).collect()
+        let place = |(node, disk)| (node, Place { is_voter: voters.contains(&node), disk, is_stranger: self.peers.stranger(node).is_some() });
+        let law = self.board.law();
+        // Who was let go with its disk is still a node of the domain.
+        let gone = law.lost_disks.iter().filter(|(node, _)| law.nodes.contains(node) && membership.get_node(node).is_none());
+        membership.nodes().map(|(node, seat)| (*node, seat.disk)).chain(gone.map(|(node, disk)| (*node, *disk))).map(place).collect()
     }
 
     async fn turn(self: Arc<Self>) {
@@ -404,6 +406,7 @@ impl<R: AsyncRuntime> Host<R> {
             return self.commit_first().await;
         }
         self.call_the_missing(&law);
+        self.declare_lost(&law).await;
         let Some(change) = self.next_change(&law) else { return };
         tracing::info!(?change, "changing the membership");
         // A node that is not a voter any more stays as a learner only if the configuration still names it.
@@ -420,6 +423,14 @@ impl<R: AsyncRuntime> Host<R> {
         ];
         for entry in entries {
             let proposal = Proposal { by: self.me(), ticket: 0, cause: None, entry };
+            drop(self.raft.client_write(Command(proposal.encode().into())).await);
+        }
+    }
+
+    /// That a disk went back needs no operator's word: whoever led when it was not yet old can tell.
+    async fn declare_lost(&self, law: &super::Law) {
+        for (node, disk) in self.peers.older().into_iter().filter(|(node, disk)| law.lost_disks.get(node) != Some(disk)) {
+            let proposal = Proposal { by: self.me(), ticket: 0, cause: None, entry: Entry::DiskLost { node, disk } };
             drop(self.raft.client_write(Command(proposal.encode().into())).await);
         }
     }
@@ -454,9 +465,8 @@ impl<R: AsyncRuntime> Host<R> {
             let only = BTreeSet::from([*node]);
             return if voters.contains(node) { (voters.len() > 1).then_some(ChangeMembers::RemoveVoters(only)) } else { Some(ChangeMembers::RemoveNodes(only)) };
         }
-        // A disk that is lost stays lost, whatever comes back with its number.
-        let fit_seat = |node: &NodeId| seat_of(node).filter(|seat| law.lost_disks.get(node) != Some(&seat.disk));
-        let missing: BTreeMap<_, _> = law.nodes.iter().filter(|n| !seats.contains_key(n)).filter_map(|n| Some((*n, fit_seat(n)?))).collect();
+        let is_fit = |node: &&NodeId| !seats.contains_key(node) && self.peers.stranger(**node).is_none(); // a disk that is lost stays lost
+        let missing: BTreeMap<_, _> = law.nodes.iter().filter(is_fit).filter_map(|n| Some((*n, seat_of(n)?))).collect();
         if !missing.is_empty() {
             return Some(ChangeMembers::AddNodes(missing));
         }

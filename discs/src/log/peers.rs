@@ -44,6 +44,8 @@ struct State<R: AsyncRuntime> {
     acknowledged: BTreeMap<NodeId, (Vote, u64)>,
     /// Strangers that speak from the right disk, in an older state.
     older: BTreeSet<NodeId>,
+    /// Disks that the log has declared lost.
+    lost: BTreeMap<NodeId, u64>,
     /// A leader that a majority of voters has released: this node's requests for votes do not wait for its lease.
     against: Option<NodeId>,
     refused: u64,
@@ -75,6 +77,7 @@ impl<R: AsyncRuntime> Peers<R> {
             holds: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             older: BTreeSet::new(),
+            lost: BTreeMap::new(),
             against: None,
             refused: 0,
             misaddressed: 0,
@@ -168,6 +171,20 @@ impl<R: AsyncRuntime> Peers<R> {
         state.bound = disks;
     }
 
+    /// The log says which disks are lost.
+    pub(crate) fn lose(&self, disks: &BTreeMap<NodeId, u64>) {
+        let mut state = self.lock();
+        if state.lost != *disks {
+            state.lost.clone_from(disks);
+        }
+    }
+
+    /// Nodes that were found out to be without what they had acknowledged, and their disks.
+    pub(crate) fn older(&self) -> BTreeMap<NodeId, u64> {
+        let state = self.lock();
+        state.older.iter().filter_map(|node| Some((*node, *state.heard.get(node)?))).collect()
+    }
+
     /// A node has this entry on its disk, and it is committed: it will not be without it again.
     pub(crate) fn holds(&self, node: NodeId, index: u64) {
         let mut state = self.lock();
@@ -209,9 +226,11 @@ impl<R: AsyncRuntime> Peers<R> {
         self.lock().heard.get(&node).copied()
     }
 
-    /// The disk that a node speaks from although the membership knows another, or this one in a later state.
+    /// The disk that a node speaks from although the membership knows another, or this one in a later state, or has let it go as lost.
     pub(crate) fn stranger(&self, node: NodeId) -> Option<u64> {
-        self.lock().strangers.get(&node).copied()
+        let state = self.lock();
+        let gone = state.heard.get(&node).filter(|disk| state.is_gone(node, **disk));
+        state.strangers.get(&node).or(gone).copied()
     }
 
     pub(crate) fn kept_out(&self) -> KeptOut {
@@ -236,11 +255,16 @@ impl<R: AsyncRuntime> State<R> {
             }
             return false;
         }
-        if self.older.contains(&from) {
+        if self.older.contains(&from) || self.is_gone(from, envelope.from_disk) {
             return false;
         }
         self.strangers.remove(&from);
         true
+    }
+
+    /// Whether the membership has let go of a disk that was declared lost.
+    fn is_gone(&self, node: NodeId, disk: u64) -> bool {
+        !self.bound.contains_key(&node) && self.lost.get(&node) == Some(&disk)
     }
 
     /// A node's log has become shorter, with entries gone that it had acknowledged: somebody put back an old state of its disk, or the

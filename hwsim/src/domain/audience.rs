@@ -11,7 +11,7 @@ use sixnines_core::ids::{ChassisName, Epoch, GroupName, LinkId, NodeId};
 use sixnines_core::time::{Instant, WallTime};
 
 use super::shelves::SHELVES_EVERY;
-use super::{Happening, MS, Observation, Order, SimInput, Ticket, Truth, View, World};
+use super::{DiskChange, Happening, MS, Observation, Order, READMIT_AGAIN, SimInput, Substitute, Ticket, Truth, View, World};
 use crate::chassis::{Chassis, FaultError, FaultId, Injection};
 
 /// Something that has just happened.
@@ -91,8 +91,15 @@ impl World {
         self.give(node, SimInput::Order(ticket, order));
     }
 
-    /// An operator says that a node is the same with its new disk, to every node that hears him; false if its disk is not new.
+    /// An operator says that a node is the same with its new disk, to every node that hears him; a disk that is none too good he empties
+    /// first. False if its disk is the old one.
     pub fn readmit(&mut self, stranger: NodeId) -> bool {
+        if self.bad_disks.contains(&stranger) {
+            self.crash(stranger);
+            self.disk(stranger, DiskChange::Replaced(Substitute::Empty));
+            self.restart_after(stranger, 0);
+            self.schedule(self.now + READMIT_AGAIN, Happening::Readmit); // until the others have heard it
+        }
         if !self.strangers.contains(&stranger) {
             return false;
         }

@@ -96,6 +96,7 @@ impl Player<'_> {
         self.world.run(script.rest_us.saturating_sub(seen_us) * US)?;
         self.world.note("chaos ends".into());
         heal(&mut self.world);
+        self.world.empty_bad_disks();
         self.world.restart_all();
         self.world.readmit_all();
         serve(&mut self.world, self.ground, services, "everything is whole, and it serves again")?;
@@ -205,10 +206,10 @@ pub(super) fn apply(world: &mut World, fault: &Fault) {
         Fault::DiskSlow { node, sync_us } => disk(world, node, DiskChange::Slow(Duration::from_micros(*sync_us))),
         Fault::DiskFull { node } => disk(world, node, DiskChange::Full),
         Fault::DiskFails { node } => disk(world, node, DiskChange::FailsOnce),
-        Fault::DiskReplaced { node, down_us } => {
+        Fault::DiskReplaced { node, down_us, by } => {
             let Some(node) = find(world, node) else { return };
             kill(world, &Place::Node(node), Some(*down_us));
-            world.disk(node, DiskChange::Replaced);
+            world.disk(node, DiskChange::Replaced(*by));
         }
         Fault::ProcessKilled { service } => {
             if let Some((active, _)) = world.active(service) {

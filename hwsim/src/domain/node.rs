@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sixnines_core::domain::Domain;
 use sixnines_core::domain::config::Bundle;
 use sixnines_core::engine::{CommandBody, Engine};
@@ -271,6 +272,19 @@ impl<F: FnMut(NodeId, Instant) -> Box<dyn SimNode>> Workshop for F {
     }
 }
 
+/// What is on the disk that takes another's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Substitute {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// An image of the old one, from when the node last started or the domain was last mended.
+    Image,
+    /// The same, but for a bit of the control log.
+    Rotten,
+}
+
 /// What can happen to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskChange {
@@ -280,8 +294,8 @@ pub enum DiskChange {
     Full,
     /// The next sync fails.
     FailsOnce,
-    /// An empty one is put in.
-    Replaced,
+    /// Another one is put in.
+    Replaced(Substitute),
     /// It is as fast, as empty and as sound as it should be; what is on it stays.
     Mended,
 }

@@ -24,11 +24,13 @@ pub struct Manners {
     pub doubled: u64,
     /// The longest delay of a frame beyond the shortest.
     pub delay_max: Truth,
+    /// Bytes that the mesh gets through between two nodes in a millisecond; 0: any number.
+    pub bytes_per_ms: u64,
 }
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { loss: 0, doubled: 0, delay_max: MS / 10 }
+        Self { loss: 0, doubled: 0, delay_max: MS / 10, bytes_per_ms: 0 }
     }
 }
 
@@ -99,7 +101,8 @@ impl World {
                 let repeats = if self.wire.below(1000) < self.manners.loss { MS } else { 0 };
                 let at = self.now + DELAY_MIN + repeats + self.wire.below(self.manners.delay_max);
                 let last = self.mesh_until.entry((parcel.from, parcel.to)).or_default();
-                let at = at.max(*last + 1);
+                let lasts = (parcel.bytes.len() as u64 * MS).checked_div(self.manners.bytes_per_ms).unwrap_or(0);
+                let at = at.max(*last + 1) + lasts;
                 *last = at;
                 self.schedule(at, Happening::Deliver(parcel));
             }

@@ -83,7 +83,7 @@ fn status(status: &Status) -> String {
     });
     out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG"], rows.collect()));
     for node in status.nodes.iter().filter(|n| n.log == InLog::KeptOut) {
-        out.push_str(&format!("disk    {} came back with another disk and is kept out    nines node replace {}\n", node.id, node.id));
+        out.push_str(&format!("disk    {} came back with another disk, or an old image of its own, and is kept out    nines node replace {}\n", node.id, node.id));
     }
     for feed in status.feeds.iter().filter(|f| f.behind > 0 || f.gaps > 0) {
         let lost = if feed.is_lost { ", out of reach" } else { "" };

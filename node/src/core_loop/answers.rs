@@ -314,6 +314,10 @@ impl<W: Ways> CoreLoop<W> {
             let message = format!("{node} has not been heard here from any other disk than the one it votes with: there is nothing to replace");
             return say(&reply, fail_help("not-needed", message, &format!("start its daemon on the new disk; nines status then shows it. Is this one {node} itself? Then ask another node"), 4));
         };
+        if self.domain.lost_disks.get(&node) == Some(&disk) {
+            let message = format!("the old disk of {node} is given up already: the node is taken in as soon as it comes with another one");
+            return say(&reply, fail_help("not-needed", message, "an old image of it counts as the old disk: remove the control log's directory from it, and start the daemon again", 4));
+        }
         let cause = self.requested(now, &format!("{} gives up the old disk of {node}", principal.name));
         let done = format!("the old disk of {node} is given up: the node is taken in with the one it has now, learns, and votes again. How far: nines status");
         self.propose_for(now, Entry::DiskLost { node, disk }, cause, done, reply);

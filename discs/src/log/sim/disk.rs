@@ -112,6 +112,16 @@ impl SimDisk {
         self.lock().files.clear();
     }
 
+    /// A bit of the log turns over; `seed` says which.
+    pub fn rot(&self, seed: u64) {
+        self.meddle(LOG, |bytes| {
+            let bit = usize::try_from(mix(seed)).unwrap_or(usize::MAX) % (bytes.len() * 8).max(1);
+            if let Some(byte) = bytes.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+        });
+    }
+
     /// A file's bytes.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         self.lock().files.get(name).map(|f| f.bytes.clone())

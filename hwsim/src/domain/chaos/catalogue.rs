@@ -9,6 +9,7 @@ use sixnines_core::time::nanos;
 use super::draw::Ground;
 use super::script::{Fault, Place, Port, US, Wires, letter};
 use crate::chassis::{Entry, FaultError, Injection, Parameter, Words};
+use crate::domain::Substitute;
 
 /// All of them, by name.
 pub const CATALOGUE: &[Entry] = &[
@@ -16,6 +17,12 @@ pub const CATALOGUE: &[Entry] = &[
     Entry { name: "disk-fails", parameters: &[NODE], help: "the next sync of the node's disk fails: its daemon ends, and starts again from what is really there" },
     Entry { name: "disk-full", parameters: &[NODE], help: "nothing more fits on the node's disk: its daemon ends when it has to write, again and again" },
     Entry { name: "disk-replaced", parameters: &[NODE], help: "the node dies with its disk, and comes back with an empty one when it ends (left out: after 1 s); then `readmit` it" },
+    Entry {
+        name: "disk-restored",
+        parameters: &[NODE],
+        help: "the node dies, and comes back with an image of its disk from when it last started (left out: after 1 s); `readmit` empties it and takes the node in",
+    },
+    Entry { name: "disk-rotten", parameters: &[NODE], help: "the node dies, and comes back with a bit of its control log turned over (left out: after 1 s); as disk-restored" },
     Entry {
         name: "disk-slow",
         parameters: &[NODE, Parameter { name: "sync_ms", default: Some("20"), help: "each sync takes so long, 1 to 10000" }],
@@ -52,8 +59,9 @@ pub const CATALOGUE: &[Entry] = &[
             Parameter { name: "lost_percent", default: Some("5"), help: "datagrams lost, 0 to 90" },
             Parameter { name: "doubled_percent", default: Some("0"), help: "datagrams doubled, 0 to 90" },
             Parameter { name: "delay_ms", default: Some("0.1"), help: "the longest delay, 0 to 1000" },
+            Parameter { name: "mbit_s", default: Some("0"), help: "what passes between two nodes, heartbeats aside, 0 to 10000; 0: any number" },
         ],
-        help: "all wires lose, double and delay",
+        help: "all wires lose, double, delay and are narrow",
     },
 ];
 
@@ -86,7 +94,9 @@ pub fn parse(injection: &Injection, ground: &Ground) -> Result<Fault, FaultError
         }
         "disk-fails" => Fault::DiskFails { node: given.place("node")? },
         "disk-full" => Fault::DiskFull { node: given.place("node")? },
-        "disk-replaced" => Fault::DiskReplaced { node: given.place("node")?, down_us: down_us.unwrap_or(REPLACED_US) },
+        "disk-replaced" => Fault::DiskReplaced { node: given.place("node")?, down_us: down_us.unwrap_or(REPLACED_US), by: Substitute::Empty },
+        "disk-restored" => Fault::DiskReplaced { node: given.place("node")?, down_us: down_us.unwrap_or(REPLACED_US), by: Substitute::Image },
+        "disk-rotten" => Fault::DiskReplaced { node: given.place("node")?, down_us: down_us.unwrap_or(REPLACED_US), by: Substitute::Rotten },
         "disk-slow" => Fault::DiskSlow { node: given.place("node")?, sync_us: given.thousands("sync_ms", 1.0, 10_000.0)? },
         "fabric-lost" => {
             let link = given.link("fabric")?;
@@ -117,6 +127,7 @@ pub fn parse(injection: &Injection, ground: &Ground) -> Result<Fault, FaultError
             lost_per_mille: given.thousands("lost_percent", 0.0, 90.0)? / 100,
             doubled_per_mille: given.thousands("doubled_percent", 0.0, 90.0)? / 100,
             delay_max_us: given.thousands("delay_ms", 0.0, 1000.0)?.max(1),
+            bytes_per_ms: given.thousands("mbit_s", 0.0, 10_000.0)? / 8,
         }),
         other => unreachable!("{other} stands in the catalogue, so it has an arm here; a test walks through all"),
     })

@@ -6,7 +6,7 @@ use sixnines_core::time::nanos;
 
 use super::script::{Fault, Features, Place, Port, Script, Step, US, Wires};
 use crate::domain::seeds::Stream;
-use crate::domain::{MS, Truth};
+use crate::domain::{MS, Substitute, Truth};
 
 /// What there is to break.
 #[derive(Clone, Debug)]
@@ -118,10 +118,12 @@ enum Kind {
     FullDisk,
     FailingDisk,
     LoseDisk,
+    RestoreDisk,
+    RotDisk,
 }
 
 /// With the classes that reports know them by.
-const KINDS: [(Kind, &str); 16] = [
+const KINDS: [(Kind, &str); 18] = [
     (Kind::Kill, "node-killed"),
     (Kind::Hang, "node-hung"),
     (Kind::Isolate, "links-cut"),
@@ -138,6 +140,8 @@ const KINDS: [(Kind, &str); 16] = [
     (Kind::FullDisk, "disk-full"),
     (Kind::FailingDisk, "disk-fails"),
     (Kind::LoseDisk, "disk-replaced"),
+    (Kind::RestoreDisk, "disk-restored"),
+    (Kind::RotDisk, "disk-rotten"),
 ];
 
 struct Drawer<'a> {
@@ -233,7 +237,7 @@ impl Drawer<'_> {
         let node = self.place();
         match kind {
             // Mostly one node at a time: once every complete copy is gone, a run says nothing more about what was acknowledged before.
-            Kind::Kill | Kind::LoseChassis | Kind::FullDisk | Kind::FailingDisk | Kind::LoseDisk
+            Kind::Kill | Kind::LoseChassis | Kind::FullDisk | Kind::FailingDisk | Kind::LoseDisk | Kind::RestoreDisk | Kind::RotDisk
                 if self.at < self.whole_at + KILL_AGAIN && self.random.below(8) != 0 =>
             {
                 Some(self.hang(node))
@@ -249,7 +253,9 @@ impl Drawer<'_> {
                 self.whole_at = self.whole_at.max(self.at + DISK_MENDED);
                 Some(Fault::DiskFails { node })
             }
-            Kind::LoseDisk => self.lose_disk(node),
+            Kind::LoseDisk => self.lose_disk(node, Substitute::Empty),
+            Kind::RestoreDisk => self.lose_disk(node, Substitute::Image),
+            Kind::RotDisk => self.lose_disk(node, Substitute::Rotten),
             Kind::Hang => Some(self.hang(node)),
             Kind::Isolate => Some(Fault::LinksCut { node }),
             Kind::CutPair => self.one_way(node, true),
@@ -292,14 +298,16 @@ impl Drawer<'_> {
         down / US
     }
 
-    /// As many as a majority can do without: who had a vote and knows nothing of it must never be let vote again.
-    fn lose_disk(&mut self, node: Place) -> Option<Fault> {
-        if self.disks_lost * 2 + 3 > self.ground.voters.len() {
+    /// As many as a majority can do without: who had a vote and knows nothing of it must never be let vote again. An old image is known
+    /// for one by whoever led when it was not yet old, and by him alone: nobody else may be lost with it.
+    fn lose_disk(&mut self, node: Place, by: Substitute) -> Option<Fault> {
+        let is_alone = self.calm || by == Substitute::Empty;
+        if !is_alone || self.disks_lost * 2 + 3 > self.ground.voters.len() {
             return Some(Fault::DiskFails { node });
         }
         self.disks_lost += 1;
         let down_us = self.down();
-        Some(Fault::DiskReplaced { node, down_us })
+        Some(Fault::DiskReplaced { node, down_us, by })
     }
 
     fn lose_chassis(&mut self) -> Option<Fault> {
@@ -338,6 +346,7 @@ impl Drawer<'_> {
             lost_per_mille: self.random.below(lost),
             doubled_per_mille: self.random.below(doubled),
             delay_max_us: (MS / 10 + self.random.below(delay)) / US,
+            bytes_per_ms: if self.random.below(4) == 0 { 500 + self.random.below(5000) } else { 0 },
         }
     }
 

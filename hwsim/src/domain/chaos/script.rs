@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sixnines_core::ids::{ChassisName, GroupName, LinkId, NodeId};
 
-use crate::domain::{MS, Manners, Truth};
+use crate::domain::{MS, Manners, Substitute, Truth};
 
 /// Everything that happens to a domain in one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,11 +63,19 @@ pub struct Wires {
     pub doubled_per_mille: u64,
     /// The longest delay beyond the shortest; with it goes the order of datagrams.
     pub delay_max_us: u64,
+    /// Bytes that each pair of nodes gets through in a millisecond, heartbeats aside; 0: any number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_per_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl From<Wires> for Manners {
     fn from(wires: Wires) -> Self {
-        Self { loss: wires.lost_per_mille, doubled: wires.doubled_per_mille, delay_max: wires.delay_max_us * US }
+        Self { loss: wires.lost_per_mille, doubled: wires.doubled_per_mille, delay_max: wires.delay_max_us * US, bytes_per_ms: wires.bytes_per_ms }
     }
 }
 
@@ -170,12 +178,16 @@ pub enum Fault {
         /// Whose disk.
         node: Place,
     },
-    /// A node dies with its disk, and comes back with an empty one: to the others a stranger, until an operator says that it is the same node.
+    /// A node dies with its disk, and comes back with another one: to the others a stranger, until it has an empty one and an operator says
+    /// that it is the same node.
     DiskReplaced {
         /// Which node.
         node: Place,
         /// Until it starts again.
         down_us: u64,
+        /// What is on it.
+        #[serde(default)]
+        by: Substitute,
     },
     /// The active's application dies.
     ProcessKilled {
@@ -221,7 +233,9 @@ impl Fault {
             Self::DiskSlow { .. } => "disk-slow",
             Self::DiskFull { .. } => "disk-full",
             Self::DiskFails { .. } => "disk-fails",
-            Self::DiskReplaced { .. } => "disk-replaced",
+            Self::DiskReplaced { by: Substitute::Empty, .. } => "disk-replaced",
+            Self::DiskReplaced { by: Substitute::Image, .. } => "disk-restored",
+            Self::DiskReplaced { by: Substitute::Rotten, .. } => "disk-rotten",
             Self::ProcessKilled { .. } => "process-killed",
             Self::Switchover { .. } => "switchover",
             Self::FansFailed { .. } => "fans-failed",
@@ -255,7 +269,9 @@ impl fmt::Display for Fault {
             Self::DiskSlow { node, sync_us } => write!(f, "each sync of the disk of {node} takes {}", Millis(*sync_us)),
             Self::DiskFull { node } => write!(f, "the disk of {node} is full"),
             Self::DiskFails { node } => write!(f, "the disk of {node} fails to sync"),
-            Self::DiskReplaced { node, down_us } => write!(f, "{node} dies with its disk and is back with an empty one after {}", Millis(*down_us)),
+            Self::DiskReplaced { node, down_us, by: Substitute::Empty } => write!(f, "{node} dies with its disk and is back with an empty one after {}", Millis(*down_us)),
+            Self::DiskReplaced { node, down_us, by: Substitute::Image } => write!(f, "{node} dies with its disk and is back with an old image of it after {}", Millis(*down_us)),
+            Self::DiskReplaced { node, down_us, by: Substitute::Rotten } => write!(f, "{node} dies and is back after {}, with a bit of its disk turned over", Millis(*down_us)),
             Self::ProcessKilled { service } => write!(f, "the active application of {service} dies"),
             Self::Switchover { at, service } => write!(f, "an operator at {at} asks for a switchover of {service}"),
             Self::FansFailed { chassis, fans: 1 } => write!(f, "a fan of {chassis} fails"),
@@ -270,7 +286,11 @@ impl fmt::Display for Fault {
 impl fmt::Display for Wires {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |per_mille: u64| format!("{}.{} %", per_mille / 10, per_mille % 10);
-        write!(f, "the wires lose {}, double {}, and delay up to {}", percent(self.lost_per_mille), percent(self.doubled_per_mille), Millis(self.delay_max_us))
+        write!(f, "the wires lose {}, double {}, and delay up to {}", percent(self.lost_per_mille), percent(self.doubled_per_mille), Millis(self.delay_max_us))?;
+        if self.bytes_per_ms > 0 {
+            write!(f, ", {} kbit/s wide", self.bytes_per_ms * 8)?;
+        }
+        Ok(())
     }
 }
 
@@ -390,7 +410,7 @@ mod tests {
             Fault::NodeKilled { node: Place::Node(NodeId(1)), down_us: None },
             Fault::OneWayCut { from: Place::Node(NodeId(1)), to: Place::ActiveOf("calls".into()), links: vec![LinkId(0), LinkId(1)] },
             Fault::FabricLost { fabric: "A".into(), ports: vec![Port { node: NodeId(3), link: LinkId(0) }] },
-            Fault::WiresBad(Wires { lost_per_mille: 30, doubled_per_mille: 5, delay_max_us: 900 }),
+            Fault::WiresBad(Wires { lost_per_mille: 30, doubled_per_mille: 5, delay_max_us: 900, bytes_per_ms: 70 }),
             Fault::Healed,
         ];
         let script = Script {
@@ -399,7 +419,7 @@ mod tests {
                 services: vec!["calls".into()],
                 clients: 1,
                 hot_fans: vec![2, 0],
-                wires: Some(Wires { lost_per_mille: 1, doubled_per_mille: 2, delay_max_us: 3 }),
+                wires: Some(Wires { lost_per_mille: 1, doubled_per_mille: 2, delay_max_us: 3, bytes_per_ms: 0 }),
                 bad_policies: vec!["fan.rhai".into()],
             },
             steps: faults.into_iter().map(|fault| Step { wait_us: 10, fault }).collect(),

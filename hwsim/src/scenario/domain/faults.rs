@@ -56,10 +56,10 @@ impl DomainStage {
             Fault::Switchover { .. } | Fault::Mended { .. } | Fault::Healed => return Err("that is no fault".to_owned()),
             Fault::NodeKilled { node, down_us } => Fault::NodeKilled { node: Place::Node(self.that_is_up(&node)?), down_us },
             Fault::NodeHung { node, for_us } => Fault::NodeHung { node: Place::Node(self.that_is_up(&node)?), for_us },
-            Fault::DiskReplaced { node, down_us } => {
+            Fault::DiskReplaced { node, down_us, by } => {
                 let node = self.node(&node)?;
                 until = Some(self.now + Duration::from_nanos(down_us * US));
-                Fault::DiskReplaced { node: Place::Node(node), down_us }
+                Fault::DiskReplaced { node: Place::Node(node), down_us, by }
             }
             Fault::LinksCut { node } => Fault::LinksCut { node: Place::Node(self.node(&node)?) },
             Fault::Deafened { node } => Fault::Deafened { node: Place::Node(self.node(&node)?) },
@@ -76,13 +76,13 @@ impl DomainStage {
             Fault::ChassisLost { .. } | Fault::FabricLost { .. } | Fault::WiresBad(_) => fault,
         };
         let replaced = match &fault {
-            Fault::DiskReplaced { node: Place::Node(node), .. } => Some(*node),
+            Fault::DiskReplaced { node: Place::Node(node), by, .. } => Some((*node, *by)),
             _ => None,
         };
         self.faults.push(Active { injection: injection.clone(), until, what: What::Domain(fault) });
         self.follow();
-        if let Some(node) = replaced {
-            self.world.disk(node, DiskChange::Replaced); // its processes are down by now
+        if let Some((node, by)) = replaced {
+            self.world.disk(node, DiskChange::Replaced(by)); // its processes are down by now
         }
         Ok(())
     }
