@@ -130,7 +130,7 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
             let by = active(&row, by);
             Entry::Sync { version: row.version, group, by, in_sync: in_sync.into_iter().map(live).chain([by]).collect() }
         }
-        Entry::DiskLost { .. } => entry,
+        Entry::DiskLost { .. } | Entry::Invite { .. } | Entry::Admit { .. } | Entry::Expel { .. } => entry,
         Entry::Joined { node, nonce, .. } => {
             let replaces = domain.member(node).map_or(Incarnation(0), |m| m.incarnation);
             Entry::Joined { node, nonce, replaces }
