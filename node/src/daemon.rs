@@ -145,7 +145,7 @@ impl Node {
 
         let mut mesh = MeshConfig::new(identity, links.to_vec());
         mesh.profile = config.profile;
-        mesh.peers = peers.iter().map(|(node, links)| PeerConfig { node: *node, links: links.clone() }).collect();
+        mesh.peers = peers.iter().map(|(node, links)| PeerConfig { node: *node, links: links.clone(), admission: 0 }).collect();
         let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
 
         let guard = GuardPage::new().context("no memory for the guard page")?;
