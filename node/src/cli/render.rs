@@ -18,6 +18,11 @@ pub(crate) fn text(reply: &Reply) -> String {
             let rows = files.iter().map(|f| vec![f.file.clone(), f.bytes.to_string()]).collect();
             format!("generation {generation} is in force\n{}", table(&["FILE", "BYTES"], rows))
         }
+        Reply::Invited(invited) => format!(
+            "{}\n  It makes one machine {}, once, until {} UTC. On that machine:\n  nines join TOKEN --dir DIR\n",
+            invited.token, invited.node, invited.expires
+        ),
+        Reply::Admitted(admitted) => format!("admission {}\n", admitted.admission),
         Reply::Done { text } => format!("{text}\n"),
         Reply::Failed(failure) => self::failure(failure),
     }
@@ -78,11 +83,15 @@ fn status(status: &Status) -> String {
                 InLog::KeptOut => "KEPT OUT".into(),
                 InLog::Unknown => String::new(),
             },
+            node.certificate.clone().unwrap_or_else(|| "unknown".into()),
         ]
     });
-    out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG"], rows.collect()));
+    out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG", "CERTIFICATE"], rows.collect()));
     for node in status.nodes.iter().filter(|n| n.log == InLog::KeptOut) {
         out.push_str(&format!("disk    {} came back with another disk and is kept out    nines node replace {}\n", node.id, node.id));
+    }
+    for node in status.nodes.iter().filter(|n| n.state == "expelled") {
+        out.push_str(&format!("seat    {} was expelled, and its seat waits for another machine    nines node invite {}\n", node.id, node.id));
     }
     let alarms: Vec<String> = status.alarms.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
     if !alarms.is_empty() {

@@ -30,6 +30,7 @@ use crate::core_loop::ways::Ways;
 
 /// Everything that the core loop can give orders to.
 pub(super) struct Doors {
+    pub(super) me: NodeId,
     pub(super) log: log::Handle,
     pub(super) liveness: Arc<sixnines_discs::liveness::shell::Handle>,
     pub(super) mesh: MeshHandle,
@@ -201,6 +202,7 @@ impl Ways for Doors {
 
     fn configured(&mut self, config: &DomainConfig) {
         self.drivers.configured(config);
+        self.peers = config.nodes.iter().map(|n| n.id).filter(|n| *n != self.me).collect();
         self.configuration.send_replace(Arc::new(config.clone()));
     }
 
@@ -223,6 +225,10 @@ impl Ways for Doors {
 
     fn watch(&mut self, watcher: Watcher) {
         self.watchers.push(watcher);
+    }
+
+    fn connections(&self, peer: NodeId) -> Vec<u64> {
+        self.mesh.links(peer).iter().map(|l| l.number).collect()
     }
 
     fn standing(&self) -> (Vec<RightRow>, u64) {
