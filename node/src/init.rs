@@ -108,7 +108,7 @@ fn entrust(dir: &Path, config: &DomainConfig, holder: Option<NodeId>, life: Opti
     }
     if let Some(holder) = holder {
         let path = dir.join(holder.to_string()).join("nines.yaml");
-        let life = life.map(|life| format!("certificate_life: {life}s\n")).unwrap_or_default();
+        let life = life.map(|life| if life.is_multiple_of(86_400) { format!("certificate_life: {}d\n", life / 86_400) } else { format!("certificate_life: {life}s\n") }).unwrap_or_default();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, format!("{text}# It lets machines in and renews certificates.\nauthority: ..\n{life}")).with_context(|| format!("cannot write {}", path.display()))?;
         NodeFile::load(&path)?;

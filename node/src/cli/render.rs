@@ -75,7 +75,7 @@ fn status(status: &Status) -> String {
             node.id.to_string(),
             node.chassis.clone(),
             node.state.clone(),
-            if links.is_empty() { "this node".into() } else { links.join(" ") },
+            if node.id == status.node { "this node".into() } else if links.is_empty() { "none".into() } else { links.join(" ") },
             match node.log {
                 InLog::Votes if node.is_leader => "leads".into(),
                 InLog::Votes => "votes".into(),
