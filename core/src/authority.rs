@@ -73,6 +73,12 @@ pub enum Wanted<'a> {
     ApplyPolicies,
     /// A node's disk to be given up, and another one to be let in (protocol 6.1).
     GiveUpDisk,
+    /// A machine to be invited into the domain, or a node to be expelled from it.
+    ChangeMembers,
+    /// Somebody who has shown a token to be let in: the door's own wish.
+    Admit,
+    /// This node's own certificate to be renewed.
+    Renew,
     /// A fault in a simulated chassis, or its end.
     Inject,
 }
@@ -88,6 +94,9 @@ pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> 
         Wanted::Switchover => ("move a role", &[Operator, Admin, Node]),
         Wanted::StartWithLoss => ("start a service from an incomplete copy", &[Admin]),
         Wanted::GiveUpDisk => ("give up a node's disk", &[Admin]),
+        Wanted::ChangeMembers => ("invite or expel a node", &[Admin]),
+        Wanted::Admit => ("let somebody in", &[Node]),
+        Wanted::Renew => ("renew a certificate", &[Operator, Admin, Node]),
         Wanted::ApplyPolicies => ("change the policies", &[Operator, Admin]),
         Wanted::Inject => ("break anything", &[Operator, Admin]),
         Wanted::Command(body) => match body {

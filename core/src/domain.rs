@@ -5,6 +5,7 @@
 //! Rules: protocol 1. Where this differs from the page: a release (3.4) stands until a newer `Joined` or `Confirm` of its target,
 //! not until the takeover, so that two groups of a dead node can be taken over by two nodes on the same releases.
 
+pub mod admission;
 pub mod config;
 pub mod entry;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
+use admission::{Admission, Invitation};
 use config::{Bundle, DomainConfig};
 pub use entry::{DecodeError, Entry, Evidence, Proposal, Release};
 
@@ -38,6 +40,10 @@ pub struct Domain {
     pub groups: BTreeMap<GroupName, GroupRow>,
     /// The last disk of each node that an operator gave up for lost; the log's own membership says which one it votes with.
     pub lost_disks: BTreeMap<NodeId, u64>,
+    /// The newest invitation of each node that was ever invited.
+    pub invitations: BTreeMap<NodeId, Invitation>,
+    /// Which certificates of a node count. Who has no row was there when the domain was made, and all of its certificates count.
+    pub admissions: BTreeMap<NodeId, Admission>,
 }
 
 /// A node, as the control log knows it.
@@ -83,6 +89,12 @@ pub enum Change {
     Bundled,
     /// A node's disk was given up for lost.
     DiskLost(NodeId),
+    /// A machine may come and be this node.
+    Invited(NodeId),
+    /// It has come.
+    Admitted(NodeId),
+    /// A node does not belong here any more.
+    Expelled(NodeId),
 }
 
 /// Why an entry did nothing.
@@ -125,6 +137,9 @@ pub enum Void {
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
+    /// A token that lets nobody in.
+    #[error("{0}")]
+    Invitation(admission::Refusal),
 }
 
 impl Domain {
@@ -154,6 +169,9 @@ impl Domain {
             Entry::Switchover { group, version, by, to } => self.switchover(index, group, *version, *by, *to),
             Entry::Sync { group, version, by, in_sync } => self.sync(index, group, *version, *by, in_sync),
             Entry::DiskLost { node, disk } => self.disk_lost(*node, *disk),
+            Entry::Invite { token, seat, expires } => self.invite(*token, seat, *expires),
+            Entry::Admit { node, token, key, at, disk } => self.admit(index, *node, *token, *key, *at, *disk),
+            Entry::Expel { node } => self.expel(index, *node),
         }
     }
 
@@ -216,6 +234,11 @@ impl Domain {
     fn configure(&mut self, index: LogIndex, expected: Version, config: &DomainConfig) -> Result<Vec<Change>, Void> {
         expect_version(expected, self.config_version)?;
         config.check().map_err(|e| Void::Config(e.to_string()))?;
+        Ok(self.take_configuration(index, config))
+    }
+
+    /// The one place where a configuration that has been checked becomes law.
+    fn take_configuration(&mut self, index: LogIndex, config: &DomainConfig) -> Vec<Change> {
         let voters = |c: &DomainConfig| c.voters().collect::<BTreeSet<_>>();
         if self.config_version > Version(0) && voters(config) != voters(&self.config) {
             // What the old voters promised binds the new ones: every release is to be given anew.
@@ -230,7 +253,7 @@ impl Domain {
                 changes.push(Change::Group(group.name.clone()));
             }
         }
-        Ok(changes)
+        changes
     }
 
     fn replace_bundle(&mut self, expected: Version, bundle: &Bundle) -> Result<Vec<Change>, Void> {

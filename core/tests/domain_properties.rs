@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release, Void};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
+use sixnines_core::time::WallTime;
 
 const GROUPS: [&str; 3] = ["calls", "trunks", "chassis:x"];
 
@@ -89,7 +91,15 @@ fn entry() -> impl Strategy<Value = Entry> {
             .prop_map(|(group, version, by, to)| Entry::Switchover { group, version, by, to }),
         4 => (group(), version(), member(), btree_set(member(), 0..4))
             .prop_map(|(group, version, by, in_sync)| Entry::Sync { group, version, by, in_sync }),
+        1 => (1..6_u16, fingerprint()).prop_map(|(id, token)| Entry::Invite { token, seat: node_config(id), expires: WallTime(5) }),
+        1 => (node(), fingerprint(), fingerprint(), 0..9_u64, 0..2_u64)
+            .prop_map(|(node, token, key, at, disk)| Entry::Admit { node, token, key, at: WallTime(at), disk }),
+        1 => node().prop_map(|node| Entry::Expel { node }),
     ]
+}
+
+fn fingerprint() -> impl Strategy<Value = Fingerprint> {
+    (0..4_u8).prop_map(|n| Fingerprint([n; 32]))
 }
 
 /// Turns what an entry names into what there is, so that it has a chance.
@@ -130,7 +140,11 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
             let by = active(&row, by);
             Entry::Sync { version: row.version, group, by, in_sync: in_sync.into_iter().map(live).chain([by]).collect() }
         }
-        Entry::DiskLost { .. } => entry,
+        Entry::Admit { node, key, at, disk, .. } => {
+            let token = domain.invitations.get(&node).map_or(Fingerprint([9; 32]), |i| i.token);
+            Entry::Admit { node, token, key, at, disk }
+        }
+        Entry::DiskLost { .. } | Entry::Invite { .. } | Entry::Expel { .. } => entry,
         Entry::Joined { node, nonce, .. } => {
             let replaces = domain.member(node).map_or(Incarnation(0), |m| m.incarnation);
             Entry::Joined { node, nonce, replaces }
@@ -160,6 +174,15 @@ fn step(domain: &mut Domain, entry: &Entry) -> Result<bool, TestCaseError> {
         let new = &domain.nodes[id];
         prop_assert!(new.incarnation >= old.incarnation && new.since >= old.since && new.about >= old.about, "{} went back", id);
         prop_assert!(new.about >= new.since && new.since.0 >= new.incarnation.0);
+    }
+    for (id, old) in &before.admissions {
+        prop_assert!(domain.admission(*id) >= old.number, "certificates of {} that were refused count again", id);
+        let is_back = old.is_expelled && !domain.is_expelled(*id);
+        prop_assert!(!is_back || domain.admission(*id) == index.0, "{} is back on an admission that it had", id);
+    }
+    let spent = |d: &Domain, id: &NodeId| d.invitations.get(id).is_some_and(|i| i.used_for.is_some());
+    for (id, invitation) in before.invitations.iter().filter(|(id, i)| spent(&before, id) && domain.invitations.get(id).is_some_and(|now| now.token == i.token)) {
+        prop_assert_eq!(domain.invitations[id].used_for, invitation.used_for, "a token of {} counts twice", id);
     }
     for (name, row) in &domain.groups {
         row_holds(domain, name, row)?;

@@ -124,7 +124,7 @@ impl Lab {
         let (mut meshes, mut ends) = (Vec::new(), Vec::new());
         for (at, (node, peer)) in [(N1, N2), (N2, N1)].into_iter().enumerate() {
             let mut config = MeshConfig::new(identity(&authority, node), addresses[at].clone());
-            config.peers = vec![PeerConfig { node: peer, links: addresses[1 - at].clone() }];
+            config.peers = vec![PeerConfig { node: peer, links: addresses[1 - at].clone(), admission: 0 }];
             let end = Arc::new(End { handle: OnceLock::new(), links_up: links_up.clone(), job: Mutex::new(Job::Answer) });
             let mesh = Mesh::start(config, end.clone()).expect("a mesh");
             end.handle.get_or_init(|| mesh.handle());
@@ -262,10 +262,10 @@ fn with_bare_quinn<T>(
     client: impl AsyncFnOnce(SendStream, RecvStream) -> T,
 ) -> T {
     let authority = Authority::create("bench").expect("a CA");
-    let members = Members::new("bench", [N1]);
+    let members = Members::new("bench", [(N1, 0)]);
     let tls = identity(&authority, N2).server_config(members).expect("TLS settings");
     let serve = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3")));
-    let tls = identity(&authority, N1).client_config().expect("TLS settings");
+    let tls = identity(&authority, N1).client_config(Members::new("bench", [(N2, 0)])).expect("TLS settings");
     let dial = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
     let (bound, address) = mpsc::channel();
     let thread = std::thread::spawn(move || {

@@ -2,6 +2,8 @@
 //!
 //! The machines ([`liveness`], …) are pure: no socket, no clock, no thread. Feature `shell` adds what moves their bytes.
 
+#[cfg(feature = "shell")]
+pub mod door;
 pub mod feed;
 pub mod liveness;
 pub mod log;

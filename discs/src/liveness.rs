@@ -109,6 +109,8 @@ pub enum Input<'a> {
         /// Where it stands.
         index: LogIndex,
     },
+    /// There is another peer from now on.
+    Peer(NodeId),
     /// Parts that turn (`None`), or the one that stands still.
     Progress(Option<Part>),
     /// The instant of [`Liveness::poll_timeout`] has come.
@@ -209,7 +211,7 @@ impl Liveness {
     /// Starts at `now`; knows nobody yet and grants nothing.
     pub fn new(now: Instant, setup: Setup) -> Self {
         assert!(setup.times.is_safe(), "configuration was checked before");
-        let peers = setup.peers.iter().map(|n| (*n, Peer::new(setup.links))).collect();
+        let peers = setup.peers.iter().map(|n| (*n, Peer::new(setup.links, now))).collect();
         Self {
             me: setup.me,
             life: setup.life,
@@ -238,6 +240,10 @@ impl Liveness {
             Input::Applied { index, standing } => self.on_applied(now, index, standing),
             Input::Logged { node, index } => {
                 self.logged.insert(node, index);
+            }
+            Input::Peer(node) => {
+                let links = self.links;
+                self.peers.entry(node).or_insert_with(|| Peer::new(links, now));
             }
             Input::Progress(stalled) => self.on_progress(now, stalled),
             Input::Timeout => self.on_timeout(now),
@@ -423,7 +429,7 @@ impl Liveness {
             if peer.hears_nobody { Verdict::Mute } else { Verdict::Alive }
         } else if now < self.judge_from || !hears_somebody {
             Verdict::Unknown
-        } else if peer.heard_ever() || now.since(self.started) >= dead_after * START_PATIENCE {
+        } else if peer.heard_ever() || now.since(peer.known_since) >= dead_after * START_PATIENCE {
             Verdict::Dead
         } else {
             Verdict::Unknown
@@ -437,7 +443,7 @@ impl Liveness {
         }
         let was = std::mem::replace(&mut peer.verdict, verdict);
         if was != verdict {
-            let silent = peer.silent(now).unwrap_or_else(|| now.since(self.started));
+            let silent = peer.silent(now).unwrap_or_else(|| now.since(peer.known_since));
             self.outputs.push_back(Output::Verdict { node, was, now: verdict, silent });
         }
     }

@@ -91,6 +91,8 @@ pub struct PeerConfig {
     pub node: NodeId,
     /// Its address on each link, in the order of the links.
     pub links: Vec<SocketAddr>,
+    /// The lowest admission whose certificates count for it (`sixnines_core::domain::admission`).
+    pub admission: u64,
 }
 
 /// Takes what comes in. Called on the mesh's thread: return soon, never wait, and do not call back into [`Mesh`] itself.
@@ -122,6 +124,8 @@ pub struct PeerState {
 pub struct LinkStats {
     /// On which link.
     pub link: LinkId,
+    /// Its number: another connection in its place has another one.
+    pub number: u64,
     /// Whether liveness thinks well of it; if not, urgent frames still use it.
     pub good: bool,
     /// The present estimate of the round trip.
@@ -190,7 +194,6 @@ pub struct Totals {
 
 /// What every task of the mesh shares.
 struct Shared {
-    identity: Identity,
     /// Whom the TLS checks let in.
     allowed: Arc<pki::Members>,
     hello: Hello,
@@ -201,7 +204,8 @@ struct Shared {
     /// Empty once the mesh has ended, so that handles which live on do not keep its sockets.
     endpoints: Mutex<Vec<Endpoint>>,
     addresses: Vec<SocketAddr>,
-    client: quinn::ClientConfig,
+    /// What we show when we dial.
+    client: RwLock<quinn::ClientConfig>,
     reports: Arc<Reports>,
     /// Tells a connection from the one that took its place.
     generations: AtomicU64,
@@ -210,6 +214,18 @@ struct Shared {
 impl Shared {
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    fn client(&self) -> quinn::ClientConfig {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From the next handshake on.
+    fn show(&self, identity: &Identity) -> Result<(), MeshError> {
+        let settings = transport::Settings::new(identity, &self.allowed, self.profile)?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = settings.client();
+        self.endpoints().iter().for_each(|endpoint| endpoint.set_server_config(Some(settings.server())));
+        Ok(())
     }
 
     fn hello(&self, life: u64) -> Hello {
@@ -251,6 +267,7 @@ pub struct MeshHandle {
 /// What the mesh's thread is asked to do.
 enum Order {
     SetPeers(Vec<PeerConfig>),
+    Show(Box<Identity>),
     Stop { goodbye: bool },
 }
 
@@ -264,7 +281,7 @@ impl Mesh {
             .enable_all()
             .build()
             .map_err(|e| MeshError::Start("runtime", e.to_string()))?;
-        let allowed = pki::Members::new(config.identity.domain(), config.peers.iter().map(|p| p.node));
+        let allowed = pki::Members::new(config.identity.domain(), config.peers.iter().map(|p| (p.node, p.admission)));
         let reports = Arc::new(Reports::default());
         let settings = transport::Settings::new(&config.identity, &allowed, config.profile)?;
         let entered = runtime.enter();
@@ -286,7 +303,6 @@ impl Mesh {
             role: config.role,
         };
         let shared = Arc::new(Shared {
-            identity: config.identity,
             allowed,
             hello,
             profile: config.profile,
@@ -295,7 +311,7 @@ impl Mesh {
             peers: RwLock::default(),
             endpoints: Mutex::new(endpoints),
             addresses,
-            client: settings.client(),
+            client: RwLock::new(settings.client()),
             reports,
             generations: AtomicU64::new(1),
         });
@@ -367,10 +383,15 @@ impl MeshHandle {
         }
     }
 
-    /// Replaces the members. Who left loses its connections at once; who stays keeps them unless its addresses changed.
+    /// Replaces the members. Who left loses its connections at once; who stays keeps them unless its addresses or its admission changed.
     pub fn set_peers(&self, peers: Vec<PeerConfig>) {
         // It can only fail after the stop, when there is nothing left to change.
         drop(self.orders.send(Order::SetPeers(peers)));
+    }
+
+    /// Shows another certificate of this node from the next handshake on. Connections that stand go on: they are as good as they were.
+    pub fn show(&self, identity: Identity) {
+        drop(self.orders.send(Order::Show(Box::new(identity)))); // as above
     }
 
     /// How we stand with a peer; `None` before the first contact.
@@ -413,6 +434,11 @@ async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = inbox.recv().await {
         match order {
             Order::SetPeers(peers) => members.set(&shared, peers),
+            Order::Show(identity) => {
+                if let Err(error) = shared.show(&identity) {
+                    tracing::error!(%error, "the renewed certificate cannot be shown; the former one is, as long as it lasts");
+                }
+            }
             Order::Stop { goodbye: false } => return,
             Order::Stop { goodbye: true } => break,
         }
@@ -455,8 +481,8 @@ impl Drop for Member {
 
 impl Members {
     fn set(&mut self, shared: &Arc<Shared>, mut wanted: Vec<PeerConfig>) {
-        wanted.retain(|p| p.node != shared.identity.node());
-        shared.allowed.set(wanted.iter().map(|p| p.node));
+        wanted.retain(|p| p.node != shared.hello.node);
+        shared.allowed.set(wanted.iter().map(|p| (p.node, p.admission)));
         let (present, lives) = (&mut self.present, &mut self.lives);
         present.retain(|node, member| {
             let stays = wanted.contains(&member.config);
@@ -480,7 +506,7 @@ impl Member {
         let session = Session::new(life, shared.limits.clone());
         let peer = Peer::new(&config, session, shared.receiver.clone(), shared.reports.clone());
         let mut tasks = vec![tokio::spawn(link::pump_for_ever(shared.clone(), peer.clone())).abort_handle()];
-        if shared.identity.node() < config.node {
+        if shared.hello.node < config.node {
             for (index, (address, endpoint)) in config.links.iter().zip(shared.endpoints()).enumerate() {
                 let way = link::Way { link: link_id(index), address: *address, endpoint };
                 tasks.push(tokio::spawn(link::dial_for_ever(shared.clone(), peer.clone(), way)).abort_handle());

@@ -2,14 +2,19 @@
 //!
 //! A node's certificate names it as `n1.lab.sixnines` (node, domain). Whoever dials checks that exact name; whoever is dialled
 //! checks that the name is a member's. Access ends by leaving the committed member list, not by a date: a board whose clock
-//! battery is dead boots in 1970 and must still be let in, so certificates are valid from then on.
+//! battery is dead boots in 1970 and must still be let in, so certificates are valid from then on. Those that an authority was told to
+//! limit have an end as well. A certificate's serial number bears its *admission*; each member has a lowest one that counts
+//! (`sixnines_core::domain::admission`), so that an expelled node's certificates are refused while its successor's are not.
 //!
 //! There is no other mode: TLS 1.3, both ends authenticated, no tickets (a resumed session would skip the member list), no
 //! early data (it can be replayed).
 
-mod tls;
+mod certificate;
+mod der;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod token;
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,13 +23,16 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::ids::NodeId;
 
-pub use tls::Members;
+pub use certificate::{Facts, NO_END, PublicKey, Request, RequestError};
+pub use tls::{Members, pinned_config};
+pub use token::{Token, TokenError};
 
 /// Longest name of a domain: with the node and the suffix it must fit a DNS label and stay readable.
 pub const DOMAIN_CHARS_MAX: usize = 40;
@@ -149,8 +157,11 @@ impl Authority {
         let (certificate, key) = ca_files(dir);
         let certificate_pem = read(&certificate)?;
         let key_pem = read_key(&key)?;
-        let pair = KeyPair::from_pem(&key_pem)
-            .map_err(|e| PkiError::Content { path: key, what: "private key", reason: e.to_string() })?;
+        let pair = KeyPair::from_pem(&key_pem).map_err(|e| content(&key, "private key", &e))?;
+        let shown = Facts::of(&parse_certificate(&certificate, &certificate_pem)?).map(|facts| facts.public_key);
+        if shown.as_ref().map(PublicKey::bytes) != Some(pair.public_key_raw()) {
+            return Err(content(&key, "key of this authority", &"it does not belong to the certificate beside it"));
+        }
         Ok(Self { domain: domain.to_owned(), certificate_pem, issuer: Issuer::new(ca_params(domain), pair) })
     }
 
@@ -163,13 +174,53 @@ impl Authority {
         write_pair(&certificate, &self.certificate_pem, &key, &self.issuer.key().serialize_pem())
     }
 
-    /// Makes a node's certificate and key in memory.
+    /// Makes a node's certificate and key in memory, for the founding of a domain: without an end, of admission 0.
     ///
     /// # Errors
     /// [`PkiError::Library`].
     pub fn issue(&self, node: NodeId) -> Result<Issued, PkiError> {
-        let name = certificate_name(&self.domain, node);
+        self.issue_until(node, None)
+    }
+
+    /// The same with an end, in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`PkiError::Library`].
+    pub fn issue_until(&self, node: NodeId, ends: Option<u64>) -> Result<Issued, PkiError> {
         let key = KeyPair::generate().map_err(library("node key"))?;
+        Ok(Issued {
+            domain: self.domain.clone(),
+            node,
+            ca_pem: self.certificate_pem.clone(),
+            certificate_pem: self.sign(node, &key, 0, ends)?,
+            key_pem: key.serialize_pem(),
+        })
+    }
+
+    /// Certifies that a key is a node's, on this admission. The certificate as PEM; no two have the same serial number.
+    ///
+    /// # Errors
+    /// [`PkiError::Library`].
+    pub fn certify(&self, node: NodeId, key: &PublicKey, admission: u64, ends: Option<u64>) -> Result<String, PkiError> {
+        self.sign(node, key, admission, ends)
+    }
+
+    /// The CA's certificate as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The SHA-256 of the CA's certificate, by which others know it.
+    ///
+    /// # Errors
+    /// [`PkiError::Content`] if `ca.pem` holds no certificate.
+    pub fn fingerprint(&self) -> Result<Fingerprint, PkiError> {
+        let (path, _key) = ca_files(Path::new(""));
+        Ok(fingerprint(&parse_certificate(&path, &self.certificate_pem)?))
+    }
+
+    fn sign(&self, node: NodeId, key: &impl PublicKeyData, admission: u64, ends: Option<u64>) -> Result<String, PkiError> {
+        let name = certificate_name(&self.domain, node);
         let mut params = CertificateParams::new(vec![name.clone()]).map_err(library("node name"))?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -177,14 +228,11 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.issuer).map_err(library("node certificate"))?;
-        Ok(Issued {
-            domain: self.domain.clone(),
-            node,
-            ca_pem: self.certificate_pem.clone(),
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        params.serial_number = Some(SerialNumber::from_slice(&certificate::serial(admission)?));
+        if let Some(ends) = ends {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(ends.min(NO_END));
+        }
+        Ok(params.signed_by(key, &self.issuer).map_err(library("node certificate"))?.pem())
     }
 }
 
@@ -261,6 +309,32 @@ impl Identity {
         self.node
     }
 
+    /// What this node's certificate says.
+    ///
+    /// # Panics
+    /// Never: it was checked when it was loaded.
+    pub fn facts(&self) -> Facts {
+        Facts::of(&self.certificate).expect("a certificate that the TLS library has accepted")
+    }
+
+    /// The SHA-256 of the CA's certificate.
+    pub fn authority(&self) -> Fingerprint {
+        fingerprint(&self.ca)
+    }
+
+    /// The same node and key with another certificate.
+    ///
+    /// # Errors
+    /// [`PkiError::WrongCertificate`] if it is not this node's, of this CA, for this key.
+    pub fn renewed(&self, certificate_pem: &str) -> Result<Self, PkiError> {
+        let path = Path::new("the renewed certificate");
+        let certificate = parse_certificate(path, certificate_pem)?;
+        let (domain, ca, key) = (self.domain.clone(), self.ca.clone(), self.key.clone_key());
+        let renewed = Self { domain, node: self.node, ca, certificate, key };
+        renewed.check(path, path)?;
+        Ok(renewed)
+    }
+
     /// The same certificate, with the CA of another identity.
     #[cfg(test)]
     pub(crate) fn trusting(self, other: &Self) -> Self {
@@ -274,6 +348,40 @@ impl Identity {
         bytes.copy_from_slice(ring::hmac::sign(&key, label.as_bytes()).as_ref());
         bytes
     }
+}
+
+/// Puts a renewed certificate in the place of the one that a node has, in one step.
+///
+/// # Errors
+/// [`PkiError::Write`]; the former one is in its place then.
+pub fn save_renewed(dir: &Path, node: NodeId, certificate_pem: &str) -> Result<(), PkiError> {
+    let (path, _key_stays) = node_files(dir, node);
+    let beside = path.with_extension("pem.new");
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&beside)?;
+        file.write_all(certificate_pem.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, &path)?;
+        fs::File::open(dir)?.sync_all()
+    };
+    write().map_err(|source| PkiError::Write { path: path.clone(), source })
+}
+
+/// Writes what an admitted node is known by: its certificate, its key (for its owner alone) and the CA's certificate.
+///
+/// # Errors
+/// [`PkiError::Exists`], [`PkiError::Write`].
+pub fn save_admitted(dir: &Path, node: NodeId, ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Result<(), PkiError> {
+    let (certificate, key) = node_files(dir, node);
+    write_pair(&certificate, certificate_pem, &key, key_pem)?;
+    write_new(&ca_files(dir).0, ca_pem, 0o644)
+}
+
+/// The SHA-256 of some bytes.
+pub fn fingerprint(bytes: &[u8]) -> Fingerprint {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    Fingerprint(hash)
 }
 
 fn check_domain(domain: &str) -> Result<(), PkiError> {

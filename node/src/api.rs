@@ -4,11 +4,15 @@
 //! function before it is queued.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sixnines_core::authority::Wanted;
+use sixnines_core::domain::admission::Fingerprint;
+use sixnines_core::domain::config::{Bundle, DomainConfig, NodeConfig};
 use sixnines_core::event::{Body, Event};
-use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
+use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, NodeId};
 use sixnines_core::time::WallTime;
 use sixnines_core::value::{Outcome, Quality, Value};
 
@@ -44,6 +48,18 @@ pub(crate) enum Call {
     StartService { service: String },
     /// The operator's word that a node's disk is lost, and that it may come back with the one it has now.
     NodeReplace { node: NodeId },
+    /// A token for a machine that is to become this node; where the daemon holds the authority.
+    NodeInvite { node: NodeId, valid_s: u64, seat: SeatWish },
+    /// No certificate of this node counts any more.
+    NodeExpel { node: NodeId, force: bool },
+    /// Another certificate for the node that is asked.
+    NodeRenew,
+    /// A token was drawn, and is to be known. From inside the daemon alone.
+    #[serde(skip)]
+    Invite { token: Fingerprint, seat: Box<NodeConfig>, expires: WallTime },
+    /// A token was shown. From inside the daemon alone.
+    #[serde(skip)]
+    Admit { node: NodeId, token: Fingerprint, key: Fingerprint },
     Inject { chassis: String, fault: String, target: Option<String>, for_s: u64 },
     InjectClear { chassis: String },
     InjectList { chassis: String },
@@ -72,10 +88,22 @@ impl Call {
             Self::Switchover { .. } => Wanted::Switchover,
             Self::StartService { .. } => Wanted::StartWithLoss,
             Self::NodeReplace { .. } => Wanted::GiveUpDisk,
+            Self::NodeInvite { .. } | Self::NodeExpel { .. } | Self::Invite { .. } => Wanted::ChangeMembers,
+            Self::NodeRenew => Wanted::Renew,
+            Self::Admit { .. } => Wanted::Admit,
             Self::Inject { .. } | Self::InjectClear { .. } => Wanted::Inject,
             Self::PolicyApply { .. } => Wanted::ApplyPolicies,
         }
     }
+}
+
+/// Where an invited node is to sit, as far as an operator says it; the rest is as it was for the node of that name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SeatWish {
+    pub(crate) chassis: Option<ChassisName>,
+    pub(crate) links: Vec<SocketAddr>,
+    pub(crate) voter: bool,
+    pub(crate) witness: bool,
 }
 
 /// An answer, or one line of a followed stream.
@@ -92,9 +120,31 @@ pub(crate) enum Reply {
     Alarms(Vec<AlarmRow>),
     Faults(serde_json::Value),
     Policies { generation: u64, files: Vec<PolicyRow> },
+    Invited(Invited),
+    /// Inside the daemon alone.
+    #[serde(skip)]
+    Admitted(Box<Admitted>),
     /// Done; `text` says what it did and how to undo it.
     Done { text: String },
     Failed(Failure),
+}
+
+/// A token, for one machine, once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Invited {
+    pub(crate) node: NodeId,
+    pub(crate) token: String,
+    pub(crate) expires: String,
+    pub(crate) valid_s: u64,
+}
+
+/// Somebody is let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    /// What his certificate is issued on.
+    pub(crate) admission: u64,
+    pub(crate) config: DomainConfig,
+    pub(crate) policies: Arc<Bundle>,
 }
 
 /// Why something was not done.
@@ -159,6 +209,12 @@ pub(crate) struct NodeRow {
     pub(crate) links: Vec<bool>,
     pub(crate) is_leader: bool,
     pub(crate) log: InLog,
+    /// How long its certificate lasts, as it says itself: `no end`, or `until` a date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<String>,
+    /// The numbers of this node's connections to it: another number is another connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) connections: Vec<u64>,
 }
 
 /// A node's place in the control log.
@@ -313,4 +369,26 @@ pub(crate) fn clock_text(wall: WallTime) -> String {
     let seconds = wall.0 / 1_000_000_000;
     let (hour, minute, second, ms) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, wall.0 / 1_000_000 % 1000);
     format!("{hour:02}:{minute:02}:{second:02}.{ms:03}")
+}
+
+/// Seconds since 1970 as a date and a time of day, UTC.
+pub(crate) fn date_text(seconds: u64) -> String {
+    // Civil from days, by Howard Hinnant: eras of 400 years that begin in March.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates_are_dates() {
+        let known = [(0, "1970-01-01 00:00:00"), (951_825_600, "2000-02-29 12:00:00"), (1_795_778_561, "2026-11-27 11:22:41"), (4_107_542_399, "2100-02-28 23:59:59")];
+        known.iter().for_each(|(seconds, text)| assert_eq!(super::date_text(*seconds), *text));
+    }
 }

@@ -3,18 +3,20 @@
 pub(crate) mod campaign;
 pub(crate) mod client;
 pub(crate) mod faults;
+pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod policy;
 pub(crate) mod render;
 pub(crate) mod replay;
 pub(crate) mod sim;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use sixnines_core::ids::NodeId;
+use sixnines_core::ids::{ChassisName, NodeId};
 
-use crate::api::Call;
+use crate::api::{Call, SeatWish};
 
 /// Keeps a telecom appliance serving while its fans, boards, nodes and links fail, and tells you why.
 #[derive(Debug, Parser)]
@@ -32,6 +34,9 @@ pub(crate) enum Command {
     /// Makes a domain: its authority, certificates and one directory per node.
     #[command(after_help = "Examples:\n  nines init lab                        three nodes on this machine, to play with\n  nines init lab --domain domain.yaml   as the file describes\n  nines run --config lab/n1/nines.yaml")]
     Init(crate::init::Options),
+    /// Makes this machine a node of a domain that is there, by a token. Exit 2 bad token, 3 nobody answers, 4 refused.
+    #[command(after_help = "Examples:\n  nines node invite n4 --chassis mxp2 --links 10.9.1.4:7400,10.9.2.4:7400    prints a token\n  nines join nines1-abcd --dir /var/lib/sixnines/n4                         on the new machine\n  nines join nines1-abcd --dir n4 --at 192.0.2.7:7400                       if the addresses in the token are not to be reached\n  nines run --config /var/lib/sixnines/n4/nines.yaml")]
+    Join(join::Options),
     /// Runs a node until SIGTERM or Ctrl-C.
     #[command(after_help = "Examples:\n  nines run --config /etc/sixnines/nines.yaml\n  nines run --config lab/n1/nines.yaml --log-format json")]
     Run(crate::daemon::Options),
@@ -126,8 +131,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: ServiceStep,
     },
-    /// Nodes: taking one in again after its disk was replaced.
-    #[command(after_help = "Examples:\n  nines status              shows a node that came back with another disk\n  nines node replace n3")]
+    /// Nodes: inviting and expelling them, renewing a certificate, taking one in again after its disk was replaced.
+    #[command(after_help = "Examples:\n  nines node invite n4 --chassis mxp2 --links 10.9.1.4:7400,10.9.2.4:7400\n  nines node expel n3       its certificates count no more, at once\n  nines node invite n3      another machine may be n3\n  nines node renew          a new certificate for the node that is asked\n  nines status              shows a node that came back with another disk\n  nines node replace n3")]
     Node {
         #[command(subcommand)]
         step: NodeStep,
@@ -262,6 +267,53 @@ pub(crate) enum ServiceStep {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeStep {
+    /// Prints a token that makes one machine this node, once.
+    ///
+    /// Ask the node that holds the domain's authority (`authority:` in its nines.yaml). The token bears the node's name, the hash of the authority's
+    /// certificate, where to ask, and a secret: carry it as you would carry a key. A later invitation of the same node replaces it.
+    Invite {
+        /// The node: a new one, or one that was expelled.
+        #[arg(value_name = "NODE")]
+        which: NodeId,
+        /// For how long the token counts, such as 30m or 1h.
+        #[arg(long, default_value = "1h", value_parser = seconds)]
+        valid: u64,
+        /// The chassis that it sits in.
+        #[arg(long)]
+        chassis: Option<ChassisName>,
+        /// Its address on each link, with commas between.
+        #[arg(long, value_delimiter = ',')]
+        links: Vec<SocketAddr>,
+        /// It shall vote. Left out: it learns, and runs services, unless its name had a vote.
+        #[arg(long)]
+        voter: bool,
+        /// It shall vote and run no services.
+        #[arg(long)]
+        witness: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Ends a node's membership: no certificate that it ever had counts any more, its connections end at once.
+    ///
+    /// To the others it is dead from then on: what it was active for is taken over. Its seat and vote stay for whoever is invited under its name.
+    /// Refused if the rest could decide nothing without it, or if it alone knows what a service knows.
+    Expel {
+        /// The node, such as n3.
+        #[arg(value_name = "NODE")]
+        which: NodeId,
+        /// Although nothing may be decided any more, or state be lost.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Asks for another certificate for the node that is asked. Connections go on.
+    ///
+    /// A certificate that has an end is renewed by itself when two thirds of its life are over.
+    Renew {
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Gives up the disk that the node voted with, and takes the node in with the one it has now.
     ///
     /// The others keep a node out that comes back with an empty or exchanged state directory: what it had promised is forgotten there.
@@ -365,7 +417,14 @@ impl Command {
                 ServiceStep::Switchover { service, to, ask } => plain(Call::Switchover { service, to }, ask),
                 ServiceStep::Start { service, ask } => plain(Call::StartService { service }, ask),
             },
-            Self::Node { step: NodeStep::Replace { which, ask } } => plain(Call::NodeReplace { node: which }, ask),
+            Self::Node { step } => match step {
+                NodeStep::Replace { which, ask } => plain(Call::NodeReplace { node: which }, ask),
+                NodeStep::Invite { which, valid, chassis, links, voter, witness, ask } => {
+                    plain(Call::NodeInvite { node: which, valid_s: valid, seat: SeatWish { chassis, links, voter, witness } }, ask)
+                }
+                NodeStep::Expel { which, force, ask } => plain(Call::NodeExpel { node: which, force }, ask),
+                NodeStep::Renew { ask } => plain(Call::NodeRenew, ask),
+            },
             Self::Inject { chassis, clear: true, ask, .. } => plain(Call::InjectClear { chassis }, ask),
             Self::Inject { chassis, fault: Some(fault), target, lasting, ask, .. } => plain(Call::Inject { chassis, fault, target, for_s: lasting }, ask),
             Self::Inject { chassis, ask, .. } => plain(Call::InjectList { chassis }, ask),
@@ -379,13 +438,13 @@ impl Command {
                 plain(call, ask)
             }
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
-            Self::Demo(_) | Self::Init(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
+            Self::Demo(_) | Self::Init(_) | Self::Join(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
     }
 }
 
 /// Seconds from `30s`, `5m`, `4h`.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     let help = || format!("{text:?} is no duration: a number with a unit, such as 30s, 5m or 4h");
     let unit = text.chars().last().ok_or_else(help)?;
     let per = match unit {

@@ -42,6 +42,16 @@ pub(crate) struct NodeFile {
     /// The sockets that the CLI and applications talk to.
     #[serde(default = "run_dir")]
     pub(crate) run: PathBuf,
+    /// Where the domain's authority lies (`ca.pem` and `ca.key`, as `nines init` made them), on the node that is to let machines in and to renew
+    /// certificates. On as few nodes as will do, and on one that runs nothing foreign.
+    #[serde(default)]
+    pub(crate) authority: Option<PathBuf>,
+    /// How long the certificates last that this authority issues, such as 90d. Left out: they have no end.
+    #[serde(default)]
+    pub(crate) certificate_life: Option<String>,
+    /// It was taken into a domain that was there: it never founds one.
+    #[serde(default)]
+    pub(crate) joined: bool,
 }
 
 /// What a node keeps of its events for those who are behind: one that was away, or is slow. Who is further behind is told which events it
@@ -129,7 +139,17 @@ impl NodeFile {
         for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
             *each = home.join(&*each);
         }
+        file.authority = file.authority.map(|dir| home.join(dir));
+        file.life()?;
         Ok(file)
+    }
+
+    /// How long certificates last that are issued here, in seconds.
+    ///
+    /// # Errors
+    /// What is no duration.
+    pub(crate) fn life(&self) -> anyhow::Result<Option<u64>> {
+        self.certificate_life.as_deref().map(crate::cli::seconds).transpose().map_err(|e| anyhow::anyhow!("certificate_life: {e}"))
     }
 
     /// The domain as its file proposes it, checked.

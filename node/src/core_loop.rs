@@ -76,6 +76,8 @@ pub(crate) enum In {
     Gate(GateState),
     /// Something is wrong between this node and somebody on a link.
     Mesh(Fault),
+    /// How this node's certificate is.
+    Certificate(CertificateNews),
     /// The journal is written again, or cannot be, and why.
     Journal(Result<(), String>),
     /// The journal's disk may have room again.
@@ -83,6 +85,17 @@ pub(crate) enum In {
     /// What was journalled is synced: events that wait for that can go out.
     JournalSynced,
     Stop,
+}
+
+/// How this node's certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertificateNews {
+    /// A word of its class.
+    pub(crate) state: &'static str,
+    pub(crate) until: String,
+    pub(crate) serial: String,
+    /// Why it has not been renewed, if it should have been.
+    pub(crate) why: String,
 }
 
 /// What was found when the gate was looked at.
@@ -123,6 +136,8 @@ pub(crate) struct CoreLoop<W> {
     recorded: Option<(u64, EventId)>,
     /// The event by which a group's role last changed here.
     role_causes: BTreeMap<GroupName, EventId>,
+    /// How its certificate is: known before its life has begun.
+    certificate: Option<CertificateNews>,
     /// When the last fault of the mesh is past, if nothing more comes.
     mesh_quiet_at: Option<Instant>,
     /// The nodes that forwarded commands which are not answered yet.
@@ -158,6 +173,7 @@ impl<W: Ways> CoreLoop<W> {
             tokens: 0,
             recorded: None,
             role_causes: BTreeMap::new(),
+            certificate: None,
             mesh_quiet_at: None,
             asked_by: BTreeMap::new(),
             wishes: Vec::new(),
@@ -239,6 +255,10 @@ impl<W: Ways> CoreLoop<W> {
             In::Ask(ask) => self.answer(now, ask),
             In::Gate(state) => self.on_gate(now, state),
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
+            In::Certificate(news) => {
+                self.certificate = Some(news);
+                self.tell_certificate(now);
+            }
             In::Journal(news) => self.on_journal(now, news),
             In::JournalTriesAgain => self.ways.journal_again(),
             In::JournalSynced | In::Stop => {}
@@ -324,6 +344,15 @@ impl<W: Ways> CoreLoop<W> {
         self.observe_part(now, "journal", state, &why);
     }
 
+    fn tell_certificate(&mut self, now: Instant) {
+        let Some(CertificateNews { state, until, serial, why }) = self.certificate.clone() else { return };
+        let object = format!("{}/certificate", node_object(self.me));
+        for (attribute, text) in [("until", until), ("serial", serial)] {
+            self.observe(now, &object, attribute, Some(Value::Text(text.as_str().into())), Quality::Good, None, "", false);
+        }
+        self.observe_part(now, "certificate", state, &why);
+    }
+
     /// How a part of this node is: its gate, mesh or journal.
     fn observe_part(&mut self, now: Instant, part: &str, state: &str, why: &str) {
         let object = format!("{}/{part}", node_object(self.me));
@@ -364,6 +393,7 @@ impl<W: Ways> CoreLoop<W> {
     fn follow_configuration(&mut self, now: Instant, before: &Domain) {
         if before.config_version != self.domain.config_version {
             self.ways.configured(&self.domain.config);
+            self.give_domain(now);
         }
         if before.bundle_version != self.domain.bundle_version || self.compiled.is_none() {
             match shared_bundle(&self.domain.bundle) {
@@ -385,6 +415,10 @@ impl<W: Ways> CoreLoop<W> {
             compiled.watch.install(clock);
         }
         self.feed_engine(now, engine::Input::Bundle(compiled));
+        self.give_domain(now);
+    }
+
+    fn give_domain(&mut self, now: Instant) {
         let nodes: Vec<(NodeId, ChassisName)> = self.domain.config.nodes.iter().map(|n| (n.id, n.chassis.clone())).collect();
         let services = self.domain.config.services.iter().map(|s| s.name.clone()).collect();
         self.feed_engine(now, engine::Input::Domain { nodes, services });
@@ -407,6 +441,7 @@ impl<W: Ways> CoreLoop<W> {
             for (peer, verdict) in verdicts {
                 self.tell_verdict(now, peer, verdict, "as this node found it when it joined");
             }
+            self.tell_certificate(now);
             let domain = Arc::clone(&self.domain);
             for (name, row) in &domain.groups {
                 self.tell_group(now, name, row, None, None, "the control log, as this node found it");
@@ -661,6 +696,9 @@ fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
         Entry::Joined { node, .. } => format!("{node} joined"),
         Entry::Confirm { node, .. } => format!("{} is back", node.node),
         Entry::DiskLost { node, .. } => format!("the disk of {node} is given up"),
+        Entry::Invite { seat, .. } => format!("{} is invited", seat.id),
+        Entry::Admit { node, .. } => format!("{node} is let in"),
+        Entry::Expel { node } => format!("{node} is expelled"),
         _ => "configuration".to_owned(),
     };
     format!("log entry {index}: {what}, asked by {}", proposal.by)

@@ -7,12 +7,14 @@ mod api_socket;
 mod bus;
 mod checkpoints;
 mod core_thread;
+pub(crate) mod door;
 mod doors;
 mod drivers;
 pub(crate) mod journal;
 mod keeper;
+mod papers;
+mod roster;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -30,8 +32,9 @@ use sixnines_discs::liveness::{self, Part};
 use sixnines_discs::liveness::shell::{Handle as Liveness, Order as LivenessOrder, Turns, Wiring, Word};
 use sixnines_discs::log::shell as log_shell;
 use sixnines_discs::log::{FirstStart, Options as LogOptions, Timing};
-use sixnines_discs::mesh::{Mesh, MeshConfig, PeerConfig};
-use sixnines_discs::pki::Identity;
+use sixnines_discs::door::Door;
+use sixnines_discs::mesh::{Mesh, MeshConfig};
+use sixnines_discs::pki::{Identity, Members};
 use sixnines_drivers::address::{Address, Ledger};
 use sixnines_drivers::gate::{self, Gate, GateForm, Guard, Plan};
 use sixnines_drivers::process::Backoff;
@@ -44,9 +47,12 @@ use crate::core_loop::{CoreLoop, GateState, In};
 use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
 use bus::{Bus, LogPort};
 use checkpoints::{Checkpoints, ServiceHost};
+use door::Held;
 use doors::Doors;
 use drivers::Drivers;
 use keeper::{Keeper, Keepers, Order};
+use papers::Papers;
+use roster::{Everybody, Roster};
 
 /// What `nines run` takes.
 #[derive(Debug, clap::Args)]
@@ -139,14 +145,18 @@ impl Node {
         }
 
         let bus = Arc::new(Bus { inbox: inbox.clone(), liveness: OnceLock::new(), log: OnceLock::new(), service: OnceLock::new() });
-        let peers: BTreeMap<NodeId, Vec<SocketAddr>> = config.nodes.iter().filter(|n| n.id != me).map(|n| (n.id, n.links.clone())).collect();
-        let (liveness, got) = start_liveness(me, life, config, form, links, &peers, &inbox, &turns, patience)?;
+        let everybody = Everybody::read(&file.state, config);
+        let (liveness, got) = start_liveness(me, life, config, form, links, &everybody, &inbox, &turns, patience)?;
         rights.extend(got);
         bus.liveness.set(Arc::clone(&liveness)).unwrap_or_else(|_| unreachable!("set once"));
 
-        let mut mesh = MeshConfig::new(identity, links.to_vec());
+        let at_doors = Members::new(&config.domain, everybody.admissions());
+        let held = Held::load(file, &identity, &at_doors, &inbox)?;
+        let door = held.clone().map(|held| Door::open(links, identity.door_config(Arc::clone(&at_doors))?, held).context("the door cannot be opened: it listens by TCP where the mesh listens by UDP")).transpose()?;
+        let shown = Identity::load(&file.identity, &config.domain, me)?;
+        let mut mesh = MeshConfig::new(shown, links.to_vec());
         mesh.profile = config.profile;
-        mesh.peers = peers.iter().map(|(node, links)| PeerConfig { node: *node, links: links.clone() }).collect();
+        mesh.peers = everybody.peers(me);
         let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
 
         let guard = GuardPage::new().context("no memory for the guard page")?;
@@ -168,6 +178,7 @@ impl Node {
         let port = LogPort {
             me,
             life,
+            roster: Roster::start(me, &file.state, mesh.handle(), Arc::clone(&liveness), Arc::clone(&at_doors)).context("no thread")?,
             mesh: mesh.handle(),
             liveness: Arc::clone(&liveness),
             service: service.clone(),
@@ -178,8 +189,10 @@ impl Node {
         };
         let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
         bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
-        let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };
-        log.handle().initialize(first);
+        if !file.joined {
+            let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };
+            log.handle().initialize(first);
+        }
 
         let (configuration, configured) = watch::channel(Arc::new(config.clone()));
         let journal_home = file.state.join("journal");
@@ -226,9 +239,12 @@ impl Node {
             runtime.spawn(keeper.run());
         }
         let gate_watch = gate.map(|gate| watch_gate(gate, inbox.clone())).transpose().context("no thread")?;
+        let (renewals, orders) = crossbeam::channel::unbounded();
+        let papers = Papers { dir: file.identity.clone(), identity, members: at_doors, mesh: mesh.handle(), door, inbox: inbox.clone(), configuration: configured.clone() };
+        std::thread::Builder::new().name("papers".into()).spawn(move || papers.run(&orders)).context("no thread")?;
         let _in_runtime = runtime.enter();
         let listener = api_socket::listen(&file.run.join(API_SOCKET)).context("the API's socket cannot be made")?;
-        runtime.spawn(api_socket::Api { inbox: inbox.clone(), configuration: configured }.run(listener));
+        runtime.spawn(api_socket::Api { inbox: inbox.clone(), configuration: configured, me, door: held, renewals }.run(listener));
         Ok(Self { keepers, inbox, core, log, mesh, service, gate_watch, _liveness: liveness })
     }
 
@@ -251,7 +267,7 @@ impl Node {
 }
 
 #[expect(clippy::too_many_arguments, reason = "wiring")]
-fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, links: &[SocketAddr], peers: &BTreeMap<NodeId, Vec<SocketAddr>>, inbox: &crossbeam::channel::Sender<In>, turns: &Arc<Turns>, patience: [Option<Duration>; 4]) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
+fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, links: &[SocketAddr], everybody: &Everybody, inbox: &crossbeam::channel::Sender<In>, turns: &Arc<Turns>, patience: [Option<Duration>; 4]) -> anyhow::Result<(Arc<Liveness>, Vec<RightRow>)> {
     let sockets = links.iter().map(|address| {
         let address = beside(*address);
         UdpSocket::bind(address).with_context(|| format!("cannot listen for heartbeats on {address}"))
@@ -259,7 +275,7 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
     let (news, heard) = crossbeam::channel::bounded(4096);
     let wiring = Wiring {
         sockets: sockets.collect::<anyhow::Result<_>>()?,
-        peers: peers.iter().map(|(node, links)| (*node, links.iter().copied().map(beside).collect())).collect(),
+        peers: everybody.heartbeats(me),
         turns: Arc::clone(turns),
         patience,
         news,
@@ -267,7 +283,7 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
     let setup = liveness::Setup {
         me,
         life,
-        peers: peers.keys().copied().collect(),
+        peers: everybody.all_but(me).collect(),
         links: u8::try_from(links.len()).context("too many links")?,
         times: times(config, form),
         seed: life,

@@ -24,6 +24,12 @@ pub(crate) struct Options {
     /// Classes, alarms, objects and policies to start with. Left out: the shipped ones.
     #[arg(long)]
     pub(crate) policies: Option<PathBuf>,
+    /// The node that is to hold the authority, to invite others and to renew certificates: it reads `ca.key` where it is made, in DIR.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) authority: Option<NodeId>,
+    /// How long certificates last, such as 365d. Left out: they have no end, and a node's access ends by expelling it.
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::seconds)]
+    pub(crate) certificate_life: Option<u64>,
 }
 
 /// Makes it, or leaves everything as it was.
@@ -35,7 +41,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if options.dir.exists() && fs::read_dir(&options.dir).is_ok_and(|mut d| d.next().is_some()) {
         bail!("{} is there already and not empty: a domain is made once. Take another directory", options.dir.display());
     }
-    make(&options.dir, &config, options.policies.as_deref()).inspect_err(|_| {
+    if let Some(holder) = options.authority.filter(|n| config.node(*n).is_none()) {
+        let names: Vec<String> = config.nodes.iter().map(|n| n.id.to_string()).collect();
+        bail!("--authority {holder}: there is no such node; there are: {}", names.join(", "));
+    }
+    let (holder, life) = (options.authority, options.certificate_life);
+    make(&options.dir, &config, options.policies.as_deref()).and_then(|()| entrust(&options.dir, &config, holder, life)).inspect_err(|_| {
         // Nothing half made stays behind.
         if let Err(error) = fs::remove_dir_all(&options.dir) {
             tracing::debug!(%error, "nothing to take back");
@@ -45,7 +56,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for node in &config.nodes {
         println!("  nines run --config {}", options.dir.join(node.id.to_string()).join("nines.yaml").display());
     }
-    println!("{} signs certificates: keep it away from the nodes", options.dir.join("ca.key").display());
+    let key = options.dir.join("ca.key");
+    match holder {
+        None => println!("{} signs certificates: keep it away from the nodes, but for one that is to let others in (authority: in its nines.yaml)", key.display()),
+        Some(holder) => println!("{} signs certificates, and {holder} reads it there: if {holder} goes to another machine, the key goes with it and nowhere else", key.display()),
+    }
     Ok(())
 }
 
@@ -73,6 +88,30 @@ pub(crate) fn make(dir: &Path, config: &DomainConfig, policies: Option<&Path>) -
     for node in &config.nodes {
         let file = NodeFile::load(&dir.join(node.id.to_string()).join("nines.yaml"))?;
         file.load_domain()?;
+    }
+    Ok(())
+}
+
+/// What concerns the authority, once the directories are made: who holds it, and how long certificates last.
+fn entrust(dir: &Path, config: &DomainConfig, holder: Option<NodeId>, life: Option<u64>) -> anyhow::Result<()> {
+    if let Some(life) = life {
+        let authority = Authority::load(dir, &config.domain)?;
+        let ends = Some(crate::daemon::door::seconds_now() + life);
+        for node in &config.nodes {
+            let home = dir.join(node.id.to_string());
+            let (certificate, key) = sixnines_discs::pki::node_files(&home, node.id);
+            for file in [certificate, key] {
+                fs::remove_file(&file).with_context(|| format!("cannot replace {}", file.display()))?;
+            }
+            authority.issue_until(node.id, ends)?.save(&home)?;
+        }
+    }
+    if let Some(holder) = holder {
+        let path = dir.join(holder.to_string()).join("nines.yaml");
+        let life = life.map(|life| if life.is_multiple_of(86_400) { format!("certificate_life: {}d\n", life / 86_400) } else { format!("certificate_life: {life}s\n") }).unwrap_or_default();
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::write(&path, format!("{text}# It lets machines in and renews certificates.\nauthority: ..\n{life}")).with_context(|| format!("cannot write {}", path.display()))?;
+        NodeFile::load(&path)?;
     }
     Ok(())
 }

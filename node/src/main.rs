@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Sim { step: SimStep::Replay(options) } => cli::replay::run(&options),
         Command::Hidden(command) => ended(command.run().map(|()| ExitCode::SUCCESS)),
         Command::Init(options) => bad_input(init::run(&options)),
+        Command::Join(options) => cli::join::run(&options),
         Command::Run(options) => bad_input(daemon::run(&options)),
         Command::Chassis(options) => bad_input(chassis::run(&options)),
         Command::Journal { step: JournalStep::Check { place, json } } => cli::journal::check(&place, json),

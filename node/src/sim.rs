@@ -109,11 +109,7 @@ impl Workshop for Nodes {
             journal.crash(draw);
         }
         disk.lie(self.mutation.lie());
-        if let Some(image) = self.images.insert(node, disk.backup())
-            && self.mutation == Mutation::DiskGoesBack
-        {
-            disk.go_back(&image);
-        }
+        self.images.insert(node, disk.backup());
         let made = Node::start(node, life, now, &self.first, (disk, journal), restarts == 0, self.mutation);
         made.map(|node| Box::new(node) as Box<dyn SimNode>).map_err(|e| e.to_string())
     }

@@ -24,6 +24,11 @@ pub(crate) struct Domain {
 impl Domain {
     /// Starts it and waits until it is redundant.
     pub(crate) fn start(services: &[&str]) -> Self {
+        Self::start_as(services, &[])
+    }
+
+    /// The same, made with these options.
+    pub(crate) fn start_as(services: &[&str], options: &[&str]) -> Self {
         // Any 127.x.0.0/16 whose keeper's port is free is ours, as the demo does it.
         let (network, held) = (9..=250)
             .find_map(|x| Some((x, UdpSocket::bind((Ipv4Addr::new(127, x, 0, 200), 4200)).ok()?)))
@@ -31,7 +36,7 @@ impl Domain {
         let home = tempfile::tempdir().expect("a directory");
         let mut domain = Self { home, nodes: vec![None, None, None], chassis: Vec::new(), network, _held: held };
         std::fs::write(domain.path("domain.yaml"), domain.yaml(services)).expect("it is written");
-        let made = nines(&["init", text_of(&domain.path("lab")), "--domain", text_of(&domain.path("domain.yaml"))]);
+        let made = nines(&[&["init", text_of(&domain.path("lab")), "--domain", text_of(&domain.path("domain.yaml"))], options].concat());
         assert!(made.status.success(), "{}", said(&made));
         for chassis in 1..=2 {
             let listen = format!("127.{network}.{}.254:4300", 10 + chassis);
@@ -63,6 +68,11 @@ impl Domain {
         text
     }
 
+    /// A node's address on each link, with a comma between.
+    pub(crate) fn links(&self, node: usize) -> String {
+        (1..=2).map(|link| format!("127.{}.{link}.{node}:7600", self.network)).collect::<Vec<_>>().join(",")
+    }
+
     /// Where a service listens on a node.
     pub(crate) fn door(&self, service: &str, node: usize) -> String {
         let number = service.bytes().fold(0u8, u8::wrapping_add) % 90; // names of one test's services must differ in this
@@ -86,6 +96,7 @@ impl Domain {
             .stderr(log)
             .spawn()
             .expect("nines runs");
+        self.nodes.resize_with(self.nodes.len().max(node), || None);
         self.nodes[node - 1] = Some(child);
     }
 
@@ -118,6 +129,12 @@ impl Domain {
     pub(crate) fn voters(&self, node: usize) -> Vec<u64> {
         let nodes = self.json(node, &["status"]).and_then(|s| s.pointer("/status/nodes")?.as_array().cloned()).unwrap_or_default();
         nodes.iter().filter(|n| n["log"] == "votes").filter_map(|n| n["id"].as_u64()).collect()
+    }
+
+    /// A node's row of the status, as another one sees it.
+    pub(crate) fn row(&self, asked: usize, about: u64) -> Option<Value> {
+        let rows = self.json(asked, &["status"])?.pointer("/status/nodes")?.as_array()?.clone();
+        rows.into_iter().find(|n| n["id"] == about)
     }
 
     /// One service or chassis as a node sees it.

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Bundle, DomainConfig};
+use super::admission::Fingerprint;
+use super::config::{Bundle, DomainConfig, NodeConfig};
 use crate::ids::{Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
+use crate::time::WallTime;
 
 /// A proposal; law once the control log has committed it and [`super::Domain::apply`] has not found it void.
 ///
@@ -96,6 +98,35 @@ pub enum Entry {
         /// The lost disk's number, drawn when it was first used.
         disk: u64,
     },
+    /// An operator invites a machine: whoever shows the token, once and in time, is given a certificate for this seat. Replaces an earlier
+    /// invitation of the same node.
+    Invite {
+        /// What the token hashes to; the token itself is nowhere but in the operator's hands.
+        token: Fingerprint,
+        /// The node's place, as it will stand in the configuration.
+        seat: NodeConfig,
+        /// By the wall clock of the node that is shown the token: a bound, and not what makes it count once.
+        expires: WallTime,
+    },
+    /// The token was shown: its node is a member from now on, with certificates of this entry's index.
+    Admit {
+        /// Who is to be admitted.
+        node: NodeId,
+        /// What the token hashes to.
+        token: Fingerprint,
+        /// The public key that is to be certified: the same one may ask again, should the answer have been lost.
+        key: Fingerprint,
+        /// The wall clock of the node that was shown it.
+        at: WallTime,
+        /// The disk that a former bearer of the name votes with, given up with it; 0: there is none. Not said when that one was expelled: it is
+        /// learnt in a node's first second, and an expulsion waits for nothing.
+        disk: u64,
+    },
+    /// An operator's word that a node does not belong here any more: no certificate that it ever had counts from now on.
+    Expel {
+        /// Who.
+        node: NodeId,
+    },
 }
 
 /// Why an old active can no longer speak.
@@ -162,7 +193,8 @@ impl Entry {
             Self::Switchover { by, to, .. } => vec![by.node, to.node],
             Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
-            Self::Bundle { .. } | Self::DiskLost { .. } => Vec::new(),
+            Self::Admit { node, .. } | Self::Expel { node } => vec![*node],
+            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } => Vec::new(),
         };
         named.into_iter()
     }

@@ -20,6 +20,8 @@ pub(super) struct Path {
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
+    /// This node's start, or when the peer became one.
+    pub(super) known_since: Instant,
     pub(super) links: Vec<Path>,
     pub(super) verdict: Verdict,
     life: u64,
@@ -57,8 +59,9 @@ pub(super) struct News {
 }
 
 impl Peer {
-    pub(super) fn new(links: u8) -> Self {
+    pub(super) fn new(links: u8, now: Instant) -> Self {
         Self {
+            known_since: now,
             links: vec![Path::default(); usize::from(links)],
             verdict: Verdict::Unknown,
             life: 0,

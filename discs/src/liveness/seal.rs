@@ -65,6 +65,11 @@ impl Seals {
         }
     }
 
+    /// No session with `peer` counts any more.
+    pub fn forget(&mut self, peer: NodeId) {
+        self.keys.remove(&peer);
+    }
+
     /// Seals for `to` into `out`; false if there is no key for it yet.
     pub fn seal(&mut self, to: NodeId, heartbeat: &Heartbeat, out: &mut Vec<u8>) -> bool {
         let Some((id, key)) = self.keys.get(&to).and_then(|k| k.last()) else { return false };

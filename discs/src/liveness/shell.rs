@@ -41,6 +41,9 @@ pub enum Order {
     Applied(LogIndex, BTreeMap<NodeId, Standing>),
     /// This node's log holds an entry about a node.
     Logged(NodeId, LogIndex),
+    /// Who can be reached, and where. Whoever is not there any more is deaf and dumb to this node from now on, whatever keys it has: it will be
+    /// found dead like any other. Keys are taken only for those who are there.
+    Peers(BTreeMap<NodeId, Vec<SocketAddr>>),
     /// A session with a peer has a new key.
     Key(NodeId, u32, [u8; KEY_LENGTH]),
     /// A sink follows the lease from now on, under a number of the caller's.
@@ -258,13 +261,25 @@ impl Shell {
             match self.inbox.try_recv() {
                 Ok(Order::Applied(index, standing)) => self.machine.handle(boot_now(), Input::Applied { index, standing: &standing }),
                 Ok(Order::Logged(node, index)) => self.machine.handle(boot_now(), Input::Logged { node, index }),
-                Ok(Order::Key(peer, id, key)) => self.seals.add_key(peer, id, &key),
+                Ok(Order::Peers(peers)) => self.take_peers(peers),
+                Ok(Order::Key(peer, id, key)) if self.wiring.peers.contains_key(&peer) => self.seals.add_key(peer, id, &key),
+                Ok(Order::Key(peer, ..)) => tracing::debug!(%peer, "a key of one who is no peer"),
                 Ok(Order::Open(sink, word)) => self.open(sink, word),
                 Ok(Order::Close(sink, done)) => self.close(sink, &done),
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
         }
+    }
+
+    fn take_peers(&mut self, peers: BTreeMap<NodeId, Vec<SocketAddr>>) {
+        for node in self.wiring.peers.keys().filter(|n| !peers.contains_key(n)) {
+            self.seals.forget(*node);
+        }
+        for node in peers.keys() {
+            self.machine.handle(boot_now(), Input::Peer(*node));
+        }
+        self.wiring.peers = peers;
     }
 
     fn open(&mut self, sink: u64, word: Box<dyn Word>) {
@@ -524,6 +539,22 @@ mod tests {
             matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Alive, .. }))
         });
         nodes[1].wait_for(|n| matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Dead, .. })));
+    }
+
+    #[test]
+    fn a_peer_that_is_taken_away_is_not_heard_any_more_whatever_keys_it_brings_and_is_released() {
+        let nodes = three();
+        nodes[1].wait_for(|n| matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Alive, .. })));
+        let everybody: BTreeMap<_, _> = [(NodeId(1), vec![nodes[0].address]), (NodeId(3), vec![nodes[2].address])].into();
+        let others: BTreeMap<_, _> = everybody.clone().into_iter().filter(|(node, _)| *node != NodeId(1)).collect();
+        nodes[1].handle.order(Order::Peers(others));
+        nodes[1].handle.order(Order::Key(NodeId(1), 1, [1; KEY_LENGTH]));
+        nodes[1].wait_for(|n| matches!(n, News::Output(Output::Release(r)) if r.target.node == NodeId(1) && r.voter.node == NodeId(2)));
+        assert!(nodes[1].handle.counters().rejected.load(Ordering::Relaxed) > 0, "it went on speaking");
+
+        nodes[1].handle.order(Order::Peers(everybody));
+        nodes[1].handle.order(Order::Key(NodeId(1), 1, [1; KEY_LENGTH]));
+        nodes[1].wait_for(|n| matches!(n, News::Output(Output::Verdict { node: NodeId(1), now: Verdict::Alive, .. })));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::writer::{Work, Writer};
 use super::{Apply, Board, Failure, Faults, Port};
 
 /// First byte of a snapshot's domain.
-const DOMAIN_FORMAT: u8 = 2;
+const DOMAIN_FORMAT: u8 = 3;
 
 /// What a snapshot says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -77,7 +77,7 @@ pub(super) async fn dial_for_ever(shared: Arc<Shared>, peer: Arc<Peer>, way: Way
 /// Accepts on one link, until the endpoint closes.
 pub(super) async fn listen_for_ever(shared: Arc<Shared>, link: LinkId, endpoint: Endpoint) {
     let listen = || listen(shared.clone(), link, endpoint.clone());
-    keep_alive(listen, || report_panic(&shared, "listener", shared.identity.node())).await;
+    keep_alive(listen, || report_panic(&shared, "listener", shared.hello.node)).await;
 }
 
 /// Runs a task until it ends; one that panics is started anew.
@@ -155,10 +155,10 @@ async fn connect(
     way: &Way,
     attempt: Duration,
 ) -> Result<(Connection, u64, Hello), Failure> {
-    let name = certificate_name(shared.identity.domain(), peer.node);
+    let name = certificate_name(&shared.hello.domain, peer.node);
     let connecting = way
         .endpoint
-        .connect_with(shared.client.clone(), way.address, &name)
+        .connect_with(shared.client(), way.address, &name)
         .map_err(|_closed_or_bad_address| Failure::Gone)?;
     let connection = match timeout(attempt, connecting).await {
         Ok(Ok(connection)) => connection,
@@ -223,7 +223,7 @@ fn judge(shared: &Shared, peer: &Peer, bytes: &[u8]) -> Result<Hello, Failure> {
     if hello.protocol != PROTOCOL || ours.common(hello.versions).is_none() {
         return Err(Failure::RefusedByUs(Refusal::Version { ours, theirs: hello.versions }));
     }
-    if hello.node != peer.node || hello.domain != shared.identity.domain() {
+    if hello.node != peer.node || hello.domain != shared.hello.domain {
         return Err(Failure::RefusedByUs(Refusal::Name { claimed: hello.node, domain: hello.domain }));
     }
     let (_, known) = peer.lives();

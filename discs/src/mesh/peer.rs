@@ -155,6 +155,7 @@ impl Peer {
             let path = attached.connection.stats().path;
             LinkStats {
                 link: *link,
+                number: attached.generation,
                 good: core.session.is_good(*link),
                 round_trip: path.rtt,
                 packets_sent: path.sent_packets,

@@ -241,7 +241,7 @@ fn a_node_that_answers_at_anothers_address_is_refused() {
     let lab = Lab::new();
     let (a, b) = (lab.node(1, 1), lab.node(2, 1));
     b.knows(&[&a]);
-    a.handle().set_peers(vec![PeerConfig { node: NodeId(3), links: b.addresses.clone() }]);
+    a.handle().set_peers(vec![PeerConfig { node: NodeId(3), links: b.addresses.clone(), admission: 0 }]);
     let fault = a.wait_for_fault("n2 is not n3", |f| matches!(f, Fault::Untrusted { .. }));
     assert!(fault.to_string().contains("n3.lab.sixnines"), "{fault}");
 }
@@ -342,4 +342,38 @@ fn a_port_that_is_taken_is_an_error_with_the_address() {
     let config = MeshConfig::new(identity, vec![taken.local_addr().unwrap()]);
     let error = Mesh::start(config, Arc::new(lab::Recorder::default())).err().expect("the port is taken");
     assert_eq!(error.to_string(), format!("cannot open {} for link 0", taken.local_addr().unwrap()));
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_from_the_next_handshake_on_and_connections_go_on() {
+    let lab = Lab::new();
+    let (a, b) = lab.pair(2);
+    let numbers = |of: &Node, to: &Node| of.handle().links(to.node).iter().map(|l| l.number).collect::<Vec<_>>();
+    let before = (numbers(&a, &b), numbers(&b, &a));
+    assert_eq!(before.0.len(), 2);
+    (0..100).for_each(|i| a.send(&b, Class::State, i));
+    a.handle().show(lab.renewed(1, 5));
+    (100..200).for_each(|i| a.send(&b, Class::State, i));
+    b.wait_for_numbers(&a, Class::State, 200);
+    assert_eq!((numbers(&a, &b), numbers(&b, &a)), before);
+
+    // Only what was issued on admission 5 or later counts now.
+    b.handle().set_peers(vec![PeerConfig { admission: 5, ..a.as_peer() }]);
+    b.seen.wait("n1 comes again, with its new certificate", |_| {
+        let now = numbers(&b, &a);
+        (now.len() == 2 && now.iter().all(|n| !before.1.contains(n))).then_some(())
+    });
+    b.handle().set_peers(vec![PeerConfig { admission: 6, ..a.as_peer() }]);
+    b.wait_for_fault("n1 is kept out", |f| matches!(f, Fault::Untrusted { reason, .. } if reason.contains("Revoked")));
+    assert!(numbers(&b, &a).is_empty());
+}
+
+#[test]
+fn who_dials_refuses_an_expelled_certificate_too() {
+    let lab = Lab::new();
+    let (a, b) = (lab.node(1, 1), lab.node(2, 1));
+    b.knows(&[&a]);
+    a.handle().set_peers(vec![PeerConfig { admission: 3, ..b.as_peer() }]);
+    let fault = a.wait_for_fault("n2 is kept out", |f| matches!(f, Fault::Untrusted { .. }));
+    assert!(fault.to_string().contains("Revoked"), "{fault}");
 }

@@ -45,7 +45,7 @@ impl Settings {
         server.transport_config(transport.clone());
         server.migration(false); // A link is an address; who comes from another one is on another link.
         server.max_incoming(INCOMING_MAX);
-        let tls = QuicClientConfig::try_from(identity.client_config()?)
+        let tls = QuicClientConfig::try_from(identity.client_config(members.clone())?)
             .map_err(|e| MeshError::Start("client TLS", e.to_string()))?;
         let mut client = ClientConfig::new(Arc::new(tls));
         client.transport_config(transport);
@@ -54,6 +54,10 @@ impl Settings {
 
     pub(super) fn client(&self) -> ClientConfig {
         self.client.clone()
+    }
+
+    pub(super) fn server(&self) -> ServerConfig {
+        self.server.clone()
     }
 
     /// Opens one link. Needs the runtime's context.

@@ -1,10 +1,10 @@
 //! TLS settings for QUIC, and the check of the name on the certificate.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::cipher_suite;
@@ -15,38 +15,50 @@ use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
+use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::ids::NodeId;
 
-use super::{Identity, PkiError, certificate_name, content, library};
+use super::{Facts, Identity, PkiError, certificate_name, content, fingerprint, library};
 
 /// Which protocol this is, among all that speak TLS. Its versions are in the `Hello`, where a refusal can say more.
 const ALPN: &[u8] = b"sixnines";
+/// The same for the door, where tokens are shown and certificates renewed.
+const DOOR_ALPN: &[u8] = b"sixnines-door";
 
-/// The committed member list: who may connect. Shared with the TLS checks, so that a change counts at once.
+/// The committed member list: who may connect, with which certificates. Shared with the TLS checks, so that a change counts at once.
 #[derive(Debug)]
 pub struct Members {
     domain: String,
-    nodes: RwLock<BTreeSet<NodeId>>,
+    /// With the lowest admission that counts.
+    nodes: RwLock<BTreeMap<NodeId, u64>>,
 }
 
 impl Members {
-    /// The members of `domain`.
-    pub fn new(domain: &str, nodes: impl IntoIterator<Item = NodeId>) -> Arc<Self> {
+    /// The members of `domain`, each with the lowest admission whose certificates count.
+    pub fn new(domain: &str, nodes: impl IntoIterator<Item = (NodeId, u64)>) -> Arc<Self> {
         Arc::new(Self { domain: domain.to_owned(), nodes: RwLock::new(nodes.into_iter().collect()) })
     }
 
     /// Replaces the list. Connections that stand are not touched.
-    pub fn set(&self, nodes: impl IntoIterator<Item = NodeId>) {
+    pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, u64)>) {
         *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes.into_iter().collect();
     }
 
-    /// The one member that the certificate names. `None` if it names none, or more than one.
+    /// The one member that the certificate names and whose certificate counts. `None` if it names none, or more than one.
     pub fn named_by(&self, certificate: &CertificateDer<'_>) -> Option<NodeId> {
-        let parsed = ParsedCertificate::try_from(certificate).ok()?;
+        self.check(certificate).ok()
+    }
+
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
+        let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut named = nodes.iter().copied().filter(|node| names(&parsed, &certificate_name(&self.domain, *node)));
-        let node = named.next()?;
-        named.next().is_none().then_some(node)
+        let mut named = nodes.iter().filter(|(node, _)| names(&parsed, &certificate_name(&self.domain, **node)));
+        match (named.next(), named.next()) {
+            (Some((node, lowest)), None) if facts.admission >= *lowest => Ok(*node),
+            (Some(_), None) => Err(CertificateError::Revoked),
+            _ => Err(CertificateError::NotValidForName),
+        }
     }
 }
 
@@ -55,12 +67,12 @@ fn names(certificate: &ParsedCertificate<'_>, name: &str) -> bool {
 }
 
 impl Identity {
-    /// For dialling: our certificate, the domain's CA, and the exact name that is dialled.
+    /// For dialling: our certificate, the domain's CA, and the exact name that is dialled, which is a member's.
     ///
     /// # Errors
     /// [`PkiError::Library`].
-    pub fn client_config(&self) -> Result<ClientConfig, PkiError> {
-        let verifier = self.server_verifier()?;
+    pub fn client_config(&self, members: Arc<Members>) -> Result<ClientConfig, PkiError> {
+        let verifier = Arc::new(ServerVerifier { chain: self.server_verifier()?, members });
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(library("TLS version"))?
@@ -74,21 +86,43 @@ impl Identity {
         Ok(config)
     }
 
+    /// For showing oneself at another node's door.
+    ///
+    /// # Errors
+    /// [`PkiError::Library`].
+    pub fn visitor_config(&self, members: Arc<Members>) -> Result<ClientConfig, PkiError> {
+        let mut config = self.client_config(members)?;
+        config.alpn_protocols = vec![DOOR_ALPN.to_vec()];
+        Ok(config)
+    }
+
     /// For being dialled: our certificate, the domain's CA, and a name on the member list.
     ///
     /// # Errors
     /// [`PkiError::Library`].
     pub fn server_config(&self, members: Arc<Members>) -> Result<ServerConfig, PkiError> {
-        let chain = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider())
-            .build()
-            .map_err(library("CA certificate"))?;
+        let chain = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider()).build();
+        self.serve(chain.map_err(library("CA certificate"))?, members, vec![self.certificate.clone()], ALPN)
+    }
+
+    /// For a door: the CA's certificate is shown as well, to who knows no more than its hash, and a visitor may come without a certificate: it has
+    /// to show a token then. One that shows a certificate has to be a member.
+    ///
+    /// # Errors
+    /// [`PkiError::Library`].
+    pub fn door_config(&self, members: Arc<Members>) -> Result<ServerConfig, PkiError> {
+        let chain = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider()).allow_unauthenticated().build();
+        self.serve(chain.map_err(library("CA certificate"))?, members, vec![self.certificate.clone(), self.ca.clone()], DOOR_ALPN)
+    }
+
+    fn serve(&self, chain: Arc<dyn ClientCertVerifier>, members: Arc<Members>, shown: Vec<CertificateDer<'static>>, alpn: &[u8]) -> Result<ServerConfig, PkiError> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(library("TLS version"))?
             .with_client_cert_verifier(Arc::new(MemberVerifier { chain, members }))
-            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
+            .with_single_cert(shown, self.key.clone_key())
             .map_err(library("certificate or key"))?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
@@ -102,7 +136,7 @@ impl Identity {
         self.server_verifier()?
             .verify_server_cert(&self.certificate, &[], &server_name, &[], UnixTime::now())
             .map_err(|e| PkiError::WrongCertificate { path: certificate_path.to_owned(), name, reason: e.to_string() })?;
-        match self.client_config() {
+        match self.client_config(Members::new(&self.domain, [])) {
             Err(PkiError::Library { reason, .. }) => Err(content(key_path, "key for this certificate", &reason)),
             other => other.map(|_usable| ()),
         }
@@ -117,6 +151,24 @@ impl Identity {
         roots.add(self.ca.clone()).map_err(library("CA certificate"))?;
         Ok(Arc::new(roots))
     }
+}
+
+/// For who has no certificate yet and knows the CA by its hash: whoever answers has to show a CA certificate with that hash, and one of its own
+/// that this CA has made out to exactly the name that is dialled.
+///
+/// # Errors
+/// [`PkiError::Library`].
+pub fn pinned_config(authority: Fingerprint) -> Result<ClientConfig, PkiError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(library("TLS version"))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinVerifier { authority, provider: provider() }))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![DOOR_ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(config)
 }
 
 /// ring, TLS 1.3, and AES-128 first: the fastest where the processor has AES, which is on every board we know.
@@ -149,10 +201,12 @@ impl ClientCertVerifier for MemberVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        match self.members.named_by(end_entity) {
-            Some(_member) => Ok(verified),
-            None => Err(CertificateError::NotValidForName.into()),
-        }
+        self.members.check(end_entity)?;
+        Ok(verified)
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
     }
 
     fn verify_tls12_signature(
@@ -175,5 +229,98 @@ impl ClientCertVerifier for MemberVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
+    }
+}
+
+/// A certificate of our CA with the name that is dialled, which counts.
+#[derive(Debug)]
+struct ServerVerifier {
+    chain: Arc<WebPkiServerVerifier>,
+    members: Arc<Members>,
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        self.members.check(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// See [`pinned_config`].
+#[derive(Debug)]
+struct PinVerifier {
+    authority: Fingerprint,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(ca) = intermediates.iter().find(|c| fingerprint(c) == self.authority) else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
+        let chain = chain.map_err(|_| CertificateError::BadEncoding)?;
+        chain.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

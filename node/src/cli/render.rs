@@ -19,6 +19,11 @@ pub(crate) fn text(reply: &Reply) -> String {
             let rows = files.iter().map(|f| vec![f.file.clone(), f.bytes.to_string()]).collect();
             format!("generation {generation} is in force\n{}", table(&["FILE", "BYTES"], rows))
         }
+        Reply::Invited(invited) => format!(
+            "{}\n  It makes one machine {}, once, until {} UTC. On that machine:\n  nines join TOKEN --dir DIR\n",
+            invited.token, invited.node, invited.expires
+        ),
+        Reply::Admitted(admitted) => format!("admission {}\n", admitted.admission),
         Reply::Done { text } => format!("{text}\n"),
         Reply::Failed(failure) => self::failure(failure),
     }
@@ -71,7 +76,7 @@ fn status(status: &Status) -> String {
             node.id.to_string(),
             node.chassis.clone(),
             node.state.clone(),
-            if links.is_empty() { "this node".into() } else { links.join(" ") },
+            if node.id == status.node { "this node".into() } else if links.is_empty() { "none".into() } else { links.join(" ") },
             match node.log {
                 InLog::Votes if node.is_leader => "leads".into(),
                 InLog::Votes => "votes".into(),
@@ -79,9 +84,10 @@ fn status(status: &Status) -> String {
                 InLog::KeptOut => "KEPT OUT".into(),
                 InLog::Unknown => String::new(),
             },
+            node.certificate.clone().unwrap_or_else(|| "unknown".into()),
         ]
     });
-    out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG"], rows.collect()));
+    out.push_str(&table(&["NODE", "CHASSIS", "STATE", "LINKS", "LOG", "CERTIFICATE"], rows.collect()));
     for node in status.nodes.iter().filter(|n| n.log == InLog::KeptOut) {
         out.push_str(&format!("disk    {} came back with another disk, or an old image of its own, and is kept out    nines node replace {}\n", node.id, node.id));
     }
@@ -89,6 +95,9 @@ fn status(status: &Status) -> String {
         let lost = if feed.is_lost { ", out of reach" } else { "" };
         let missed = if feed.gaps == 0 { String::new() } else { format!("; missed {} ranges: nines events /nodes/{}/feed", feed.gaps, feed.node) };
         out.push_str(&format!("feed    {} is {} events behind{lost}{missed}\n", feed.node, feed.behind));
+    }
+    for node in status.nodes.iter().filter(|n| n.state == "expelled") {
+        out.push_str(&format!("seat    {} was expelled, and its seat waits for another machine    nines node invite {}\n", node.id, node.id));
     }
     let alarms: Vec<String> = status.alarms.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
     if !alarms.is_empty() {

@@ -7,14 +7,15 @@ use crossbeam::channel::{Sender, TrySendError};
 use sixnines_core::authority::{self, Principal};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::{Kind, Pattern};
-use sixnines_core::domain::config::Bundle;
+use sixnines_core::domain::admission::{Fingerprint, Refusal};
+use sixnines_core::domain::config::{Bundle, NodeConfig};
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
 use sixnines_core::engine::{self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine};
 use sixnines_core::event::Event;
 use sixnines_core::history::{Chain, Link};
 use sixnines_core::ids::{Epoch, EventId, GroupName, NodeId};
 use sixnines_core::roles::{self, Wish};
-use sixnines_core::time::{Duration, Instant};
+use sixnines_core::time::{Duration, Instant, WallTime};
 use sixnines_core::value::{Quality, Value};
 use sixnines_core::world::Object;
 use sixnines_discs::liveness::Verdict;
@@ -22,7 +23,7 @@ use sixnines_discs::log::{Place, ProposeError};
 
 use super::ways::Ways;
 use super::{CoreLoop, node_object};
-use crate::api::{AlarmRow, AttributeRow, Call, EventRow, Failure, InLog, LogRow, Missed, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
+use crate::api::{Admitted, AlarmRow, AttributeRow, Call, EventRow, Failure, InLog, LogRow, Missed, NodeRow, ObjectRow, PolicyRow, Reply, ServiceRow, Status, WhyStory, clock_text};
 
 /// A question on its way to the core loop.
 pub(crate) struct Ask {
@@ -111,6 +112,10 @@ impl<W: Ways> CoreLoop<W> {
             Call::Switchover { service, to } => self.move_role(now, Wish::Switchover { group: GroupName::new(&service), to }, &service, &principal, reply),
             Call::StartService { service } => self.move_role(now, Wish::Start { group: GroupName::new(&service) }, &service, &principal, reply),
             Call::NodeReplace { node } => self.give_up_disk(now, node, &principal, reply),
+            Call::NodeExpel { node, force } => self.expel(now, node, force, &principal, reply),
+            Call::Invite { token, seat, expires } => self.invite(now, token, *seat, expires, &principal, reply),
+            Call::Admit { node, token, key } => self.admit(now, node, token, key, &principal, reply),
+            Call::NodeInvite { .. } | Call::NodeRenew => say(&reply, fail("not-here", "that is the door's business, not the core loop's".into(), 2)),
             Call::PolicyApply { files, message } => self.apply_bundle(now, files, &message, &principal, reply),
             Call::Set { name, attribute, value, lease_s, reason } => self.set(now, &name, &attribute, &value, lease_s, reason, principal, reply),
             Call::Unset { name, attribute } => {
@@ -150,7 +155,7 @@ impl<W: Ways> CoreLoop<W> {
         let nodes = domain.config.nodes.iter().map(|node| NodeRow {
             id: node.id,
             chassis: node.chassis.to_string(),
-            state: if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
+            state: if domain.is_expelled(node.id) { "expelled".into() } else if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
             is_leader: self.leader == Some(node.id),
             log: match self.places.get(&node.id) {
@@ -159,6 +164,8 @@ impl<W: Ways> CoreLoop<W> {
                 Some(Place { is_voter: true, .. }) => InLog::Votes,
                 Some(Place { is_voter: false, .. }) => InLog::Learns,
             },
+            certificate: self.certificate_of(node.id),
+            connections: self.ways.connections(node.id),
         });
         let mut alarms = BTreeMap::new();
         for alarm in self.engine.iter().flat_map(Engine::alarms).map(|(_, a)| a).filter(|a| a.is_active()) {
@@ -181,6 +188,13 @@ impl<W: Ways> CoreLoop<W> {
             suspensions,
             feeds: self.feed_rows(),
         }
+    }
+
+    fn certificate_of(&self, node: NodeId) -> Option<String> {
+        let world = self.engine.as_ref()?.world();
+        let object = world.object(world.find(&format!("{}/certificate", node_object(node)))?);
+        let slot = object.class.attributes.iter().position(|a| a.name.as_str() == "until")?;
+        object.cells.get(slot)?.value.as_ref().map(ToString::to_string)
     }
 
     fn list(&self, now: Instant, pattern: &str, reply: &Sender<Reply>) {
@@ -323,6 +337,70 @@ impl<W: Ways> CoreLoop<W> {
         self.propose_for(now, Entry::DiskLost { node, disk }, cause, done, reply);
     }
 
+    fn invite(&mut self, now: Instant, token: Fingerprint, seat: NodeConfig, expires: WallTime, principal: &Principal, reply: Sender<Reply>) {
+        match self.domain.seated(&seat) {
+            Ok(_) => {}
+            Err(Void::Invitation(Refusal::Member(node))) => {
+                let help = format!("its disk was lost: nines node replace {node}; another machine shall be it: nines node expel {node}, then invite it");
+                return say(&reply, fail_help("is-member", Refusal::Member(node).to_string(), &help, 4));
+            }
+            Err(void) => return say(&reply, fail_help("bad-seat", void.to_string(), "nines status shows who there is", 2)),
+        }
+        let cause = self.requested(now, &format!("{} invites {}", principal.name, seat.id));
+        self.propose_for(now, Entry::Invite { token, seat, expires }, cause, String::new(), reply);
+    }
+
+    fn admit(&mut self, now: Instant, node: NodeId, token: Fingerprint, key: Fingerprint, principal: &Principal, reply: Sender<Reply>) {
+        let at = self.wall;
+        match self.domain.check_token(node, token, key, at) {
+            Err(refusal) => say(&reply, not_invited(&refusal)),
+            Ok(Some(_again)) => say(&reply, admitted(&self.domain, node)),
+            Ok(None) => {
+                let cause = self.requested(now, &format!("{} asks to be {node}", principal.name));
+                let disk = self.places.get(&node).map_or(0, |p| p.disk);
+                self.propose_for(now, Entry::Admit { node, token, key, at, disk }, cause, String::new(), reply);
+            }
+        }
+    }
+
+    /// Not if the others could decide nothing then, nor if what it alone knows would be lost with it; unless that is wanted.
+    fn expel(&mut self, now: Instant, node: NodeId, force: bool, principal: &Principal, reply: Sender<Reply>) {
+        if self.domain.config.node(node).is_none() {
+            let names: Vec<String> = self.domain.config.nodes.iter().map(|n| n.id.to_string()).collect();
+            return say(&reply, fail_help("unknown-node", format!("there is no node {node}"), &format!("there are: {}", names.join(", ")), 2));
+        }
+        if node == self.me {
+            return say(&reply, fail_help("myself", format!("{node} is the node that is asked: it cannot cut itself off and tell of it"), &format!("ask another node: nines node expel {node} --node PATH"), 4));
+        }
+        if self.domain.is_expelled(node) {
+            return say(&reply, fail_help("not-needed", format!("{node} is expelled already"), &format!("nines node invite {node} lets another machine be it"), 4));
+        }
+        if let Some(why) = self.harm_of_expelling(node).filter(|_| !force) {
+            return say(&reply, fail_help("harmful", why, &format!("mend that first; or, if {node} does more harm than that: nines node expel {node} --force"), 4));
+        }
+        let cause = self.requested(now, &format!("{} expels {node}{}", principal.name, if force { ", by force" } else { "" }));
+        let done = format!("{node} is expelled: its connections are closed, and no certificate that it has counts any more. What it was active for is taken over. Back, with another certificate: nines node invite {node}");
+        self.propose_for(now, Entry::Expel { node }, cause, done, reply);
+    }
+
+    fn harm_of_expelling(&self, node: NodeId) -> Option<String> {
+        let domain = &self.domain;
+        let is_alive = |n: NodeId| n == self.me || self.verdicts.get(&n) == Some(&Verdict::Alive);
+        let votes = |n: &NodeId| !domain.is_expelled(*n) && is_alive(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
+        let left: Vec<NodeId> = domain.config.voters().filter(|n| *n != node).filter(votes).collect();
+        if domain.config.is_voter(node) && left.len() < domain.majority() {
+            let names: Vec<String> = left.iter().map(ToString::to_string).collect();
+            let names = if names.is_empty() { "nobody".to_owned() } else { names.join(" and ") };
+            return Some(format!("without {node} nothing could be decided: {names} would be left of {} voters, and it takes {}", domain.config.voters().count(), domain.majority()));
+        }
+        // A chassis' owner finds anew what its sensors say; a service's acknowledged writes are nowhere else.
+        let only = domain.groups.iter().filter(|(group, _)| domain.config.service(group).is_some()).find(|(_, row)| {
+            let complete = || row.in_sync.iter().filter(|m| domain.is_current(**m));
+            complete().any(|m| m.node == node) && complete().all(|m| m.node == node || domain.is_expelled(m.node) || !is_alive(m.node))
+        });
+        only.map(|(group, _)| format!("{node} has the only complete copy of what {group} knows"))
+    }
+
     fn propose_for(&mut self, now: Instant, entry: Entry, cause: EventId, done: String, reply: Sender<Reply>) {
         let proposal = Proposal { by: self.me, ticket: ASK_TICKETS + now.as_nanos(), cause: Some(cause), entry };
         self.ways.propose(proposal.clone());
@@ -451,7 +529,9 @@ impl<W: Ways> CoreLoop<W> {
         let domain = Arc::clone(&self.domain);
         self.settle(|w| match w {
             WaitsFor::Entry { proposal, done, .. } if proposal.ticket == ticket => Some(match outcome {
+                Err(Void::Invitation(refusal)) if !is_so(&domain, &proposal.entry) => not_invited(refusal),
                 Err(void) if !is_so(&domain, &proposal.entry) => fail_help("moved-on", void.to_string(), "look again, then repeat", 4),
+                _ if let Entry::Admit { node, .. } = &proposal.entry => admitted(&domain, *node),
                 _ => Reply::Done { text: done.clone() }, // perhaps an earlier copy of it
             }),
             _ => None,
@@ -487,6 +567,9 @@ fn is_so(domain: &Domain, entry: &Entry) -> bool {
     match entry {
         Entry::Bundle { bundle, .. } => *domain.bundle == *bundle,
         Entry::DiskLost { node, disk } => domain.lost_disks.get(node) == Some(disk),
+        Entry::Invite { token, seat, .. } => domain.invitations.get(&seat.id).is_some_and(|i| i.token == *token),
+        Entry::Admit { node, token, key, at, .. } => matches!(domain.check_token(*node, *token, *key, *at), Ok(Some(_))),
+        Entry::Expel { node } => domain.is_expelled(*node),
         _ => false,
     }
 }
@@ -501,8 +584,17 @@ pub(crate) fn fail(code: &str, message: String, exit: u8) -> Reply {
     Reply::Failed(Failure { code: code.into(), message, help: None, exit })
 }
 
-fn fail_help(code: &str, message: String, help: &str, exit: u8) -> Reply {
+pub(crate) fn fail_help(code: &str, message: String, help: &str, exit: u8) -> Reply {
     Reply::Failed(Failure { code: code.into(), message, help: Some(help.to_owned()), exit })
+}
+
+fn not_invited(refusal: &Refusal) -> Reply {
+    let (Refusal::Unknown(node) | Refusal::Used(node) | Refusal::Member(node) | Refusal::Expired { node, .. }) = refusal;
+    fail_help("not-invited", refusal.to_string(), &format!("ask for another token: nines node invite {node}, on the node that holds the authority"), 4)
+}
+
+fn admitted(domain: &Domain, node: NodeId) -> Reply {
+    Reply::Admitted(Box::new(Admitted { admission: domain.admission(node), config: domain.config.clone(), policies: Arc::clone(&domain.bundle) }))
 }
 
 fn parse(pattern: &str) -> Result<Pattern, Box<Reply>> {

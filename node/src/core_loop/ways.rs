@@ -104,6 +104,10 @@ pub(crate) trait Ways {
     fn policy_clock(&self) -> Option<fn() -> u64> {
         None
     }
+    /// The numbers of the connections to a peer.
+    fn connections(&self, _peer: NodeId) -> Vec<u64> {
+        Vec::new()
+    }
     /// The rights that were asked of the operating system, and how often the lease has run out.
     fn standing(&self) -> (Vec<RightRow>, u64);
 }

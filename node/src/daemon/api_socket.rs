@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use sixnines_core::authority::{self, AccessRole, Principal};
-use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::config::{DomainConfig, NodeConfig};
+use sixnines_core::ids::NodeId;
 use sixnines_hwsim::chassis::client::{Client, ClientError};
 use sixnines_hwsim::chassis::{CATALOGUE, Injection};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::core_loop::answers::{Ask, fail};
+use super::door::Held;
+use super::papers::RenewOrder;
+use crate::core_loop::answers::{Ask, fail, fail_help};
 use crate::core_loop::In;
-use crate::api::{Call, Reply, Request, VERSION};
+use crate::api::{Call, Reply, Request, SeatWish, VERSION};
 
 /// A longer request is refused: it holds a bundle of policies at most.
 const REQUEST_BYTES_MAX: u64 = 8 << 20;
@@ -31,6 +34,10 @@ const ANSWERS_MAX: usize = 4096;
 pub(super) struct Api {
     pub(super) inbox: Sender<In>,
     pub(super) configuration: watch::Receiver<Arc<DomainConfig>>,
+    pub(super) me: NodeId,
+    /// If this node holds the authority.
+    pub(super) door: Option<Arc<Held>>,
+    pub(super) renewals: Sender<RenewOrder>,
 }
 
 /// Listens at `path`; the socket is for the daemon's user and group.
@@ -72,7 +79,11 @@ impl Api {
         match serde_json::from_slice::<Request>(&line) {
             Ok(Request { version: VERSION, call }) => {
                 let is_followed = matches!(call, Call::Watch { .. });
-                match self.about_chassis(&call, &principal).await {
+                let answered = match self.about_chassis(&call, &principal).await {
+                    None => self.about_certificates(&call, &principal).await,
+                    answered => answered,
+                };
+                match answered {
                     Some(reply) => drop(put(&mut write, &reply).await),
                     None => {
                         let ask = Ask { call, principal, reply: answers };
@@ -85,6 +96,44 @@ impl Api {
             Ok(other) => drop(put(&mut write, &fail("version", format!("the daemon speaks version {VERSION}, the request has {}", other.version), 2)).await),
             Err(error) => drop(put(&mut write, &fail("bad-request", format!("no request: {error}"), 2)).await),
         }
+    }
+
+    /// Tokens and certificates are made beside the core loop; what they are worth is the control log's to say.
+    async fn about_certificates(&self, call: &Call, principal: &Principal) -> Option<Reply> {
+        let (Call::NodeInvite { .. } | Call::NodeRenew) = call else { return None };
+        if let Err(refused) = authority::decide(principal, call.wanted()) {
+            return Some(fail("refused", refused.to_string(), 4));
+        }
+        let (api, call, principal) = (self.clone(), call.clone(), principal.clone());
+        let answered = tokio::task::spawn_blocking(move || match call {
+            Call::NodeInvite { node, valid_s, seat } => api.invite(node, valid_s, seat, principal),
+            _ => api.renew(),
+        });
+        Some(answered.await.unwrap_or_else(|error| fail("bug", error.to_string(), 3)))
+    }
+
+    fn renew(&self) -> Reply {
+        let (reply, answer) = crossbeam::channel::bounded(1);
+        let asked = self.renewals.send(reply).is_ok();
+        let answer = asked.then(|| answer.recv().ok()).flatten();
+        answer.unwrap_or_else(|| fail("no-answer", "the thread that renews certificates has ended".into(), 3))
+    }
+
+    fn invite(&self, node: NodeId, valid_s: u64, wish: SeatWish, principal: Principal) -> Reply {
+        let Some(door) = &self.door else {
+            let help = "in one node's nines.yaml: authority: DIR, where DIR has ca.pem and ca.key as nines init made them; restart it and ask it with --node";
+            return fail_help("no-authority", format!("{} does not hold the domain's authority, which signs certificates", self.me), help, 4);
+        };
+        let config = Arc::clone(&self.configuration.borrow());
+        let seat = match seat(&config, node, wish) {
+            Ok(seat) => seat,
+            Err(reply) => return *reply,
+        };
+        // Ours first: it is known to hold the authority. Others may.
+        let at = |n: &NodeConfig| n.links.iter().map(|l| (n.id, *l)).collect::<Vec<_>>();
+        let (ours, others): (Vec<_>, Vec<_>) = config.nodes.iter().filter(|n| n.id != node).partition(|n| n.id == self.me);
+        let doors = ours.into_iter().chain(others).flat_map(at).collect();
+        door.invite(seat, valid_s, doors, principal)
     }
 
     /// Faults go to the chassis' own process; the core loop has no part in them.
@@ -106,6 +155,21 @@ impl Api {
             other => fail("no-chassis", other.to_string(), 3),
         }))
     }
+}
+
+/// The place that an invited node will have.
+fn seat(config: &DomainConfig, node: NodeId, wish: SeatWish) -> Result<NodeConfig, Box<Reply>> {
+    let before = config.node(node);
+    let links = if wish.links.is_empty() { before.map(|n| n.links.clone()) } else { Some(wish.links) };
+    let chassis = wish.chassis.or_else(|| before.map(|n| n.chassis.clone()));
+    let (Some(links), Some(chassis)) = (links, chassis) else {
+        let message = format!("{node} has no place in this domain yet: say in which chassis it sits, and its address on each link");
+        let help = format!("nines node invite {node} --chassis {} --links 10.9.1.{1}:7400,10.9.2.{1}:7400", config.chassis.first().map_or("mxp1", |c| c.name.as_str()), node.0);
+        return Err(Box::new(fail_help("no-seat", message, &help, 2)));
+    };
+    let witness = wish.witness || before.is_some_and(|n| n.witness);
+    let voter = wish.voter || witness || before.is_some_and(|n| n.voter);
+    Ok(NodeConfig { id: node, chassis, links, voter, witness })
 }
 
 async fn inject(manager: &str, call: &Call, principal: &Principal) -> Result<Reply, ClientError> {

@@ -15,6 +15,7 @@ use sixnines_discs::mesh::{Fault, MeshHandle, PeerState, Receiver};
 use sixnines_discs::wire::{Class, Kind};
 
 use super::checkpoints::GroupFrame;
+use super::roster::Roster;
 use crate::core_loop::In;
 use super::keeper::sink;
 use crate::standing::standing;
@@ -101,6 +102,7 @@ impl Receiver for Bus {
 pub(super) struct LogPort {
     pub(super) me: NodeId,
     pub(super) life: u64,
+    pub(super) roster: Roster,
     pub(super) mesh: MeshHandle,
     pub(super) liveness: Arc<Liveness>,
     pub(super) service: Service,
@@ -151,6 +153,7 @@ impl Port for LogPort {
     }
 
     fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
+        self.roster.follow(domain);
         let rows = standing(domain, self.me, self.life);
         let mine = domain.member(self.me).filter(|_| domain.nodes.get(&self.me).is_some_and(|r| r.nonce == self.life));
         self.close_what_is_lost(mine, domain);

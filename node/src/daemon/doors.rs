@@ -211,6 +211,10 @@ impl Ways for Doors {
         self.watchers.push(watcher);
     }
 
+    fn connections(&self, peer: NodeId) -> Vec<u64> {
+        self.mesh.links(peer).iter().map(|l| l.number).collect()
+    }
+
     fn standing(&self) -> (Vec<RightRow>, u64) {
         (self.rights.clone(), self.liveness.counters().suspensions.load(Ordering::Relaxed))
     }

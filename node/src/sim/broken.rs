@@ -116,8 +116,6 @@ pub(crate) enum Mutation {
     EntriesNotSynced,
     /// The torn tail of the log's journal is not cut.
     TailNotCut,
-    /// 6.1: a disk comes back as it once was.
-    DiskGoesBack,
     /// 6.1: an emptied disk keeps its number.
     EmptyDiskKeepsItsNumber,
 

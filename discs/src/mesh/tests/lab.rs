@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 
 use super::*;
-use crate::pki::{Authority, Issued};
+use crate::pki::{Authority, Identity, Issued};
 
 /// Far beyond what anything here takes, so that only a hang fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -132,6 +132,13 @@ impl Lab {
         MeshConfig::new(identity, (0..links).map(|_| (fresh_address(), 6900).into()).collect())
     }
 
+    /// The same node and key, with a new certificate of this admission.
+    pub(super) fn renewed(&self, node: u16, admission: u64) -> Identity {
+        let former = self.config(node, 1).identity;
+        let pem = self.authority.certify(NodeId(node), &former.facts().public_key, admission, None).unwrap();
+        former.renewed(&pem).unwrap()
+    }
+
     pub(super) fn node(&self, node: u16, links: usize) -> Node {
         Node::start(self.config(node, links))
     }
@@ -154,8 +161,8 @@ impl Lab {
 
     fn introduced(&self, mut a: MeshConfig, mut b: MeshConfig, way_to_b: Vec<SocketAddr>) -> (Node, Node) {
         let links = a.links.len();
-        b.peers = vec![PeerConfig { node: a.identity.node(), links: a.links.clone() }];
-        a.peers = vec![PeerConfig { node: b.identity.node(), links: way_to_b }];
+        b.peers = vec![PeerConfig { node: a.identity.node(), links: a.links.clone(), admission: 0 }];
+        a.peers = vec![PeerConfig { node: b.identity.node(), links: way_to_b, admission: 0 }];
         let (a, b) = (Node::start(a), Node::start(b));
         a.wait_for_links(&b, links);
         b.wait_for_links(&a, links);
@@ -175,7 +182,7 @@ impl Node {
     }
 
     pub(super) fn as_peer(&self) -> PeerConfig {
-        PeerConfig { node: self.node, links: self.addresses.clone() }
+        PeerConfig { node: self.node, links: self.addresses.clone(), admission: 0 }
     }
 
     pub(super) fn knows(&self, others: &[&Self]) {

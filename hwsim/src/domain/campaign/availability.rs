@@ -49,7 +49,7 @@ pub struct Availability {
 }
 
 /// Rates that are sane for an appliance of boards in shelves. Each can be replaced.
-pub const RATES: [Rate; 17] = [
+pub const RATES: [Rate; 16] = [
     rate("process-killed", 720.0, 1.0 / 60.0, false),
     rate("node-killed", 4_000.0, 1.0, true),
     rate("node-hung", 2_000.0, 1.0 / 6.0, true),
@@ -66,7 +66,6 @@ pub const RATES: [Rate; 17] = [
     rate("disk-replaced", 50_000.0, 4.0, true),
     rate("disk-rotten", 200_000.0, 4.0, true),
     rate("disk-restored", 1_000_000.0, 4.0, true),
-    rate("wires-bad", 50_000.0, 2.0, false),
 ];
 
 const fn rate(class: &'static str, mtbf_h: f64, mttr_h: f64, takes_node: bool) -> Rate {
