@@ -9,20 +9,11 @@ use crate::event::Event;
 use crate::feed::{Cursor, Gap, Place};
 use crate::ids::{Incarnation, NodeId};
 use crate::journal::replay::{Past, cursors, replay};
-use crate::time::Duration;
 use crate::value::{Quality, Value};
 
 /// The owner of mxp1, whose fan 1 has failed, with the events of it; and node 3.
 fn pair() -> (Shelf, Vec<Arc<Event>>, Shelf) {
-    let mut owner = Shelf::running();
-    owner.speed(1, 0);
-    for _ in 0..4 {
-        owner.pass(Duration::from_millis(500));
-        (2..=5).for_each(|fan| owner.speed(fan, 5000));
-        owner.speed(1, 0);
-    }
-    let mut other = Shelf::with(&shipped(), 3);
-    other.now = owner.now;
+    let (owner, other) = Shelf::with_a_failed_fan_and_a_newcomer();
     let events = owner.events.clone();
     (owner, events, other)
 }

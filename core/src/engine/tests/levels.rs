@@ -1,28 +1,13 @@
 //! Who comes late is told how things are, once.
 
-use super::shelf::{Shelf, shipped};
+use super::shelf::Shelf;
 use crate::class::Pattern;
 use crate::engine::Input;
 use crate::ids::NodeId;
-use crate::time::Duration;
 use crate::value::Value;
 
 fn everything() -> Vec<Pattern> {
     vec![Pattern::new("/**")]
-}
-
-/// The owner of mxp1, with a failed fan, and node 3, which has just joined.
-fn late() -> (Shelf, Shelf) {
-    let mut owner = Shelf::running();
-    owner.speed(1, 0);
-    for _ in 0..4 {
-        owner.pass(Duration::from_millis(500));
-        (2..=5).for_each(|fan| owner.speed(fan, 5000));
-        owner.speed(1, 0);
-    }
-    let mut late = Shelf::with(&shipped(), 3);
-    late.now = owner.now;
-    (owner, late)
 }
 
 fn state(shelf: &Shelf, fan: u32) -> Option<Value> {
@@ -35,7 +20,7 @@ fn alarms(shelf: &Shelf) -> Vec<(String, Option<crate::ids::EventId>)> {
 
 #[test]
 fn a_node_that_joins_late_learns_values_and_standing_alarms_with_their_ids() {
-    let (owner, mut late) = late();
+    let (owner, mut late) = Shelf::with_a_failed_fan_and_a_newcomer();
     assert_eq!(state(&late, 1), None);
     for event in owner.engine.levels(&everything()) {
         late.input(Input::Level { from: NodeId(1), event });
@@ -50,7 +35,7 @@ fn a_node_that_joins_late_learns_values_and_standing_alarms_with_their_ids() {
 
 #[test]
 fn what_is_told_twice_happens_once() {
-    let (owner, mut late) = late();
+    let (owner, mut late) = Shelf::with_a_failed_fan_and_a_newcomer();
     let levels = owner.engine.levels(&everything());
     levels.iter().for_each(|e| late.input(Input::Level { from: NodeId(1), event: e.clone() }));
     let (known, calls) = (late.engine.history().iter().count(), late.engine.counts().calls);
@@ -62,7 +47,7 @@ fn what_is_told_twice_happens_once() {
 
 #[test]
 fn only_what_is_wanted_is_told_and_only_by_its_owner() {
-    let (owner, late) = late();
+    let (owner, late) = Shelf::with_a_failed_fan_and_a_newcomer();
     let fans = owner.engine.levels(&[Pattern::new("/mxp1/fan*")]);
     assert!(!fans.is_empty() && fans.iter().all(|e| e.object.as_str().starts_with("/mxp1/fan")));
     assert!(late.engine.levels(&[Pattern::new("/mxp1/**")]).is_empty());

@@ -67,6 +67,20 @@ impl Shelf {
         shelf
     }
 
+    /// The same, and fan 1 has failed: it stands still until its alarm is raised. With it node 3, which has just joined.
+    pub(crate) fn with_a_failed_fan_and_a_newcomer() -> (Self, Self) {
+        let mut owner = Self::running();
+        owner.speed(1, 0);
+        for _ in 0..4 {
+            owner.pass(Duration::from_millis(500));
+            (2..=5).for_each(|fan| owner.speed(fan, 5000));
+            owner.speed(1, 0);
+        }
+        let mut newcomer = Self::with(&shipped(), 3);
+        newcomer.now = owner.now;
+        (owner, newcomer)
+    }
+
     pub(crate) fn with(bundle: &Bundle, n: u16) -> Self {
         let engine = Engine::new(Config { me: node(n), history_max: 10_000, journal: true });
         let mut shelf = Self {
