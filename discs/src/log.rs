@@ -335,6 +335,11 @@ impl Board {
         self.lock().law.clone()
     }
 
+    /// Of the law this alone: it is asked for with every entry.
+    fn lost_disks(&self) -> BTreeMap<NodeId, u64> {
+        self.lock().law.lost_disks.clone()
+    }
+
     fn metrics(&self) -> Metrics {
         let state = self.lock();
         let mut metrics = state.metrics.clone();

@@ -554,10 +554,11 @@ impl<W: Ways> CoreLoop<W> {
     fn carry_out(&mut self, now: Instant, output: engine::Output) {
         match output {
             engine::Output::Event(event) => {
+                let mut after = 0;
                 if event.waits_for_sync() {
                     self.ways.sync_journal();
+                    after = self.ways.journalled().handed;
                 }
-                let after = if event.waits_for_sync() { self.ways.journalled().handed } else { 0 };
                 self.feeds.outlet.handle(now, feed::Input::Event { event: Arc::clone(&event), after });
                 self.ways.publish(&event);
             }

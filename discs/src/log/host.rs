@@ -232,7 +232,7 @@ impl<R: AsyncRuntime> Host<R> {
         let membership = metrics.membership_config.membership();
         let bound = membership.nodes().filter(|(_, seat)| seat.disk != 0).map(|(node, seat)| (*node, seat.disk));
         self.peers.bind(bound.collect());
-        self.peers.lose(&self.board.law().lost_disks);
+        self.peers.lose(self.board.lost_disks());
         let applied = metrics.last_applied.map_or(0, |id| id.index);
         for (node, matching) in metrics.replication.iter().flatten().filter_map(|(node, at)| Some((*node, (*at)?.index))) {
             self.peers.holds(node, matching.min(applied));

@@ -106,16 +106,13 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Peer<R> {
         };
         match self.ask(RPCTypes::AppendEntries, request, option.soft_ttl()).await? {
             Reply::Appended => {
-                if let Some(last) = last {
-                    self.peers.acknowledged(self.to, vote, last.index);
-                }
+                self.peers.acknowledged(self.to, vote, last);
                 Ok(AppendEntriesResponse::Success)
             }
             Reply::AppendedUpTo(last) => {
-                if let Some(last) = &last {
-                    self.peers.acknowledged(self.to, vote, last.index);
-                }
-                Ok(AppendEntriesResponse::PartialSuccess(last.map(Into::into)))
+                let last = last.map(Into::into);
+                self.peers.acknowledged(self.to, vote, last);
+                Ok(AppendEntriesResponse::PartialSuccess(last))
             }
             // Without a previous entry there is nothing to conflict with.
             Reply::Conflict if previous.is_some_and(|lacks| !self.peers.contradicts(self.to, vote, lacks)) => Ok(AppendEntriesResponse::Conflict),

@@ -172,11 +172,8 @@ impl<R: AsyncRuntime> Peers<R> {
     }
 
     /// The log says which disks are lost.
-    pub(crate) fn lose(&self, disks: &BTreeMap<NodeId, u64>) {
-        let mut state = self.lock();
-        if state.lost != *disks {
-            state.lost.clone_from(disks);
-        }
+    pub(crate) fn lose(&self, disks: BTreeMap<NodeId, u64>) {
+        self.lock().lost = disks;
     }
 
     /// Nodes that were found out to be without what they had acknowledged, and their disks.
@@ -193,7 +190,8 @@ impl<R: AsyncRuntime> Peers<R> {
     }
 
     /// A node says to this leader that it has everything up to an entry.
-    pub(crate) fn acknowledged(&self, node: NodeId, vote: Vote, index: u64) {
+    pub(crate) fn acknowledged(&self, node: NodeId, vote: Vote, last: Option<LogId>) {
+        let Some(index) = last.map(|id| id.index) else { return };
         let mut state = self.lock();
         let known = state.acknowledged.entry(node).or_insert((vote, index));
         *known = if known.0 == vote { (vote, index.max(known.1)) } else { (vote, index) };
