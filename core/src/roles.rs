@@ -95,6 +95,13 @@ pub enum Input {
     Leader(Option<NodeId>),
     /// A peer is heard in another life than before: whatever its last one led or was is over.
     Reborn(NodeId),
+    /// A peer that is heard says that it does not hear this node, or hears it again.
+    Deaf {
+        /// Which.
+        node: NodeId,
+        /// Whether it does not.
+        deaf: bool,
+    },
     /// What became of a proposal that was refused, void or lost. Success shows as [`Input::Applied`].
     Failed {
         /// Which.
@@ -306,6 +313,10 @@ pub struct Roles {
     leaderless: Option<Leaderless>,
     /// The life in which the leader led is over.
     is_leader_reborn: bool,
+    /// Who does not hear this node, as he says himself.
+    deaf: BTreeSet<NodeId>,
+    /// When this node last handed the leadership over for that.
+    handed_over: Option<Instant>,
     quiet_since: Instant,
     /// Since when, and by which event, the lease is over.
     suspended: Option<(Instant, EventId)>,
@@ -360,6 +371,8 @@ impl Roles {
             leader: None,
             leaderless: None,
             is_leader_reborn: false,
+            deaf: BTreeSet::new(),
+            handed_over: None,
             quiet_since: Instant::ZERO,
             suspended: None,
             due: None,
@@ -386,6 +399,9 @@ impl Roles {
                 self.syncs.insert(group, (version, in_sync));
             }
             Input::Leader(leader) => self.on_leader(now, leader),
+            Input::Deaf { node, deaf } => {
+                if deaf { self.deaf.insert(node) } else { self.deaf.remove(&node) };
+            }
             Input::Reborn(node) => self.is_leader_reborn |= self.leader == Some(node),
             Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
             Input::Suspended(cause) => self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c))),

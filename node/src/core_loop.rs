@@ -281,6 +281,7 @@ impl<W: Ways> CoreLoop<W> {
             LivenessNews::Output(liveness::Output::Deaf { node, deaf }) => {
                 tracing::info!(%node, deaf, "whether it hears this node");
                 if deaf { self.deaf.insert(node) } else { self.deaf.remove(&node) };
+                self.feed_roles(now, roles::Input::Deaf { node, deaf });
                 self.tell_reach(node);
             }
             LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),

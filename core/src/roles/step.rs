@@ -272,9 +272,16 @@ impl Roles {
         self.is_leader_reborn || (self.lost.contains_key(&leader) && released().is_some())
     }
 
-    /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does.
+    /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does. But whoever does not hear the
+    /// leader learns of nothing that is committed, an active not of its own set: then somebody leads whom all of them may hear.
     pub(super) fn consider_leadership(&mut self, now: Instant) {
-        if self.leader != Some(self.me) || !self.steps.is_empty() {
+        if self.leader != Some(self.me) {
+            return;
+        }
+        if self.deaf.iter().any(|n| !self.lost.contains_key(n)) {
+            return self.hand_over(now);
+        }
+        if !self.steps.is_empty() {
             return;
         }
         let mine = placement::load(&self.domain, self.me);
@@ -289,6 +296,18 @@ impl Roles {
         self.quiet_since = now;
         self.outputs.push_back(Output::TransferLeader { to: best });
         self.wake_at(now + QUIET);
+    }
+
+    fn hand_over(&mut self, now: Instant) {
+        let again = self.handed_over.map(|at| at + AGAIN).filter(|again| now < *again);
+        if let Some(again) = again {
+            return self.wake_at(again);
+        }
+        let hears = |n: &NodeId| *n != self.me && !self.deaf.contains(n) && !self.lost.contains_key(n) && self.domain.member(*n).is_some();
+        let Some(to) = self.domain.config.voters().filter(hears).min_by_key(|n| placement::load(&self.domain, *n)) else { return };
+        self.handed_over = Some(now);
+        self.outputs.push_back(Output::TransferLeader { to });
+        self.wake_at(now + AGAIN);
     }
 
     pub(super) fn unit(&self, group: &GroupName) -> Unit {

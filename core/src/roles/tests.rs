@@ -386,6 +386,19 @@ fn leadership_leaves_a_busy_node_when_all_is_quiet() {
     assert!(world.orders.contains(&(n(1), Output::TransferLeader { to: n(2) })), "{:?}", world.orders);
 }
 
+/// Found by the simulator: an active that did not hear the leader got its proposals to him, and never learned of an outcome.
+#[test]
+fn a_leader_that_somebody_does_not_hear_hands_over_to_one_who_hears_it() {
+    let mut world = World::new();
+    world.give(n(2), Input::Leader(Some(n(2))));
+    world.give(n(2), Input::Deaf { node: n(1), deaf: true });
+    assert!(world.orders.contains(&(n(2), Output::TransferLeader { to: n(3) })), "{:?}", world.orders);
+    world.orders.clear();
+    world.give(n(2), Input::Deaf { node: n(1), deaf: false });
+    world.run(Duration::from_millis(500));
+    assert!(!world.orders.iter().any(|(_, order)| matches!(order, Output::TransferLeader { .. })), "{:?}", world.orders);
+}
+
 #[test]
 fn when_a_majority_has_released_the_logs_leader_the_least_busy_voter_campaigns_first() {
     let mut world = World::new();
