@@ -412,8 +412,11 @@ impl Session {
         if inbound.owes_now(&self.limits) {
             let links: Vec<_> = self.links().collect();
             self.acknowledge(&links, Lane::Control);
-        } else if inbound.owes() && self.ack_at.is_none() {
-            self.ack_at = Some(now + self.limits.ack_delay);
+        } else if inbound.owes() {
+            // Who repeats what it was told of is waiting for the word, whatever its lane.
+            let delay = if inbound.repeats() { self.limits.ack_delay(Lane::Control) } else { self.limits.ack_delay(lane) };
+            let at = now + delay;
+            self.ack_at = Some(self.ack_at.map_or(at, |due| due.min(at)));
         }
     }
 

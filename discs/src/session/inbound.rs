@@ -78,6 +78,11 @@ impl Inbound {
         self.repeat || self.told < self.delivered()
     }
 
+    /// Whether the sender has repeated what it had been told of.
+    pub(super) fn repeats(&self) -> bool {
+        self.repeat
+    }
+
     /// Whether the sender is to hear of it now, because its window fills.
     pub(super) fn owes_now(&self, limits: &Limits) -> bool {
         self.delivered() - self.told >= limits.ack_frames || self.untold_bytes >= limits.ack_bytes

@@ -15,8 +15,8 @@ pub struct Limits {
     pub window_frames_max: usize,
     /// Telemetry that waits for the window: then the oldest goes, counted.
     pub waiting_frames_max: usize,
-    /// How long an acknowledgement may wait for a frame to travel with.
-    pub ack_delay: Duration,
+    /// How long an acknowledgement may wait for a frame to travel with, per lane; well below the patience.
+    pub ack_delay: [Duration; Lane::COUNT],
     /// Undelivered word of so many frames: it waits no longer.
     pub ack_frames: u64,
     /// Undelivered word of so many bytes: it waits no longer.
@@ -37,7 +37,8 @@ impl Default for Limits {
             window_bytes_max: [8 * MIB, MIB, MIB, 4 * MIB, MIB, 8 * MIB],
             window_frames_max: 16 * 1024,
             waiting_frames_max: 4 * 1024,
-            ack_delay: millis(5),
+            // The control log's next heartbeat takes along what its followers' answers are owed: on all links, four datagrams less for each.
+            ack_delay: [millis(160), millis(5), millis(5), millis(5), millis(5), millis(5)],
             ack_frames: 256,
             ack_bytes: 128 * 1024,
             patience: [millis(200), millis(200), millis(200), millis(50), millis(100), millis(250)],
@@ -54,6 +55,10 @@ impl Limits {
     /// A sender within its bounds has no more than its window on the way, or one frame of any size.
     pub(super) fn early_bytes_max(&self, lane: Lane) -> usize {
         self.window_bytes_max(lane).max(PAYLOAD_BYTES_MAX + HEADER_BYTES)
+    }
+
+    pub(super) fn ack_delay(&self, lane: Lane) -> Duration {
+        self.ack_delay[lane.index()]
     }
 
     pub(super) fn patience(&self, lane: Lane) -> Duration {
