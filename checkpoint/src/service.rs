@@ -105,8 +105,8 @@ enum Order {
 
 /// Bytes of frames that wait for a group's task.
 const FRAME_BYTES_MAX: usize = 128 << 20;
-/// How often the service shows that it makes progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// How often the service shows that it makes progress: a third of the daemon's patience.
+const PROGRESS_EVERY: Duration = Duration::from_millis(80);
 
 /// Counts as given when it is dropped: by a task that has come to it, or with a task that has ended.
 struct Sign(Arc<AtomicUsize>);

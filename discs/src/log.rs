@@ -85,7 +85,7 @@ pub trait Port: Send + Sync + 'static {
     /// nodes before; lower than before, down to 0, if a new leader overruled entries. Called before the entry is acknowledged to anybody, and
     /// at the start for all that was found on disk.
     fn appended(&self, about: &[(NodeId, LogIndex)]);
-    /// The place of each node that the membership knows. Called within 50 ms of a change.
+    /// The place of each node that the membership knows. Called within 100 ms of a change.
     fn places(&self, places: &BTreeMap<NodeId, Place>);
     /// The log's thread turns. Called at least every 100 ms.
     fn progress(&self);

@@ -32,8 +32,8 @@ pub(crate) enum Input {
     Greet(NodeId),
 }
 
-/// Between two calls of `Port::progress`: half of what is promised.
-const PROGRESS: Duration = Duration::from_millis(50);
+/// Between two calls of `Port::progress`: less than what is promised, and no more often than a third of anybody's patience.
+const PROGRESS: Duration = Duration::from_millis(80);
 
 /// Forwarded proposals remembered per peer, so that a doubled frame is not a doubled entry.
 const FORWARDED_MAX: usize = 256;

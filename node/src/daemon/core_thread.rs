@@ -12,7 +12,7 @@ use super::doors::Doors;
 use crate::core_loop::{CoreLoop, In};
 
 /// The loop turns at least so often, idle or not: several times within the patience of whoever watches it (protocol 5.3).
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = Duration::from_millis(80);
 
 /// Runs until [`In::Stop`], or until everybody who could say so is gone.
 pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receiver<In>) {
