@@ -262,7 +262,7 @@ fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replace
     c.places[&lost].disk.wipe();
     c.start(lost).expect("an empty disk");
     let term = c.log(leader).handle().metrics().term;
-    c.run(Duration::from_millis(50));
+    c.run_until("the leader has spoken to it", |c| c.is_stranger(leader, lost));
     c.log(leader).handle().transfer_leader(lost); // it is alive and not busy, as far as the others can see
     c.run(Duration::from_secs(5));
     assert_eq!((c.leader(), c.log(leader).handle().metrics().term), (Some(leader), term), "two voters are enough, and stay so");
