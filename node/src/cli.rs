@@ -177,7 +177,7 @@ pub(crate) enum Command {
         step: SimStep,
     },
     /// Measures.
-    #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed")]
+    #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed\n  nines bench idle --json idle.json")]
     Bench {
         #[command(subcommand)]
         what: Bench,
@@ -190,6 +190,8 @@ pub(crate) enum Command {
 pub(crate) enum Bench {
     /// Repeats each fault of the demo and reports what the client outside saw.
     Failover(crate::demo::bench::Options),
+    /// What a domain that has nothing to do costs each node, thread by thread, in processor time and memory.
+    Idle(crate::demo::idle::Options),
 }
 
 #[derive(Debug, Subcommand)]

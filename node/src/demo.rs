@@ -2,11 +2,13 @@
 //!
 //! - [`lab`]: the world of namespaces, cables and processes; [`setup`]: the domain in it; [`client`]: the load generator;
 //! - [`domain`]: what the demo asks the domain; [`shelf`]: its own eye on a chassis;
-//! - [`stage`] and [`steps`]: the faults; [`report`]: the verdict; [`bench`]: the same faults again and again.
+//! - [`stage`] and [`steps`]: the faults; [`report`]: the verdict; [`bench`]: the same faults again and again;
+//! - [`idle`]: what the domain costs when nothing happens.
 
 pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod domain;
+pub(crate) mod idle;
 pub(crate) mod lab;
 mod progress;
 mod report;
@@ -159,6 +161,18 @@ pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
     write_json(&options.json, &report)?;
     let kept = report.rows.iter().all(|row| row.broken == 0);
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Runs `nines bench idle`. Call it before any thread exists.
+///
+/// # Errors
+/// If the domain could not be built, or a daemon went away.
+pub(crate) fn run_idle(options: &idle::Options) -> anyhow::Result<ExitCode> {
+    let mode = world::enter();
+    let mut stage = raise(mode, 1, &[], Progress::new(is_stdout(Some(&options.json))))?;
+    let report = idle::run(&mut stage, options)?;
+    write_json(&options.json, &report)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The steps that were asked for, without those that this world cannot show, which are named.

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(options) => ended(demo::run(&options)),
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
+        Command::Bench { what: Bench::Idle(options) } => ended(demo::run_idle(&options)),
         Command::Sim { step: SimStep::Run(options) } => cli::sim::run(&options),
         Command::Sim { step: SimStep::Check(options) } => cli::sim::check(&options),
         Command::Sim { step: SimStep::Catalogue { word } } => cli::sim::catalogue(&word),

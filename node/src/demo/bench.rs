@@ -113,7 +113,7 @@ impl Runs {
 
 /// The smallest value that a share of `q` of all values does not exceed (nearest rank); 0 of nothing.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few thousand runs at most")]
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(0.0)
 }
@@ -146,7 +146,8 @@ fn floor(stage: &mut Stage, window: Duration) -> anyhow::Result<f64> {
     Ok(report::rounded(stage.client.report()?.client.outage_ms))
 }
 
-fn machine() -> String {
+/// Processor and kernel, in words.
+pub(super) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let cpu = std::fs::read_to_string("/proc/cpuinfo")
