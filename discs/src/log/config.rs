@@ -28,8 +28,8 @@ impl Timing {
     /// The times of a profile.
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Fabric => Self::of_millis(140, 300, 450, 500),
-            Profile::Lan => Self::of_millis(150, 450, 700, 1000),
+            Profile::Fabric => Self::of_millis(280, 600, 900, 500),
+            Profile::Lan => Self::of_millis(300, 700, 1000, 1000),
             Profile::Wan => Self::of_millis(250, 1000, 1500, 8000),
         }
     }
@@ -47,17 +47,17 @@ impl Timing {
 
     /// How long to wait before asking again who leads.
     pub(crate) fn retry(&self) -> Duration {
-        self.election_min / 12
+        self.election_min / 24
     }
 
     /// How long a leader may be silent before its proposer tries another way.
     pub(crate) fn detour(&self) -> Duration {
-        self.election_min / 30
+        self.election_min / 60
     }
 
     /// How long a part of a snapshot may take, disk included.
     pub(crate) fn snapshot_part(&self) -> Duration {
-        self.election_max * 10
+        self.election_max * 5
     }
 
     /// openraft's settings.

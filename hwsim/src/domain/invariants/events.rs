@@ -19,6 +19,9 @@ pub struct Events {
     made: BTreeMap<NodeId, BTreeMap<Place, bool>>,
     /// Those that their origin has forgotten in a power cut. A word of one may still be on its way, or wait at one who stands still.
     forgotten: BTreeMap<NodeId, BTreeSet<Place>>,
+    /// By origin: the last event of its former lives that it knew when it came back. What it halted in the middle of, a full disk say, was
+    /// never told here and is in its journal all the same.
+    remembered: BTreeMap<NodeId, Place>,
     /// By listener and origin.
     cursors: BTreeMap<(NodeId, NodeId), Place>,
     /// By origin: the last event that had to be on disk and that somebody has heard.
@@ -45,11 +48,14 @@ impl Events {
         if self.forgotten.get(&origin).is_some_and(|gone| gone.contains(&at)) {
             return Ok(());
         }
-        let Some(is_promise) = made.get(&at) else { return Err(format!("{listener} hears {origin}.{at}, which {origin} has not made")) };
+        let is_remembered = self.remembered.get(&origin).is_some_and(|last| at <= *last);
+        let Some(is_promise) = made.get(&at).copied().or(is_remembered.then_some(false)) else {
+            return Err(format!("{listener} hears {origin}.{at}, which {origin} has not made"));
+        };
         if let Some((missed, _)) = made.range((Excluded(after), Excluded(at))).next() {
             return Err(format!("{listener} hears {origin}.{at} after {after}, and {missed} was left out"));
         }
-        if *is_promise {
+        if is_promise {
             let promised = self.promised.entry(origin).or_default();
             *promised = at.max(*promised);
         }
@@ -62,6 +68,7 @@ impl Events {
         let gone: Vec<Place> = made.keys().copied().filter(|at| at.incarnation == last.incarnation && *at > last).collect();
         made.retain(|at, _| at.incarnation != last.incarnation || *at <= last);
         self.forgotten.entry(node).or_default().extend(gone);
+        self.remembered.insert(node, last);
         match self.promised.get(&node) {
             Some(promised) if promised.incarnation == last.incarnation && *promised > last => {
                 Err(format!("{node} comes back and knows its events up to {last}, while others were told of {promised}"))
@@ -120,6 +127,14 @@ mod tests {
         let mut events = events();
         assert!(events.heard(LISTENER, ORIGIN, place(1), place(4), false).is_ok());
         assert!(hears(&mut events, 4, 5).is_ok());
+    }
+
+    #[test]
+    fn what_its_origin_found_in_its_journal_was_made() {
+        let mut events = events();
+        assert!(events.remembers(ORIGIN, place(6)).is_ok(), "it halted while it made the sixth");
+        assert!(hears(&mut events, 5, 6).is_ok());
+        assert!(hears(&mut events, 6, 7).is_err(), "nobody made it");
     }
 
     #[test]
