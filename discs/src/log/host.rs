@@ -390,7 +390,8 @@ impl<R: AsyncRuntime> Host<R> {
 
     async fn govern(self: Arc<Self>) {
         loop {
-            R::sleep(self.timing.heartbeat).await;
+            // Until every founder's disk is bound, one that is lost would vote anew: that is not to last.
+            R::sleep(if self.is_founded() { self.timing.heartbeat } else { self.timing.retry() }).await;
             let leads = self.raft.metrics().borrow_watched().state == ServerState::Leader;
             if leads {
                 // What fails now is found undone next time.
@@ -399,20 +400,43 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
+    /// Whether the domain has its first configuration, and its membership knows everybody's disk.
+    fn is_founded(&self) -> bool {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        self.board.law().config_version != Version(0) && metrics.membership_config.nodes().all(|(_, seat)| seat.disk != 0)
+    }
+
     /// One step towards the membership that the configuration asks for.
     async fn govern_once(&self) {
         let law = self.board.law();
+        // The disks come before all else that is to last.
+        if let Some(disks) = self.newly_bound() {
+            return self.change(ChangeMembers::SetNodes(disks)).await;
+        }
         if law.config_version == Version(0) {
             return self.commit_first().await;
         }
         self.call_the_missing(&law);
         self.declare_lost(&law).await;
-        let Some(change) = self.next_change(&law) else { return };
+        if let Some(change) = self.next_change(&law) {
+            self.change(change).await;
+        }
+    }
+
+    async fn change(&self, change: ChangeMembers<NodeId, Seat>) {
         tracing::info!(?change, "changing the membership");
         // A node that is not a voter any more stays as a learner only if the configuration still names it.
         if let Err(e) = self.raft.change_membership(change, true).await {
             tracing::debug!(reason = %e, "the membership is as it was");
         }
+    }
+
+    /// The disks of those that have spoken, and of whom the membership knows none yet.
+    fn newly_bound(&self) -> Option<BTreeMap<NodeId, Seat>> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let unbound = metrics.membership_config.nodes().filter(|(_, seat)| seat.disk == 0);
+        let bound: BTreeMap<_, _> = unbound.filter_map(|(node, _)| Some((*node, Seat { disk: self.peers.heard(*node)? }))).collect();
+        (!bound.is_empty()).then_some(bound)
     }
 
     async fn commit_first(&self) {
@@ -446,7 +470,7 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
-    /// One thing at a time: bind disks, let lost ones go, take in, promote or demote, let go.
+    /// One thing at a time: let lost ones go, take in, promote or demote, let go.
     fn next_change(&self, law: &super::Law) -> Option<ChangeMembers<NodeId, Seat>> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
@@ -454,11 +478,6 @@ impl<R: AsyncRuntime> Host<R> {
         let voters: BTreeSet<_> = membership.voter_ids().collect();
         let seat_of = |node: &NodeId| self.peers.heard(*node).map(|disk| Seat { disk });
 
-        let unbound = seats.iter().filter(|(_, seat)| seat.disk == 0);
-        let newly_bound: BTreeMap<_, _> = unbound.filter_map(|(node, _)| Some((*node, seat_of(node)?))).collect();
-        if !newly_bound.is_empty() {
-            return Some(ChangeMembers::SetNodes(newly_bound));
-        }
         // First without a vote, then out; taking it in again with its new disk is the ordinary way.
         let is_lost = |node: &&NodeId| law.lost_disks.get(node).is_some_and(|lost| *lost == seats[node].disk);
         if let Some(node) = seats.keys().filter(is_lost).find(|node| self.peers.stranger(**node).is_some()) {
