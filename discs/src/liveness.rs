@@ -284,7 +284,8 @@ impl Liveness {
 
     fn on_heard(&mut self, now: Instant, link: LinkId, beat: &Heartbeat) {
         let Some(peer) = self.peers.get_mut(&beat.from.node) else { return };
-        let Some(new) = peer.accept(now, link, beat) else { return };
+        let holder = self.standing.get(&beat.from.node).copied().unwrap_or_default();
+        let Some(new) = peer.accept(now, link, beat, holder.incarnation) else { return };
         if new.link_up {
             self.outputs.push_back(Output::Link { node: beat.from.node, link, up: true });
         }
@@ -448,16 +449,18 @@ impl Liveness {
         }
     }
 
-    /// Rules 3.4 and 3.6: my own promise has run out, and I hold it for dead or mute.
+    /// Rules 3.4 and 3.6: my own promise has run out, and I hold it for dead or mute; or it is there and yet for `dead_after` not the member that
+    /// the log knows, whose work nobody does: it came back and cannot join, because its disk did not come back with it.
     fn release_the_lost(&mut self, now: Instant) {
         let me = self.me_now();
         if !me.voter || me.incarnation == Incarnation(0) || now < self.started + self.times.promise || now < self.judge_from {
             return;
         }
         let mut released = false;
+        let dead_after = self.times.dead_after;
         for (node, peer) in &mut self.peers {
             let Some(holder) = self.standing.get(node).filter(|s| s.incarnation != Incarnation(0)) else { continue };
-            peer.wants_release = peer.verdict.is_lost() && peer.released != Some(holder.since);
+            peer.wants_release = (peer.verdict.is_lost() || peer.is_stranger(holder.incarnation, now, dead_after)) && peer.released != Some(holder.since);
             if !peer.wants_release || now < peer.promised_until {
                 continue;
             }

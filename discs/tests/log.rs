@@ -281,6 +281,23 @@ fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replace
     c.commit(new, lost);
 }
 
+/// Found by the simulator: the disks were bound after the first configuration, and one that was lost in between voted anew, with a log of its
+/// own as the outcome.
+#[test]
+fn the_founders_disks_are_known_before_the_domain_is() {
+    for seed in 0..8 {
+        let mut c = Cluster::empty(300 + seed, 3);
+        c.initialize();
+        c.run_until("a first configuration", |c| c.places.values().any(|p| p.said(|s| s.domain.config_version.0 == 1)));
+        let leader = c.wait_for_leader();
+        let lost = c.follower();
+        c.crash(lost);
+        c.places[&lost].disk.wipe();
+        c.start(lost).expect("an empty disk");
+        c.run_until("it is found out", |c| c.is_stranger(leader, lost));
+    }
+}
+
 /// Somebody puts an image back. What the disk has lost since may be the one copy that a commitment counted on, and its votes may be gone too.
 #[test]
 fn a_voter_whose_disk_went_back_is_kept_out_until_it_comes_with_an_empty_one() {

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     /// The newest stamp heard from it, in its clock.
     stamp: Instant,
     pub(super) hears_nobody: bool,
+    /// The life that the log knows, and since when it has spoken from none or an older one.
+    stranger: Option<(Incarnation, Instant)>,
     /// The newest stamp of its beats that I granted, in its clock.
     pub(super) granted: Instant,
     /// Until when I promised not to release it, in my clock.
@@ -69,6 +71,7 @@ impl Peer {
             excused: Duration::ZERO,
             stamp: Instant::ZERO,
             hears_nobody: false,
+            stranger: None,
             granted: Instant::ZERO,
             promised_until: Instant::ZERO,
             granted_me: Instant::ZERO,
@@ -82,8 +85,8 @@ impl Peer {
         }
     }
 
-    /// Takes a heartbeat; `None` for a repeat on the same link or an unknown link.
-    pub(super) fn accept(&mut self, now: Instant, link: LinkId, beat: &Heartbeat) -> Option<News> {
+    /// Takes a heartbeat of one whom the log knows in `life`; `None` for a repeat on the same link or an unknown link.
+    pub(super) fn accept(&mut self, now: Instant, link: LinkId, beat: &Heartbeat, life: Incarnation) -> Option<News> {
         if beat.life != self.life {
             self.begin_life(beat.life);
         }
@@ -99,6 +102,9 @@ impl Peer {
         if first_copy {
             self.sequence = beat.sequence;
             self.hears_nobody = beat.hears_nobody;
+            // A later life than the log's is one that this node has not read of yet.
+            let known = self.stranger.filter(|(before, _)| *before == life);
+            self.stranger = (beat.from.incarnation < life).then(|| known.unwrap_or((life, now)));
             if !beat.is_echo {
                 self.stamp = self.stamp.max(beat.sent);
             }
@@ -135,6 +141,11 @@ impl Peer {
 
     pub(super) fn heard_within(&self, now: Instant, window: Duration) -> bool {
         self.silent(now).is_some_and(|s| s < window)
+    }
+
+    /// Whether it has for `patience` not been the member that the log knows in `life`.
+    pub(super) fn is_stranger(&self, life: Incarnation, now: Instant, patience: Duration) -> bool {
+        self.stranger.is_some_and(|(of, since)| of == life && now.since(since) >= patience)
     }
 
     pub(super) fn silent(&self, now: Instant) -> Option<Duration> {

@@ -220,6 +220,26 @@ fn a_dead_node_is_released_by_both_others_within_two_windows_and_after_its_lease
     }
 }
 
+/// Found by the simulator: an active that was back at once and without its disk could not join, and its old life stayed the active for ever.
+#[test]
+fn who_comes_back_and_does_not_join_is_released_in_his_old_life() {
+    let mut wire = Wire::new(12);
+    wire.run(100 * MS, |_| {});
+    let peers = [node(1), node(2)].into();
+    let reborn = Setup { me: node(0), life: 99, peers, links: 2, times: Profile::Fabric.times(), seed: 99 };
+    wire.hosts[0].machine = Liveness::new(wire.hosts[0].clock(wire.now), reborn);
+    wire.run(20 * MS, |w| assert_eq!(w.own_releases(0), 0, "it may join any moment"));
+    wire.run(50 * MS, |_| {});
+    assert_eq!(wire.own_releases(0), 2);
+    assert!((1..3).all(|i| wire.hosts[i].machine.verdict(node(0)) == Verdict::Alive && wire.may_speak(i)));
+
+    let joined = Standing { incarnation: Incarnation(9), since: LogIndex(9), about: LogIndex(9), voter: true };
+    wire.standing.insert(node(0), joined);
+    wire.apply_everywhere();
+    wire.run(50 * MS, |_| {});
+    assert!((1..3).all(|i| wire.hosts[i].machine.verdict(node(0)) == Verdict::Alive) && wire.may_speak(0));
+}
+
 #[test]
 fn one_link_down_changes_nothing_but_the_link() {
     let mut wire = Wire::new(3);

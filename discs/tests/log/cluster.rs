@@ -161,12 +161,14 @@ impl Cluster {
     }
 
     pub(crate) fn settle(mut cluster: Self) -> Self {
-        for id in cluster.places.keys().copied().collect::<Vec<_>>() {
-            cluster.log(id).handle().initialize(first_start());
-        }
+        cluster.initialize();
         cluster.run_until("a first configuration", |c| c.places.values().take(3).all(|p| p.said(|s| s.domain.bundle_version.0 == 1)));
         cluster.run(Duration::from_millis(200));
         cluster
+    }
+
+    pub(crate) fn initialize(&self) {
+        self.places.keys().for_each(|id| self.log(*id).handle().initialize(first_start()));
     }
 
     pub(crate) fn start(&mut self, id: NodeId) -> Result<(), OpenError> {

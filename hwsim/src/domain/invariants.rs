@@ -118,7 +118,7 @@ impl Judge {
             Observation::Remembers(last) => self.events.remembers(node, *last),
             Observation::Applied { index, domain } => self.log.applied(node, *index, domain),
             Observation::Kept { group, section } => {
-                self.alarms.kept(group, section);
+                self.alarms.kept(node, group, section);
                 Ok(())
             }
         };

@@ -306,8 +306,7 @@ impl Drawer<'_> {
             return Some(Fault::DiskFails { node });
         }
         self.disks_lost += 1;
-        let down_us = self.down().max(2 * self.ground.dead_after / US); // nobody is faster
-        Some(Fault::DiskReplaced { node, down_us, by })
+        Some(Fault::DiskReplaced { node, down_us: self.down(), by })
     }
 
     fn lose_chassis(&mut self) -> Option<Fault> {

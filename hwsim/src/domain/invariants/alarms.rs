@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use sixnines_core::domain::config::chassis_group;
 use sixnines_core::event::{AlarmStep, Body, Event};
-use sixnines_core::ids::{EventId, GroupName};
+use sixnines_core::ids::{EventId, GroupName, NodeId};
 
 /// The alarms that nobody has cleared, by the name of the section that they are kept in.
 #[derive(Debug, Default)]
@@ -17,9 +17,11 @@ pub struct Alarms {
 }
 
 #[derive(Debug)]
-struct Standing {
-    id: EventId,
-    is_kept: bool,
+enum Standing {
+    /// No copy but its owner's is known to have it. An owner that is cut off may raise it as well as its successor, each under its own id.
+    Raised(BTreeMap<NodeId, EventId>),
+    /// Every copy has it.
+    Kept(EventId),
 }
 
 impl Alarms {
@@ -29,19 +31,25 @@ impl Alarms {
             return; // not a chassis'
         }
         let section = format!("alarm {} {kind} {qualifier}", event.object);
-        let stands = self.standing.get(&section).is_some_and(|s| s.is_kept);
         match step {
             AlarmStep::Cleared => drop(self.standing.remove(&section)),
-            AlarmStep::Raised | AlarmStep::Suppressed | AlarmStep::Unstable if !stands => {
-                self.standing.insert(section, Standing { id: event.id, is_kept: false });
+            AlarmStep::Raised | AlarmStep::Suppressed | AlarmStep::Unstable => {
+                let standing = self.standing.entry(section).or_insert_with(|| Standing::Raised(BTreeMap::new()));
+                if let Standing::Raised(by) = standing {
+                    by.insert(event.id.node, event.id);
+                } // what is kept keeps its id
             }
-            _ => {} // what stands keeps its id
+            _ => {}
         }
     }
 
-    pub(super) fn kept(&mut self, group: &GroupName, section: &str) {
-        if let Some(standing) = self.standing.get_mut(section).filter(|_| *group == group_of_section(section)) {
-            standing.is_kept = true;
+    /// What `node` saved under the name of `section` is on every copy.
+    pub(super) fn kept(&mut self, node: NodeId, group: &GroupName, section: &str) {
+        if let Some(standing) = self.standing.get_mut(section).filter(|_| *group == group_of_section(section))
+            && let Standing::Raised(by) = standing
+            && let Some(id) = by.get(&node)
+        {
+            *standing = Standing::Kept(*id);
         }
     }
 
@@ -50,7 +58,8 @@ impl Alarms {
     }
 
     pub(super) fn prove(&self, standing: &BTreeMap<String, EventId>) -> Result<(), String> {
-        for (section, Standing { id, .. }) in self.standing.iter().filter(|(_, s)| s.is_kept) {
+        for (section, at) in &self.standing {
+            let Standing::Kept(id) = at else { continue };
             match standing.get(section) {
                 None => return Err(format!("{section}was raised by {id} and never cleared, and nobody has it")),
                 Some(other) if other != id => return Err(format!("{section}was raised by {id} and never cleared, and now bears the id {other}")),
@@ -87,7 +96,7 @@ mod tests {
         alarms.event(&raised);
         let group = chassis_group("mxp1");
         if is_kept {
-            alarms.kept(&group, SECTION);
+            alarms.kept(raised.id.node, &group, SECTION);
         }
         (alarms, group, raised.id)
     }
@@ -102,6 +111,18 @@ mod tests {
         assert!(alarms.prove(&BTreeMap::from([(SECTION.to_owned(), id)])).is_ok());
         alarms.event(&alarm(10, AlarmStep::Cleared));
         assert!(alarms.prove(&BTreeMap::new()).is_ok());
+    }
+
+    #[test]
+    fn what_an_owner_raised_while_it_was_cut_off_is_not_what_its_successor_kept() {
+        let (mut alarms, group, old) = raised(false);
+        let mut new = alarm(9, AlarmStep::Raised);
+        new.id.node = NodeId(old.node.0 + 1);
+        alarms.event(&new);
+        alarms.event(&alarm(11, AlarmStep::Suppressed));
+        alarms.kept(new.id.node, &group, SECTION);
+        assert!(alarms.prove(&BTreeMap::from([(SECTION.to_owned(), new.id)])).is_ok());
+        assert!(alarms.prove(&BTreeMap::from([(SECTION.to_owned(), old)])).is_err());
     }
 
     #[test]
