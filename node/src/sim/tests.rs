@@ -150,4 +150,4 @@ fn what_a_node_hears_of_its_own_former_life_it_does_not_tell_again() {
 }
 
 const FAULTS: u64 = 12;
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
