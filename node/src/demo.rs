@@ -52,7 +52,7 @@ pub(crate) struct Options {
     /// Leave the domain running, to play with, until Ctrl-C.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Only these steps, in this order.
+    /// Only these steps, in this order; besides those that are shown there are one-way-cut and voter-killed.
     #[arg(long, value_delimiter = ',')]
     pub(crate) steps: Vec<Step>,
     /// How many calls the client keeps up.
@@ -177,7 +177,7 @@ pub(crate) fn run_idle(options: &idle::Options) -> anyhow::Result<ExitCode> {
 
 /// The steps that were asked for, without those that this world cannot show, which are named.
 fn wanted(options: &Options, mode: Mode, progress: &mut Progress) -> Vec<Step> {
-    let mut steps = if options.steps.is_empty() { Step::ALL.to_vec() } else { options.steps.clone() };
+    let mut steps = if options.steps.is_empty() { Step::SHOWN.to_vec() } else { options.steps.clone() };
     if let Some(left_out) = mode.left_out() {
         progress.tell(&format!("mode {mode}: {left_out}"));
         steps.retain(|step| !step.needs_cables());

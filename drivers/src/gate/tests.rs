@@ -50,7 +50,7 @@ impl Pair {
             r.set_up("eth0", true)?;
             OWN.iter().chain(&GUARDED).try_for_each(|a| r.add_address("eth0", a.parse().unwrap()))?;
             // Known beforehand: else an own question for the observer, asked in the guarded address's name, decides the outcome.
-            OBSERVER.iter().chain(&ASKER).try_for_each(|a| r.add_neighbour("eth0", ip(a), observer_mac))
+            OBSERVER.iter().chain(&ASKER).try_for_each(|a| r.set_neighbour("eth0", ip(a), observer_mac))
         })
         .unwrap();
         wait_for_cable(&guarded, &observer, "eth0");

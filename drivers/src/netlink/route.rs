@@ -220,13 +220,18 @@ impl Route {
         self.netlink.request(message, format!("add a route to {to} by {gateway}"))
     }
 
-    /// Tells the kernel where a neighbour is, for good, so that it never asks.
-    pub fn add_neighbour(&mut self, name: &str, address: IpAddr, mac: Mac) -> Result<(), NetlinkError> {
-        let index = self.link(name)?.index;
-        let mut fixed = [family(address), 0, 0, 0, 0, 0, 0, 0, PERMANENT, 0, 0, 0];
-        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-        let message = Message::new(RTM_NEWNEIGH, CREATE).put(&fixed).attr(NDA_DST, &octets(address)).attr(NDA_LLADDR, &mac.0);
-        self.netlink.request(message, format!("add the neighbour {address} on {name}"))
+    /// Tells the kernel where a neighbour is, for good, so that it never asks, and forgets what it knew.
+    pub fn set_neighbour(&mut self, name: &str, address: IpAddr, mac: Mac) -> Result<(), NetlinkError> {
+        let fixed = neighbour(self.link(name)?.index, address);
+        let message = Message::new(RTM_NEWNEIGH, CREATE | REPLACE).put(&fixed).attr(NDA_DST, &octets(address)).attr(NDA_LLADDR, &mac.0);
+        self.netlink.request(message, format!("set the neighbour {address} on {name}"))
+    }
+
+    /// Has the kernel ask again where a neighbour is. It may not know anyway.
+    pub fn forget_neighbour(&mut self, name: &str, address: IpAddr) -> Result<(), NetlinkError> {
+        let fixed = neighbour(self.link(name)?.index, address);
+        let message = Message::new(RTM_DELNEIGH, 0).put(&fixed).attr(NDA_DST, &octets(address));
+        tolerate(self.netlink.request(message, format!("forget the neighbour {address} on {name}")), &[libc::ENOENT])
     }
 
     /// The socket, for what this type has no method for.
@@ -268,6 +273,13 @@ fn new_link(name: &str) -> Message {
     Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE).put(&ifinfo(0, 0, 0)).attr_text(IFLA_IFNAME, name)
 }
 
+/// The fixed part of a message about a neighbour.
+fn neighbour(index: i32, address: IpAddr) -> [u8; 12] {
+    let mut fixed = [family(address), 0, 0, 0, 0, 0, 0, 0, PERMANENT, 0, 0, 0];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed
+}
+
 /// `struct ifinfomsg`.
 fn ifinfo(index: i32, flags: u32, change: u32) -> [u8; IFINFO] {
     let mut fixed = [0; IFINFO];
@@ -295,6 +307,7 @@ const IFADDR: usize = 8;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const ARPHRD_ETHER: u16 = 1;
+const REPLACE: u16 = 0x100;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 pub(crate) const RTM_NEWLINK: u16 = 16;
@@ -305,6 +318,7 @@ const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
 const PERMANENT: u8 = 0x80;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) runs: u32,
     /// Which faults, named as the demo's steps.
-    #[arg(long, value_delimiter = ',', default_value = "process-killed,node-killed,node-hung,links-cut,switchover")]
+    #[arg(long, value_delimiter = ',', default_value = "process-killed,node-killed,standby-killed,voter-killed,node-hung,links-cut,one-way-cut,switchover")]
     pub(crate) faults: Vec<Step>,
 }
 

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use sixnines_drivers::netlink::route::Cidr;
+use sixnines_drivers::netlink::route::{Cidr, Mac, Route};
 use sixnines_drivers::netns::Netns;
 
 use keeper::Keeper;
@@ -223,12 +223,31 @@ impl Lab {
         world.configure(|r| r.set_up(&port, plugged)).with_context(|| format!("switching the port {port}"))
     }
 
+    /// Sends what the other nodes have for a node astray on both fabrics, so that it is heard and hears nobody; or ends that.
+    ///
+    /// # Errors
+    /// On loopback, where nothing can go astray.
+    pub(crate) fn set_deaf(&self, node: Seat, is_deaf: bool) -> anyhow::Result<()> {
+        for other in SEATS.into_iter().filter(|other| *other != node) {
+            let fabrics = [("fab0", self.ip(1, node.number)), ("fab1", self.ip(2, node.number))];
+            let astray = |route: &mut Route| {
+                fabrics.into_iter().try_for_each(|(device, ip)| {
+                    if is_deaf { route.set_neighbour(device, ip.into(), NOBODY) } else { route.forget_neighbour(device, ip.into()) }
+                })
+            };
+            self.room(other.node).netns()?.configure(astray).with_context(|| format!("the way from {} to {}", other.node, node.node))?;
+        }
+        Ok(())
+    }
+
     /// A file of the lab: `name` below its directory.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory().join(name)
     }
 }
 
+/// A hardware address that no device of the lab has.
+const NOBODY: Mac = Mac([2, 0, 0, 0, 0, 0]);
 /// Last byte of a shelf manager's address.
 const MANAGER: u8 = 254;
 /// Last byte of the client's address.

@@ -28,11 +28,15 @@ pub(crate) enum Step {
     OneLinkCut,
     /// An orderly move.
     Switchover,
+    /// Both links towards the active's node: it is heard, and hears nobody.
+    OneWayCut,
+    /// kill -9 of every process of a node that votes, and neither serves nor stands by.
+    VoterKilled,
 }
 
 impl Step {
-    /// In the order of the demo.
-    pub(crate) const ALL: [Self; 8] = [
+    /// What the demo shows unless it is told otherwise, in its order.
+    pub(crate) const SHOWN: [Self; 8] = [
         Self::FansFailed,
         Self::ProcessKilled,
         Self::NodeKilled,
@@ -42,6 +46,13 @@ impl Step {
         Self::OneLinkCut,
         Self::Switchover,
     ];
+    /// What it also can.
+    const OTHERS: [Self; 2] = [Self::OneWayCut, Self::VoterKilled];
+
+    /// Every step.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::SHOWN.into_iter().chain(Self::OTHERS)
+    }
 
     /// As `--steps` takes it and the file names it.
     pub(crate) fn name(self) -> &'static str {
@@ -54,12 +65,14 @@ impl Step {
             Self::LinksCut => "links-cut",
             Self::OneLinkCut => "one-link-cut",
             Self::Switchover => "switchover",
+            Self::OneWayCut => "one-way-cut",
+            Self::VoterKilled => "voter-killed",
         }
     }
 
     /// Whether the step needs cables to cut.
     pub(crate) fn needs_cables(self) -> bool {
-        matches!(self, Self::LinksCut | Self::OneLinkCut)
+        matches!(self, Self::LinksCut | Self::OneLinkCut | Self::OneWayCut)
     }
 
     /// Plays the step. The stage is whole again afterwards, unless this fails.
@@ -77,6 +90,8 @@ impl Step {
             Self::LinksCut => cables::both(stage, name),
             Self::OneLinkCut => cables::one(stage, name),
             Self::Switchover => switchover(stage, name),
+            Self::OneWayCut => cables::one_way(stage, name),
+            Self::VoterKilled => nodes::voter_killed(stage, name),
         }
     }
 }
@@ -85,8 +100,8 @@ impl FromStr for Step {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|s| s.name() == text).ok_or_else(|| format!("there is no step {text:?}; the steps are {}", names()))
+        let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
+        Self::all().find(|s| s.name() == text).ok_or_else(|| format!("there is no step {text:?}; the steps are {}", names()))
     }
 }
 
@@ -112,7 +127,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_file_and_parse() {
-        for step in Step::ALL {
+        for step in Step::all() {
             assert_eq!(step.name().parse(), Ok(step));
         }
         assert!("node-kill".parse::<Step>().unwrap_err().contains("node-killed"));

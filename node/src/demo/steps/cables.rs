@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::moved;
 use crate::demo::lab::Fabric;
 use crate::demo::report::{Facts, Meant};
-use crate::demo::stage::{Notes, SERVICE, Stage};
+use crate::demo::stage::{Notes, SERVICE, Stage, seat};
 
 /// How long one link stays cut: long enough for a hundred heartbeats to be missed.
 const CUT_FOR: Duration = Duration::from_secs(1);
@@ -27,6 +27,23 @@ pub(super) fn both(stage: &mut Stage, name: &'static str) -> anyhow::Result<Fact
     for fabric in Fabric::BOTH {
         stage.lab.set_cable(&node, fabric, true)?;
     }
+    stage.end(before, Meant::Moves, after, Notes { told, ..Notes::default() })
+}
+
+/// It is heard, but hears nobody: as good as dead, and it must find that out by itself.
+pub(super) fn one_way(stage: &mut Stage, name: &'static str) -> anyhow::Result<Facts> {
+    let before = stage.begin(name)?;
+    let node = seat(&before.active)?;
+    stage.progress.now(&format!("{name}: nothing reaches {} any more", node.node));
+    stage.lab.set_deaf(node, true)?;
+    stage.wait_moved(&before)?;
+    let after = stage.settle(SERVICE)?;
+    let told = vec![
+        moved(&before, &after.active, &format!("nothing reached {} any more, though it was heard", node.node)),
+        format!("{} was silent before {} spoke, and rejoined when healed", node.node, after.active),
+    ];
+    stage.progress.now(&format!("{name}: {} is reached again", node.node));
+    stage.lab.set_deaf(node, false)?;
     stage.end(before, Meant::Moves, after, Notes { told, ..Notes::default() })
 }
 

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use sixnines_core::value::Outcome;
 
 use super::moved;
+use crate::demo::lab::SEATS;
 use crate::demo::report::{Facts, Meant};
 use crate::demo::stage::{Notes, SERVICE, Stage, seat};
 
@@ -112,6 +113,20 @@ pub(super) fn standby_killed(stage: &mut Stage, name: &'static str) -> anyhow::R
     let after = stage.settle(&standby)?;
     let told = moved(&before, &after.active, &format!("all {hit} processes of {standby} killed, the standby's node"));
     stage.restart(&standby)?;
+    stage.end(before, Meant::Stays, after, Notes { told: vec![told], ..Notes::default() })
+}
+
+/// A majority is left, and nothing that the client needs was there.
+pub(super) fn voter_killed(stage: &mut Stage, name: &'static str) -> anyhow::Result<Facts> {
+    let before = stage.begin(name)?;
+    let has_copy = |node: &str| before.active == node || before.calls.standbys.iter().any(|s| s == node);
+    let voter = SEATS.map(|s| s.node).into_iter().find(|node| !has_copy(node)).context("every node has a copy of the service")?;
+    let hit = stage.lab.room(voter).signal(Signal::SIGKILL);
+    stage.progress.now(&format!("{name}: {hit} processes of {voter} killed"));
+    stage.wait("the others know that it is gone", |stage| Ok((!stage.domain.status()?.nodes_up.iter().any(|n| n == voter)).then_some(())))?;
+    let after = stage.settle(voter)?;
+    let told = moved(&before, &after.active, &format!("all {hit} processes of {voter} killed, which had no copy"));
+    stage.restart(voter)?;
     stage.end(before, Meant::Stays, after, Notes { told: vec![told], ..Notes::default() })
 }
 
