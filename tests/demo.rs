@@ -68,7 +68,7 @@ impl Run {
             assert!(step["acknowledged"].as_u64().unwrap() > 100, "{step}");
             assert!(!step["why"].as_array().unwrap().is_empty(), "{step}");
             assert!(step["outage_ms"].is_number() && step["suspensions"].is_number(), "{step}");
-            let stays = ["fans-failed", "standby-killed", "one-link-cut"].contains(&step["name"].as_str().unwrap());
+            let stays = ["fans-failed", "standby-killed", "one-link-cut", "voter-killed"].contains(&step["name"].as_str().unwrap());
             assert_eq!(step["moved"], !stays, "{step}");
         }
     }
@@ -82,7 +82,7 @@ fn every_fault_keeps_every_promise() {
 #[test]
 fn the_same_holds_without_any_rights() {
     let user = nix::unistd::geteuid().is_root().then_some(NOBODY);
-    let steps = ["process-killed", "node-killed", "node-hung", "links-cut"];
+    let steps = ["process-killed", "node-killed", "node-hung", "links-cut", "one-way-cut", "voter-killed"];
     let run = demo_as(user, &["--steps", &steps.join(",")]);
     if run.report["mode"] == "loopback" {
         eprintln!("SKIPPED: no user namespaces on this machine");

@@ -103,7 +103,7 @@ fn transport(profile: Profile) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
-        .keep_alive_interval(Some(Duration::from_millis(250)))
+        .keep_alive_interval(Some(Duration::from_millis(500)))
         .initial_rtt(round_trip) // 333 ms by default: a lost first packet would cost a second.
         .initial_mtu(1452)
         .ack_frequency_config(Some(acks))
