@@ -12,4 +12,6 @@ pub mod mesh;
 #[cfg(feature = "shell")]
 pub mod pki;
 pub mod session;
+#[cfg(test)]
+mod versions;
 pub mod wire;

@@ -36,7 +36,7 @@
 
 mod config;
 mod disk;
-mod format;
+pub(crate) mod format;
 mod host;
 mod inbox;
 mod machine;
@@ -50,7 +50,7 @@ pub mod shell;
 pub mod sim;
 mod store;
 mod types;
-mod wire;
+pub(crate) mod wire;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
