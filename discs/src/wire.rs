@@ -2,7 +2,7 @@
 //!
 //! Every stream of a connection carries whole frames, one after the other. There is no checksum, because nothing travels
 //! outside TLS; there is a bound on the length, because an authenticated peer can still be wrong. The bytes of each
-//! released version stand in `wire/tests.rs`; if that test fails, the code is wrong.
+//! released version stand in `versions/`, with those of all else that nodes say and keep.
 
 mod decode;
 mod hello;
