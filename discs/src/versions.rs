@@ -23,9 +23,12 @@ use crate::wire::{Class, Decoder, Frame, Hello, Kind, NodeRole, PROTOCOL, Refusa
 
 const VERSION_1: &str = include_str!("../versions/1.txt");
 
-/// What this build writes of each thing, and whether it reads some bytes as that thing.
+/// What this build writes of each thing, and how it reads that.
 #[derive(Default)]
-struct Things(BTreeMap<String, (Vec<u8>, Box<dyn Fn(&[u8]) -> bool>)>);
+struct Things(BTreeMap<String, (Vec<u8>, Reads)>);
+
+/// Whether these bytes are read as the thing.
+type Reads = Box<dyn Fn(&[u8]) -> bool>;
 
 impl Things {
     fn add<T: PartialEq + Debug + 'static>(&mut self, of: &str, thing: T, bytes: Vec<u8>, read: impl Fn(&[u8]) -> Option<T> + 'static) {
