@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod config;
 pub mod entry;
+pub mod limits;
 #[cfg(test)]
 mod tests;
 

@@ -44,6 +44,7 @@ fn config() -> impl Strategy<Value = DomainConfig> {
         nodes: (1..=nodes).map(node_config).collect(),
         chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: GROUPS[..1 + usize::from(two_services)].iter().map(|name| service(name, &candidates, floor)).collect(),
+        ..DomainConfig::default()
     })
 }
 
@@ -232,6 +233,7 @@ fn begun() -> Domain {
         nodes: (1..=5).map(node_config).collect(),
         chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: vec![service("calls", &[], 1), service("trunks", &[1, 2], 1)],
+        ..DomainConfig::default()
     };
     let mut apply = |entry: Entry| domain.apply(LogIndex(domain.applied.0 + 1), &entry);
     apply(Entry::Configure { expected: Version(0), config }).expect("a good configuration");

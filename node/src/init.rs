@@ -155,5 +155,6 @@ fn playground() -> DomainConfig {
             ChassisConfig { name: "mxp2".into(), manager: manager(7502) },
         ],
         services: Vec::new(),
+        ..DomainConfig::default()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use crate::ids::{ChassisName, GroupName, NodeId};
 
 /// A domain: nodes that share a control log, a CA and one time profile.
@@ -28,6 +29,10 @@ pub struct DomainConfig {
     /// What must run.
     #[serde(default)]
     pub services: Vec<ServiceConfig>,
+    /// What a node takes upon itself at most. Where nothing is said nothing is written, in the control log neither: [`super::Entry`] and the
+    /// log's snapshots read it so.
+    #[serde(default, skip_serializing_if = "Limits::is_unsaid")]
+    pub limits: Limits,
 }
 
 /// One node's place in the domain.
@@ -325,7 +330,7 @@ impl DomainConfig {
                 return fail(format!("service {} has addresses but no device to put them on", service.name));
             }
         }
-        Ok(())
+        self.limits.check().map_err(ConfigError)
     }
 }
 

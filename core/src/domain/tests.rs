@@ -30,6 +30,7 @@ fn domain() -> Domain {
             floor: 1,
             on_total_loss: Default::default(),
         }],
+        ..DomainConfig::default()
     };
     let mut domain = Domain::default();
     apply(&mut domain, &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
