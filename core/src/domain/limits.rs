@@ -72,7 +72,7 @@ pub const TABLE: [Row; 8] = [
         name: "attributes_per_object",
         unit: "attributes of a class",
         default: 128,
-        min: 16,
+        min: 32,
         max: 1024,
         step_per_mille: 0,
         at_bound: "policies whose class has more are refused, those in force stay",
