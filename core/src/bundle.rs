@@ -115,16 +115,25 @@ impl Compiled {
         };
         judge(Limit::Objects, self.objects.len(), "the files declare".to_owned());
         for class in self.classes.values() {
-            let own = class.attributes.iter().filter(|a| a.name.as_str() != OPERATIONAL).count();
-            judge(Limit::AttributesPerObject, own, format!("{} declares", class.file));
+            judge(Limit::AttributesPerObject, own_attributes(class), format!("{} declares", class.file));
         }
         out
+    }
+
+    /// How many attributes the largest class declares.
+    pub fn most_attributes(&self) -> usize {
+        self.classes.values().map(|class| own_attributes(class)).max().unwrap_or(0)
     }
 
     /// The class whose `names` wait for an object of this name.
     pub fn class_for(&self, name: &str) -> Option<&Arc<Class>> {
         self.names.iter().find(|(p, _)| p.matches(name)).map(|(_, c)| c)
     }
+}
+
+/// Without the one that every class has.
+fn own_attributes(class: &Class) -> usize {
+    class.attributes.iter().filter(|a| a.name.as_str() != OPERATIONAL).count()
 }
 
 /// The files by what they are for.

@@ -50,15 +50,6 @@ impl Budget {
     }
 }
 
-/// What calls have taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// The most operations of one call.
-    pub operations: u64,
-    /// The longest one's time; zero without a clock.
-    pub time: Duration,
-}
-
 /// One policy file, ready to run.
 #[derive(Debug)]
 pub struct Policy {
@@ -243,9 +234,14 @@ impl Watch {
         }
     }
 
-    /// The most that any call has taken since this was asked last.
-    pub fn take_taken(&self) -> Taken {
-        Taken { operations: self.most.swap(0, Ordering::Relaxed), time: Duration::from_nanos(self.longest.swap(0, Ordering::Relaxed)) }
+    /// The most operations that any call has taken since this was asked last.
+    pub fn take_most(&self) -> u64 {
+        self.most.swap(0, Ordering::Relaxed)
+    }
+
+    /// The longest that any call has taken since this was asked last; zero without a clock.
+    pub fn take_longest(&self) -> Duration {
+        Duration::from_nanos(self.longest.swap(0, Ordering::Relaxed))
     }
 
     /// Called with each operation: what ends the call. Operations first, since they alone are the same in a replay.

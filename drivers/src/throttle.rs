@@ -41,8 +41,8 @@ pub struct Counts {
 struct Second {
     began: Instant,
     count: u64,
-    /// The fullest since it was asked.
-    peak: u64,
+    /// Of the second before.
+    before: u64,
 }
 
 /// Readings in line; then the driver waits.
@@ -133,9 +133,10 @@ impl Throttle {
         self.counts
     }
 
-    /// The most that came within one second since this was asked last, whether it was let through or not.
-    pub fn take_peak(&mut self, now: Instant) -> u64 {
-        self.second.take_peak(now)
+    /// How many have come in the present second or, should that be more, in the one before, whether they were let through or not.
+    pub fn peak(&mut self, now: Instant) -> u64 {
+        self.second.turn(now);
+        self.second.count.max(self.second.before)
     }
 
     fn full(&self) -> u64 {
@@ -157,16 +158,12 @@ impl Second {
     }
 
     fn turn(&mut self, now: Instant) {
-        if now.since(self.began) >= Duration::from_secs(1) {
-            self.peak = self.peak.max(self.count);
+        let passed = now.since(self.began);
+        if passed >= Duration::from_secs(1) {
+            self.before = if passed < Duration::from_secs(2) { self.count } else { 0 };
             self.count = 0;
             self.began = now;
         }
-    }
-
-    fn take_peak(&mut self, now: Instant) -> u64 {
-        self.turn(now);
-        std::mem::take(&mut self.peak).max(self.count)
     }
 }
 
@@ -207,7 +204,7 @@ mod tests {
             }
             assert_eq!(throttle.poll_timeout(), None);
         }
-        assert_eq!((throttle.counts(), throttle.take_peak(at(4000))), (Counts::default(), 10));
+        assert_eq!((throttle.counts(), throttle.peak(at(4000))), (Counts::default(), 10));
     }
 
     #[test]

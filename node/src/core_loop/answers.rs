@@ -409,7 +409,11 @@ impl<W: Ways> CoreLoop<W> {
 
     fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
         let bundle = Bundle { files };
-        if let Err(errors) = compile_bundle(&bundle) {
+        let judged = compile_bundle(&bundle).and_then(|compiled| {
+            let over = compiled.exceeds(&self.domain.config.limits);
+            if over.is_empty() { Ok(()) } else { Err(over) }
+        });
+        if let Err(errors) = judged {
             let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
             return say(&reply, fail("bad-policies", format!("{}\nNothing was loaded, generation {} goes on.", text.join("\n"), self.domain.bundle_version), 2));
         }
