@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::Pattern;
 use sixnines_core::config::parse_duration;
 use sixnines_core::domain::config::{Bundle, DomainConfig};
@@ -183,6 +184,17 @@ pub(crate) fn load_bundle(dir: &Path) -> anyhow::Result<Bundle> {
     Ok(bundle)
 }
 
+/// That a domain with these limits has room for a bundle. What does not compile at all is not judged here.
+///
+/// # Errors
+/// What there is no room for.
+pub(crate) fn check_room(bundle: &Bundle, limits: &DomainLimits) -> anyhow::Result<()> {
+    let over = compile_bundle(bundle).map(|compiled| compiled.exceeds(limits)).unwrap_or_default();
+    let texts: Vec<String> = over.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(texts.is_empty(), "{}", texts.join("\n"));
+    Ok(())
+}
+
 fn collect(root: &Path, dir: &Path, bundle: &mut Bundle) -> anyhow::Result<()> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read the directory {}", dir.display()))?;
     for entry in entries {
@@ -242,6 +254,19 @@ mod tests {
             let error = load(&format!("limits:\n  {bad}")).expect_err(bad);
             assert!(error.contains("domain.yaml") && error.contains("line 7 column") && error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn policies_that_the_domain_has_no_room_for_are_refused_at_its_making() {
+        let home = tempfile::tempdir().expect("a directory");
+        let small = crate::sim::three_nodes();
+        let mut config = DomainConfig { limits: DomainLimits::default().with(Limit::Objects, 64), ..small.clone() };
+        config.chassis.extend(["mxp3", "mxp4"].map(|name| sixnines_core::domain::config::ChassisConfig { name: name.into(), manager: None }));
+        let error = format!("{:#}", crate::init::make(&home.path().join("small"), &config, None).expect_err("four shelves have more"));
+        assert!(error.contains("limits.objects") && error.contains("over-limit"), "{error}");
+        crate::init::make(&home.path().join("good"), &small, None).expect("as ever");
+        let file = fs::read_to_string(home.path().join("good/n1/domain.yaml")).expect("readable");
+        assert!(!file.contains("limits"), "where nothing is said nothing is written: {file}");
     }
 
     #[test]

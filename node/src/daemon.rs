@@ -45,7 +45,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::RightRow;
 use crate::core_loop::feeds::Feeds;
 use crate::core_loop::{CoreLoop, GateState, In};
-use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
+use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, check_room, load_bundle};
 use bus::{Bus, LogPort};
 use checkpoints::{Checkpoints, ServiceHost};
 use door::Held;
@@ -188,10 +188,15 @@ impl Node {
             numbers,
             speaks: std::sync::Mutex::default(),
         };
+        let is_new = !file.state.join("log").exists();
         let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
         bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
         if !file.joined {
-            let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };
+            let bundle = load_bundle(&file.policies)?;
+            if is_new {
+                check_room(&bundle, &config.limits)?; // later the control log has what is law, and this is a proposal of long ago
+            }
+            let first = FirstStart { config: config.clone(), bundle };
             log.handle().initialize(first);
         }
 
