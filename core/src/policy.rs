@@ -251,7 +251,7 @@ impl Watch {
             return Some(TOO_MANY_OPERATIONS.into());
         }
         // Every 64 operations: a clock is read in 30 ns, an operation takes about as long.
-        (operations % 64 == 0 && self.is_over()).then_some(Dynamic::UNIT)
+        (operations.is_multiple_of(64) && self.is_over()).then_some(Dynamic::UNIT)
     }
 
     fn is_over(&self) -> bool {

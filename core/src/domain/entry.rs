@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::Fingerprint;
 use super::config::{Bundle, DomainConfig, NodeConfig};
+use super::limits::Limits;
 use crate::ids::{Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use crate::time::WallTime;
 
@@ -127,6 +128,13 @@ pub enum Entry {
         /// Who.
         node: NodeId,
     },
+    /// Other limits, as a whole. Unlike a configuration it names no node: nobody's lease waits until it is applied everywhere.
+    Limits {
+        /// The configuration's version that the proposer saw.
+        expected: Version,
+        /// What is to be law.
+        limits: Limits,
+    },
 }
 
 /// Why an old active can no longer speak.
@@ -203,7 +211,7 @@ impl Entry {
             Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
             Self::Admit { node, .. } | Self::Expel { node } => vec![*node],
-            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } => Vec::new(),
+            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } | Self::Limits { .. } => Vec::new(),
         };
         named.into_iter()
     }
@@ -273,7 +281,7 @@ pub enum DecodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits::{Limit, Limits};
+    use crate::domain::limits::Limit;
 
     fn proposal() -> Proposal {
         let cause = EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 };
@@ -297,6 +305,8 @@ mod tests {
         let limited = configure(Limits::default().with(Limit::Objects, 100));
         assert_eq!(limited.encode(), [&bytes[..], &[1, 0, 100]].concat());
         assert_eq!(Entry::decode(&limited.encode()), Ok(limited));
+        let entry = Entry::Limits { expected: Version(1), limits: Limits::default() };
+        assert_eq!((entry.encode(), Entry::decode(&entry.encode())), (vec![1, 12, 1, 0], Ok(entry)));
     }
 
     #[test]

@@ -7,13 +7,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sixnines_core::domain::limits::{Limit, TABLE};
+use crossbeam::channel::Sender;
+use sixnines_core::authority::Principal;
+use sixnines_core::domain::Entry;
+use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::limits::{Limit, Row, TABLE, unknown};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::{Duration, Instant};
 use sixnines_core::value::{Quality, Value};
 
+use super::answers::{fail_help, say};
 use super::ways::Ways;
 use super::{CoreLoop, node_object, word};
+use crate::api::{LimitRow, Reply};
 
 /// What the parts around the core loop use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +106,49 @@ impl<W: Ways> CoreLoop<W> {
         }
     }
 
+    /// Every limit with its use, for people.
+    pub(super) fn limit_rows(&self) -> Vec<LimitRow> {
+        let row = |row: &Row| LimitRow {
+            name: row.name.to_owned(),
+            used: self.told(DOMAIN_LIMITS, row.limit),
+            bound: self.domain.config.limits.of(row.limit),
+            default: row.default,
+            min: row.min,
+            max: row.max,
+            unit: row.unit.to_owned(),
+            at_bound: row.at_bound.to_owned(),
+        };
+        TABLE.iter().map(row).collect()
+    }
+
+    /// Other bounds, if they can be and what is law has room within them.
+    pub(super) fn set_limits(&mut self, now: Instant, bounds: &[(String, Option<u64>)], message: &str, principal: &Principal, reply: Sender<Reply>) {
+        let present = self.domain.config.limits.clone();
+        let mut limits = present.clone();
+        let (mut done, mut back) = (Vec::new(), Vec::new());
+        for (name, bound) in bounds {
+            let Some(limit) = Limit::named(name) else { return say(&reply, fail_help("unknown-limit", unknown(name), "nines limits list", 2)) };
+            limits = limits.with(limit, *bound);
+            done.push(format!("{name} {} -> {}", present.of(limit), limits.of(limit)));
+            back.push(format!("{name}={}", present.of(limit)));
+        }
+        let config = DomainConfig { limits: limits.clone(), ..self.domain.config.clone() };
+        if let Err(wrong) = config.check() {
+            return say(&reply, fail_help("bad-limit", wrong.to_string(), "nines limits list", 2));
+        }
+        let over = self.engine.as_ref().and_then(|e| e.world().compiled.exceeds(&limits).into_iter().next());
+        if let Some(over) = over {
+            return say(&reply, fail_help("over-limit", format!("the policies in force need more: {}", over.message), "nines policy apply with fewer, then this", 4));
+        }
+        if limits == present {
+            return say(&reply, Reply::Done { text: "the limits are so already: nothing to do".into() });
+        }
+        let said = done.join(", ");
+        let cause = self.requested(now, &format!("{} changes limits: {said}{}{message}", principal.name, if message.is_empty() { "" } else { "; " }));
+        let expected = self.domain.config_version;
+        self.propose_for(now, Entry::Limits { expected, limits }, cause, format!("{said}. Back: nines limits set {}", back.join(" ")), reply);
+    }
+
     fn used(&mut self, limit: Limit, uses: Uses) -> u64 {
         let Some(engine) = &self.engine else { return 0 };
         let compiled = &engine.world().compiled;
@@ -127,15 +176,18 @@ impl<W: Ways> CoreLoop<W> {
     /// The highest use of any node that is alive, as far as it is known here.
     fn highest(&self, limit: Limit) -> u64 {
         let is_lost = |node: &NodeId| *node != self.me && self.verdicts.get(node).is_none_or(|v| v.is_lost());
-        let of = |node: NodeId| {
-            let world = self.engine.as_ref()?.world();
-            let ix = world.find(&own_limits(node))?;
-            match world.cell(ix, world.object(ix).class.slot(limit.row().name)?).usable()? {
-                Value::Int(used) => u64::try_from(*used).ok(),
-                _ => None,
-            }
-        };
-        self.domain.config.nodes.iter().map(|n| n.id).filter(|n| !is_lost(n)).filter_map(of).max().unwrap_or(0)
+        let nodes = self.domain.config.nodes.iter().map(|n| n.id).filter(|n| !is_lost(n));
+        nodes.filter_map(|n| self.told(&own_limits(n), limit)).max().unwrap_or(0)
+    }
+
+    /// A use as an object has it.
+    fn told(&self, object: &str, limit: Limit) -> Option<u64> {
+        let world = self.engine.as_ref()?.world();
+        let ix = world.find(object)?;
+        match world.cell(ix, world.object(ix).class.slot(limit.row().name)?).usable()? {
+            Value::Int(used) => u64::try_from(*used).ok(),
+            _ => None,
+        }
     }
 
     fn show(&mut self, now: Instant, is_domain: bool, limit: Limit, used: u64, bound: u64) {

@@ -5,10 +5,11 @@ mod broken;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sixnines_core::authority::{AccessRole, Principal};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::domain::limits::{Limit, Limits as DomainLimits, TABLE};
-use sixnines_core::domain::{Domain, Entry};
+use sixnines_core::domain::{Domain, Entry, Proposal};
 use sixnines_core::event::{Body, Event};
 use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{EventId, Incarnation, LogIndex, NodeId, Version};
@@ -25,6 +26,8 @@ use sixnines_hwsim::domain::chaos::shrink::shrink;
 use super::ways::{Journal, SimWays, Way};
 use super::{Mutation, ground, play_safely, three_nodes};
 use crate::core_loop::feeds::Feeds;
+use crate::api::{Call, Reply};
+use crate::core_loop::answers::Ask;
 use crate::core_loop::limits::Uses;
 use crate::core_loop::{CoreLoop, In};
 
@@ -223,6 +226,37 @@ fn another_law_bounds_the_engine_and_what_is_kept_for_others() {
     assert_eq!(core.engine.as_ref().map(|e| e.limits().clone()), Some(limits));
     assert_eq!(shown(&core, "/domain/limits", "objects_max").as_deref(), Some("5000"));
     assert_eq!(shown(&core, "/nodes/n1/limits", "subscriber_lag_events_max").as_deref(), Some("77"));
+}
+
+fn ask(core: &mut CoreLoop<SimWays>, call: Call) -> Option<Reply> {
+    let (reply, replies) = crossbeam::channel::bounded(4);
+    let principal = Principal { name: "ann".into(), role: AccessRole::Operator };
+    core.handle(seconds(3), WallTime(3), Some(In::Ask(Ask { call, principal, reply })));
+    replies.try_recv().ok()
+}
+
+#[test]
+fn an_operators_bounds_become_law_by_an_entry_and_those_that_cannot_be_are_refused() {
+    let mut core = restarted();
+    core.ways.uses = Some(Uses::default());
+    turn(&mut core, 2);
+    let set = |name: &str, bound| Call::LimitsSet { bounds: vec![(name.to_owned(), bound)], message: "more fans".to_owned() };
+    for (call, code, says) in [
+        (set("objcts", Some(100)), "unknown-limit", "did you mean \"objects\"?"),
+        (set("objects", Some(3)), "bad-limit", "between 64 and 65536"),
+        (set("attributes_per_object", Some(32)), "", ""),
+    ] {
+        match ask(&mut core, call) {
+            Some(Reply::Failed(failure)) => assert!(failure.code == code && failure.message.contains(says), "{failure:?}"),
+            None => assert_eq!(code, "", "it waits for its entry"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let proposed = core.ways.queue.iter().find_map(|way| if let Way::Propose(Proposal { entry: Entry::Limits { expected, limits }, .. }) = way { Some((*expected, limits.clone())) } else { None });
+    let (expected, limits) = proposed.expect("it asks the control log");
+    assert_eq!((expected, limits), (core.domain.config_version, DomainLimits::default().with(Limit::AttributesPerObject, 32)));
+    let Some(Reply::Limits(rows)) = ask(&mut core, Call::Limits) else { panic!("rows are asked for") };
+    assert!(rows.len() == TABLE.len() && rows.iter().all(|row| row.used.is_some()), "{rows:?}");
 }
 
 const FAULTS: u64 = 12;
