@@ -82,6 +82,9 @@ pub enum Refused {
     /// The node has not joined its domain yet.
     #[error("the node has not joined its domain yet")]
     NotJoined,
+    /// As many applications are connected as the domain's limits allow.
+    #[error("{0} applications are connected, as many as this node admits: sdk_clients in the domain's limits")]
+    Full(u32),
 }
 
 /// Adds one message to `out`.

@@ -12,6 +12,7 @@ mod connection;
 mod group;
 mod host;
 mod local;
+mod seats;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sixnines_core::domain::GroupRow;
+use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::ids::{Epoch, GroupName, Member, NodeId, Version};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +35,7 @@ pub use accept::StartError;
 use group::GroupTask;
 pub use host::{AppState, Host};
 pub use local::{LocalApp, LocalEvent};
+use seats::Seats;
 
 /// What the service needs to know.
 #[derive(Clone, Debug)]
@@ -46,11 +49,13 @@ pub struct ServiceConfig {
     /// An application that is to hand over has so long to write its last. Well below the time after which the role machine gives a
     /// switchover up, or the target has none left to catch up in.
     pub drain: Duration,
+    /// So many applications may be connected at once; one more is refused by name, and may ask again.
+    pub clients_max: usize,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self { socket: None, tokens: BTreeMap::new(), silence: Duration::from_millis(500), drain: Duration::from_millis(250) }
+        Self { socket: None, tokens: BTreeMap::new(), silence: Duration::from_millis(500), drain: Duration::from_millis(250), clients_max: Limits::default().count(Limit::SdkClients) }
     }
 }
 
@@ -67,6 +72,7 @@ struct Inner {
     host: Arc<dyn Host>,
     guard: GuardPage,
     groups: Mutex<Groups>,
+    seats: Arc<Seats>,
     progress: Arc<AtomicU64>,
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
 }
@@ -143,6 +149,7 @@ impl Service {
     pub fn start(config: ServiceConfig, runtime: &Handle, host: Arc<dyn Host>, guard: GuardPage) -> Result<Self, StartError> {
         let listener = config.socket.as_deref().map(accept::listen).transpose()?;
         let inner = Arc::new(Inner {
+            seats: Seats::new(config.clients_max),
             config,
             runtime: runtime.clone(),
             host,
@@ -266,6 +273,16 @@ impl Service {
     /// Turns at least every 100 ms while every group's task takes its orders.
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.inner.progress)
+    }
+
+    /// From now on so many applications may be connected; those that are stay.
+    pub fn admit_at_most(&self, clients_max: usize) {
+        self.inner.seats.bound(clients_max);
+    }
+
+    /// How many applications are connected, and how many were refused for want of room since the start.
+    pub fn clients(&self) -> (usize, u64) {
+        (self.inner.seats.taken(), self.inner.seats.refused())
     }
 
     /// Where applications connect.

@@ -527,5 +527,6 @@ pub(crate) fn domain_config(data: &[NodeId]) -> DomainConfig {
             floor: 1,
             on_total_loss: OnTotalLoss::default(),
         }],
+        ..DomainConfig::default()
     }
 }

@@ -71,6 +71,8 @@ pub enum Wanted<'a> {
     StartWithLoss,
     /// Other policies, classes and objects in force.
     ApplyPolicies,
+    /// Other limits in force.
+    ChangeLimits,
     /// A node's disk to be given up, and another one to be let in (protocol 6.1).
     GiveUpDisk,
     /// A machine to be invited into the domain, or a node to be expelled from it.
@@ -98,6 +100,7 @@ pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> 
         Wanted::Admit => ("let somebody in", &[Node]),
         Wanted::Renew => ("renew a certificate", &[Operator, Admin, Node]),
         Wanted::ApplyPolicies => ("change the policies", &[Operator, Admin]),
+        Wanted::ChangeLimits => ("change the limits", &[Operator, Admin]),
         Wanted::Inject => ("break anything", &[Operator, Admin]),
         Wanted::Command(body) => match body {
             CommandBody::Acknowledge { .. } => ("acknowledge an alarm", &[Operator, Admin]),

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use crate::alarms::Catalogue;
-use crate::class::{Class, Pattern, read_class};
+use crate::class::{Class, OPERATIONAL, Pattern, read_class};
 use crate::config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Level, Source, Spot, suggestion};
 use crate::domain::config::Bundle;
+use crate::domain::limits::{Limit, Limits};
 use crate::ids::ClassName;
 use crate::objects::{Declared, read_objects};
 use crate::policy::{Policy, Watch, compile, parts_of_the_language};
@@ -100,10 +101,39 @@ impl Compiled {
         Arc::clone(&EMPTY)
     }
 
+    /// Where a domain with these limits has no room for it: refused before it becomes law, so that what is law always fits.
+    pub fn exceeds(&self, limits: &Limits) -> Vec<Diagnostic> {
+        let mut out = Vec::new();
+        let mut judge = |limit: Limit, count: usize, what: String| {
+            if count > limits.count(limit) {
+                let row = limit.row();
+                out.push(
+                    Diagnostic::error("over-limit", format!("{what} {count} {}; this domain takes {}", row.unit, limits.of(limit)))
+                        .help(format!("raise limits.{} of the domain, at most to {}", row.name, row.max)),
+                );
+            }
+        };
+        judge(Limit::Objects, self.objects.len(), "the files declare".to_owned());
+        for class in self.classes.values() {
+            judge(Limit::AttributesPerObject, own_attributes(class), format!("{} declares", class.file));
+        }
+        out
+    }
+
+    /// How many attributes the largest class declares.
+    pub fn most_attributes(&self) -> usize {
+        self.classes.values().map(|class| own_attributes(class)).max().unwrap_or(0)
+    }
+
     /// The class whose `names` wait for an object of this name.
     pub fn class_for(&self, name: &str) -> Option<&Arc<Class>> {
         self.names.iter().find(|(p, _)| p.matches(name)).map(|(_, c)| c)
     }
+}
+
+/// Without the one that every class has.
+fn own_attributes(class: &Class) -> usize {
+    class.attributes.iter().filter(|a| a.name.as_str() != OPERATIONAL).count()
 }
 
 /// The files by what they are for.

@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod config;
 pub mod entry;
+pub mod limits;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use admission::{Admission, Invitation};
 use config::{Bundle, DomainConfig};
+use limits::Limits;
 pub use entry::{DecodeError, Entry, Evidence, Proposal, Release};
 
 /// The state that the control log's entries build up, the same on every node that has applied the same prefix.
@@ -172,6 +174,7 @@ impl Domain {
             Entry::Invite { token, seat, expires } => self.invite(*token, seat, *expires),
             Entry::Admit { node, token, key, at, disk } => self.admit(index, *node, *token, *key, *at, *disk),
             Entry::Expel { node } => self.expel(index, *node),
+            Entry::Limits { expected, limits } => self.limit(index, *expected, limits),
         }
     }
 
@@ -235,6 +238,11 @@ impl Domain {
         expect_version(expected, self.config_version)?;
         config.check().map_err(|e| Void::Config(e.to_string()))?;
         Ok(self.take_configuration(index, config))
+    }
+
+    fn limit(&mut self, index: LogIndex, expected: Version, limits: &Limits) -> Result<Vec<Change>, Void> {
+        let config = DomainConfig { limits: limits.clone(), ..self.config.clone() };
+        self.configure(index, expected, &config)
     }
 
     /// The one place where a configuration that has been checked becomes law.

@@ -40,10 +40,12 @@ pub(crate) use snapshot::cursors_of;
 use crate::alarms::Severity;
 use crate::bundle::Compiled;
 use crate::class::Slot;
+use crate::domain::limits::Limits;
 use crate::event::{Body, Event, PolicyLine};
 use crate::feed::Cursor;
 use crate::history::History;
 use crate::ids::{AttributeName, ClassName, EventId, Epoch, GroupName, Identity, Member, NodeId, ObjectName, Version};
+use crate::policy::Budget;
 use crate::time::{Duration, HybridTime, Instant, WallTime};
 use crate::value::{Quality, Value};
 use crate::world::{Ix, World};
@@ -95,6 +97,9 @@ pub struct Engine {
     failing: BTreeMap<Ix, BTreeSet<String>>,
     answers: VecDeque<(CommandId, Result<EventId, CommandError>)>,
     bundle_version: Version,
+    limits: Limits,
+    /// What they say of a call.
+    budget: Budget,
     counts: Counts,
     hash: u32,
     notes: Notes,
@@ -121,6 +126,8 @@ pub struct Counts {
     pub repeats: u64,
     /// Alarms beyond the bound.
     pub alarms_dropped: u64,
+    /// Times that something was heard of an object for which there is no room.
+    pub objects_refused: u64,
 }
 
 /// What led to something: an event, and where its chain begins.
@@ -213,6 +220,8 @@ impl Engine {
             failing: BTreeMap::new(),
             answers: VecDeque::new(),
             bundle_version: Version::default(),
+            limits: Limits::default(),
+            budget: Budget::of(&Limits::default()),
             counts: Counts::default(),
             hash: 0,
         }
@@ -239,6 +248,7 @@ impl Engine {
             Input::Fact(fact) => self.on_fact(fact),
             Input::Domain { nodes, services } => self.on_domain(nodes, services),
             Input::Bundle(compiled) => self.on_bundle(compiled),
+            Input::Limits(limits) => self.on_limits(limits),
             Input::Timeout => {}
         }
         self.fire_deadlines();
@@ -317,6 +327,11 @@ impl Engine {
     /// This node in this life.
     pub fn me(&self) -> Member {
         self.me
+    }
+
+    /// The limits in force here.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The generation of the bundle in force.

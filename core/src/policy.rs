@@ -21,6 +21,7 @@ use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Module, Optimizat
 use crate::alarms::Catalogue;
 use crate::class::{Class, Slot};
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Spot};
+use crate::domain::limits::{Limit, Limits};
 use crate::event::{Event, PolicyLine};
 use crate::ids::{AttributeName, ClassName};
 use crate::time::Duration;
@@ -30,12 +31,24 @@ use crate::world::{Ix, World};
 pub(crate) use api::{NORMAL, OPERATOR};
 pub use api::{Change, Obj};
 
-/// Most operations of one call: a loop over 5000 things, or a millisecond.
-pub const OPERATIONS_MAX: u64 = 50_000;
 /// Most actions of one call.
 pub const ACTIONS_MAX: usize = 256;
-/// Longest call, where a clock is given (protocol 5.3).
-pub const TIME_MAX: Duration = Duration::from_millis(2);
+
+/// What one call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Operations of the language; the default is a loop over 5000 things, or a millisecond.
+    pub operations: u64,
+    /// Time, where a clock is given (protocol 5.3).
+    pub time: Duration,
+}
+
+impl Budget {
+    /// What a domain's limits allow.
+    pub fn of(limits: &Limits) -> Self {
+        Self { operations: limits.of(Limit::PolicyOperations), time: Duration::from_micros(limits.of(Limit::PolicyTimeUs)) }
+    }
+}
 
 /// One policy file, ready to run.
 #[derive(Debug)]
@@ -181,7 +194,14 @@ pub struct Failure {
 #[derive(Default)]
 pub struct Watch {
     clock: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// Of the present call.
+    began: AtomicU64,
     deadline: AtomicU64,
+    operations: AtomicU64,
+    operations_max: AtomicU64,
+    /// The most that any call took since it was asked.
+    longest: AtomicU64,
+    most: AtomicU64,
 }
 
 impl std::fmt::Debug for Watch {
@@ -197,16 +217,50 @@ impl Watch {
         drop(self.clock.set(Box::new(clock)));
     }
 
-    fn start(&self) {
+    fn start(&self, budget: Budget) {
+        self.operations.store(0, Ordering::Relaxed);
+        self.operations_max.store(budget.operations, Ordering::Relaxed);
         if let Some(clock) = self.clock.get() {
-            self.deadline.store(clock().saturating_add(crate::time::nanos(TIME_MAX)), Ordering::Relaxed);
+            let began = clock();
+            self.began.store(began, Ordering::Relaxed);
+            self.deadline.store(began.saturating_add(crate::time::nanos(budget.time)), Ordering::Relaxed);
         }
+    }
+
+    fn finish(&self) {
+        self.most.fetch_max(self.operations.load(Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(clock) = self.clock.get() {
+            self.longest.fetch_max(clock().saturating_sub(self.began.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+    }
+
+    /// The most operations that any call has taken since this was asked last.
+    pub fn take_most(&self) -> u64 {
+        self.most.swap(0, Ordering::Relaxed)
+    }
+
+    /// The longest that any call has taken since this was asked last; zero without a clock.
+    pub fn take_longest(&self) -> Duration {
+        Duration::from_nanos(self.longest.swap(0, Ordering::Relaxed))
+    }
+
+    /// Called with each operation: what ends the call. Operations first, since they alone are the same in a replay.
+    fn judge(&self, operations: u64) -> Option<Dynamic> {
+        self.operations.store(operations, Ordering::Relaxed);
+        if operations > self.operations_max.load(Ordering::Relaxed) {
+            return Some(TOO_MANY_OPERATIONS.into());
+        }
+        // Every 64 operations: a clock is read in 30 ns, an operation takes about as long.
+        (operations.is_multiple_of(64) && self.is_over()).then_some(Dynamic::UNIT)
     }
 
     fn is_over(&self) -> bool {
         self.clock.get().is_some_and(|clock| clock() > self.deadline.load(Ordering::Relaxed))
     }
 }
+
+/// What a call that is ended for its operations is told; for its time it is told nothing.
+const TOO_MANY_OPERATIONS: i64 = 1;
 
 /// What all policies of a bundle share: the functions that they can call.
 #[derive(Debug)]
@@ -291,7 +345,7 @@ fn sandbox(language: &Language) -> Engine {
     engine.register_global_module(language.api.clone());
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_strings_interned(0); // The interner is a lock that all engines of a process share.
-    engine.set_max_operations(OPERATIONS_MAX);
+    engine.set_max_operations(Limit::PolicyOperations.row().max); // behind the domain's own bound, which comes with each call
     engine.set_max_call_levels(16);
     engine.set_max_expr_depths(64, 64);
     engine.set_max_variables(64);
@@ -304,8 +358,7 @@ fn sandbox(language: &Language) -> Engine {
         engine.disable_symbol(word);
     }
     let watch = language.watch.clone();
-    // Every 64 operations: a clock is read in 30 ns, an operation takes about as long.
-    engine.on_progress(move |operations| (operations % 64 == 0 && watch.is_over()).then_some(Dynamic::UNIT));
+    engine.on_progress(move |operations| watch.judge(operations));
     engine.on_print(|_| ());
     engine.on_debug(|_, _, _| ());
     engine
@@ -363,7 +416,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Failure`] with the line; nothing that it planned may be carried out.
-    pub fn run(&self, world: &Arc<World>, me: Ix, call: &Call<'_>) -> Result<Vec<Planned>, Failure> {
+    pub fn run(&self, world: &Arc<World>, me: Ix, call: &Call<'_>, budget: Budget) -> Result<Vec<Planned>, Failure> {
         let Some((handler, parameters)) = self.handler(call) else { return Ok(Vec::new()) };
         let run = Arc::new(Run { world: world.clone(), file: self.file.clone(), planned: Mutex::new(Vec::new()) });
         let own = Dynamic::from(Obj::new(run.clone(), me));
@@ -376,10 +429,11 @@ impl Policy {
             Call::Start => {}
         }
         arguments.truncate(parameters);
-        self.watch.start();
+        self.watch.start(budget);
         let options = CallFnOptions::new().eval_ast(false).with_tag(own);
         let mut scope = Scope::new();
         let result = self.engine.call_fn_with_options::<Dynamic>(options, &mut scope, &self.ast, handler, arguments);
+        self.watch.finish();
         drop(scope);
         match result {
             Ok(_) => Ok(std::mem::take(&mut *run.planned.lock().unwrap_or_else(PoisonError::into_inner))),
@@ -396,7 +450,7 @@ impl Policy {
         Failure {
             line: PolicyLine { file: self.file.clone(), line: spot.line, column: spot.column },
             message: names::run_error(error),
-            overrun: matches!(innermost(error), EvalAltResult::ErrorTerminated(..)),
+            overrun: matches!(innermost(error), EvalAltResult::ErrorTerminated(token, _) if token.is_unit()),
         }
     }
 

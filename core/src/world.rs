@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Compiled;
 use crate::class::{Attribute, CHASSIS_CLASS_WORD, Class, Slot};
+use crate::domain::limits::{Limit, Limits};
 use crate::policy::Policy;
 use crate::ids::{ChassisName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName};
 use crate::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub struct World {
     pub raised: BTreeSet<(Ix, Arc<str>)>,
     /// The chassis that each node sits in.
     pub places: BTreeMap<NodeId, ChassisName>,
+    /// Most objects, declared and found. At the bound no more are found; what the files declare was counted when they were applied.
+    pub objects_max: usize,
 }
 
 /// One object.
@@ -131,9 +134,6 @@ impl Owner {
     }
 }
 
-/// Most objects in the world, declared and found.
-pub const OBJECTS_MAX: usize = 8192;
-
 impl World {
     /// The declared objects of a bundle, without any value.
     pub fn new(compiled: Arc<Compiled>) -> Self {
@@ -144,6 +144,7 @@ impl World {
             actives: BTreeMap::new(),
             raised: BTreeSet::new(),
             places: BTreeMap::new(),
+            objects_max: Limits::default().count(Limit::Objects),
         };
         for declared in &compiled.objects {
             let class = compiled.classes[&declared.class].clone();
@@ -162,12 +163,12 @@ impl World {
         world
     }
 
-    /// Adds an object; `None` at [`OBJECTS_MAX`]. The parent is the nearest object above it that exists by then.
+    /// Adds an object; `None` at [`Self::objects_max`]. The parent is the nearest object above it that exists by then.
     pub fn insert(&mut self, name: ObjectName, class: Arc<Class>) -> Option<Ix> {
         if let Some(ix) = self.names.get(&name) {
             return Some(*ix);
         }
-        if self.objects.len() >= OBJECTS_MAX {
+        if self.objects.len() >= self.objects_max {
             return None;
         }
         let ix = Ix(u32::try_from(self.objects.len()).expect("bounded"));
@@ -246,6 +247,11 @@ impl World {
     /// If the position is from another bundle.
     pub fn object_mut(&mut self, ix: Ix) -> &mut Object {
         &mut self.objects[ix.0 as usize]
+    }
+
+    /// How many there are.
+    pub fn objects_count(&self) -> usize {
+        self.objects.len()
     }
 
     /// All objects, in the order of their coming.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release, Void};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use sixnines_core::time::WallTime;
@@ -44,6 +45,7 @@ fn config() -> impl Strategy<Value = DomainConfig> {
         nodes: (1..=nodes).map(node_config).collect(),
         chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: GROUPS[..1 + usize::from(two_services)].iter().map(|name| service(name, &candidates, floor)).collect(),
+        ..DomainConfig::default()
     })
 }
 
@@ -95,6 +97,8 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => (node(), fingerprint(), fingerprint(), 0..9_u64, 0..2_u64)
             .prop_map(|(node, token, key, at, disk)| Entry::Admit { node, token, key, at: WallTime(at), disk }),
         1 => node().prop_map(|node| Entry::Expel { node }),
+        1 => (0..3_u64, prop::option::of(0..200_u64))
+            .prop_map(|(expected, objects)| Entry::Limits { expected: Version(expected), limits: Limits::default().with(Limit::Objects, objects) }),
     ]
 }
 
@@ -111,6 +115,7 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
     match entry {
         Entry::Configure { config, .. } => Entry::Configure { expected: domain.config_version, config },
         Entry::Bundle { bundle, .. } => Entry::Bundle { expected: domain.bundle_version, bundle },
+        Entry::Limits { limits, .. } => Entry::Limits { expected: domain.config_version, limits },
         Entry::Confirm { node, since } => {
             let since = domain.nodes.get(&node.node).map_or(since, |n| n.since);
             Entry::Confirm { node: live(node), since }
@@ -232,6 +237,7 @@ fn begun() -> Domain {
         nodes: (1..=5).map(node_config).collect(),
         chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: vec![service("calls", &[], 1), service("trunks", &[1, 2], 1)],
+        ..DomainConfig::default()
     };
     let mut apply = |entry: Entry| domain.apply(LogIndex(domain.applied.0 + 1), &entry);
     apply(Entry::Configure { expected: Version(0), config }).expect("a good configuration");

@@ -10,4 +10,5 @@ pub mod netns;
 pub mod process;
 mod readiness;
 pub mod realtime;
+pub mod throttle;
 pub mod testing;

@@ -64,6 +64,9 @@ pub(crate) enum Call {
     InjectClear { chassis: String },
     InjectList { chassis: String },
     PolicyApply { files: BTreeMap<String, String>, message: String },
+    Limits,
+    /// Other bounds, by the limits' names; none takes one back to its default.
+    LimitsSet { bounds: Vec<(String, Option<u64>)>, message: String },
     PolicyList,
 }
 
@@ -81,6 +84,7 @@ impl Call {
             | Self::Alarms
             | Self::InjectList { .. }
             | Self::PolicyList
+            | Self::Limits
             | Self::Set { .. }
             | Self::Unset { .. }
             | Self::AlarmAck { .. }
@@ -93,6 +97,7 @@ impl Call {
             Self::Admit { .. } => Wanted::Admit,
             Self::Inject { .. } | Self::InjectClear { .. } => Wanted::Inject,
             Self::PolicyApply { .. } => Wanted::ApplyPolicies,
+            Self::LimitsSet { .. } => Wanted::ChangeLimits,
         }
     }
 }
@@ -120,6 +125,7 @@ pub(crate) enum Reply {
     Alarms(Vec<AlarmRow>),
     Faults(serde_json::Value),
     Policies { generation: u64, files: Vec<PolicyRow> },
+    Limits(Vec<LimitRow>),
     Invited(Invited),
     /// Inside the daemon alone.
     #[serde(skip)]
@@ -330,6 +336,21 @@ pub(crate) struct AlarmRow {
 pub(crate) struct PolicyRow {
     pub(crate) file: String,
     pub(crate) bytes: usize,
+}
+
+/// One limit of the domain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LimitRow {
+    pub(crate) name: String,
+    /// The highest of all nodes that are alive; none before it was looked at.
+    pub(crate) used: Option<u64>,
+    pub(crate) bound: u64,
+    pub(crate) default: u64,
+    pub(crate) min: u64,
+    pub(crate) max: u64,
+    /// What is counted.
+    pub(crate) unit: String,
+    pub(crate) at_bound: String,
 }
 
 impl EventRow {

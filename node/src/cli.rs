@@ -164,6 +164,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: PolicyStep,
     },
+    /// What a node takes upon itself at most: how much of it is used, and other bounds.
+    #[command(after_help = "Examples:\n  nines limits list\n  nines limits set objects=20000 sdk_clients=32\n  nines limits set objects=      its default again\n  nines get /nodes/n1/limits     what one node uses")]
+    Limits {
+        #[command(subcommand)]
+        step: LimitsStep,
+    },
     /// A node's journal, read where it lies: proving it, and looking at what happened. No daemon is needed.
     #[command(after_help = "Examples:\n  nines journal check /var/lib/sixnines/journal\n  nines journal show lab/n1/state/journal '/mxp1/**' --last 100\n  nines journal show lab/n1/state/journal/0000000001.journal --json")]
     Journal {
@@ -329,6 +335,27 @@ pub(crate) enum NodeStep {
     },
 }
 
+/// What to do with limits.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LimitsStep {
+    /// Each limit with the highest use of any node and the bound in force.
+    List {
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Makes other bounds law on every node; refused if one is out of its range, or the policies in force need more.
+    Set {
+        /// LIMIT=BOUND; nothing after the = takes it back to its default.
+        #[arg(required = true, value_parser = bound)]
+        bounds: Vec<(String, Option<u64>)>,
+        /// Why, for the audit trail.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyStep {
     /// Finds mistakes before anything is loaded.
@@ -439,10 +466,20 @@ impl Command {
                 };
                 plain(call, ask)
             }
+            Self::Limits { step: LimitsStep::List { ask } } => plain(Call::Limits, ask),
+            Self::Limits { step: LimitsStep::Set { bounds, message, ask } } => plain(Call::LimitsSet { bounds, message }, ask),
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
             Self::Demo(_) | Self::Init(_) | Self::Join(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
     }
+}
+
+/// A limit and its bound from `objects=20000`.
+fn bound(text: &str) -> Result<(String, Option<u64>), String> {
+    let help = || format!("{text:?} is no bound: a limit's name, =, and a whole number, such as objects=20000");
+    let (name, number) = text.split_once('=').ok_or_else(help)?;
+    let number = if number.is_empty() { None } else { Some(number.parse().map_err(|_| help())?) };
+    Ok((name.to_owned(), number))
 }
 
 /// Seconds from `30s`, `5m`, `4h`.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::Pattern;
 use sixnines_core::config::parse_duration;
 use sixnines_core::domain::config::{Bundle, DomainConfig};
+use sixnines_core::domain::limits::{Limit, Limits as DomainLimits};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Duration;
 use sixnines_discs::feed::Limits;
@@ -59,8 +61,9 @@ pub(crate) struct NodeFile {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EventLimits {
-    /// So many events, 16 to 1000000; sensors' readings do not count, only the newest of each is of use. Default 8192.
-    pub(crate) lag_events: usize,
+    /// So many events, 16 to 1000000; sensors' readings do not count, only the newest of each is of use. Default: as the domain's limits say
+    /// (`subscriber_lag_events`).
+    pub(crate) lag_events: Option<usize>,
     /// And so many bytes of them, at least 64 KiB. Default 4 MiB.
     pub(crate) lag_bytes: usize,
     /// Who is out of reach for so long is no longer counted as behind, such as `90s` or `2h`. Default 1 hour.
@@ -70,7 +73,7 @@ pub(crate) struct EventLimits {
 impl Default for EventLimits {
     fn default() -> Self {
         let limits = Limits::default();
-        Self { lag_events: limits.lag_events_max, lag_bytes: limits.lag_bytes_max, expires_after: "1h".to_owned() }
+        Self { lag_events: None, lag_bytes: limits.lag_bytes_max, expires_after: "1h".to_owned() }
     }
 }
 
@@ -79,9 +82,10 @@ impl EventLimits {
     ///
     /// # Panics
     /// If they were not checked.
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self, domain: &DomainLimits) -> Limits {
         let expires_after = self.expiry().expect("checked when the file was read");
-        Limits { lag_events_max: self.lag_events, lag_bytes_max: self.lag_bytes, expires_after, ..Limits::default() }
+        let lag_events_max = self.lag_events.unwrap_or_else(|| domain.count(Limit::SubscriberLagEvents));
+        Limits { lag_events_max, lag_bytes_max: self.lag_bytes, expires_after, ..Limits::default() }
     }
 
     fn expiry(&self) -> Option<Duration> {
@@ -89,8 +93,9 @@ impl EventLimits {
     }
 
     fn check(&self) -> Result<(), String> {
-        if !(16..=1_000_000).contains(&self.lag_events) {
-            return Err(format!("events.lag_events is {}; it is between 16 and 1000000, 8192 if left out", self.lag_events));
+        let row = Limit::SubscriberLagEvents.row();
+        if let Some(lag) = self.lag_events.filter(|lag| !(row.min..=row.max).contains(&(*lag as u64))) {
+            return Err(format!("events.lag_events is {lag}; it is between {} and {}, as the domain's limits say if left out ({})", row.min, row.max, row.name));
         }
         if self.lag_bytes < 64 << 10 {
             return Err(format!("events.lag_bytes is {}; it is 65536 or more, 4194304 if left out", self.lag_bytes));
@@ -179,6 +184,17 @@ pub(crate) fn load_bundle(dir: &Path) -> anyhow::Result<Bundle> {
     Ok(bundle)
 }
 
+/// That a domain with these limits has room for a bundle. What does not compile at all is not judged here.
+///
+/// # Errors
+/// What there is no room for.
+pub(crate) fn check_room(bundle: &Bundle, limits: &DomainLimits) -> anyhow::Result<()> {
+    let over = compile_bundle(bundle).map(|compiled| compiled.exceeds(limits)).unwrap_or_default();
+    let texts: Vec<String> = over.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(texts.is_empty(), "{}", texts.join("\n"));
+    Ok(())
+}
+
 fn collect(root: &Path, dir: &Path, bundle: &mut Bundle) -> anyhow::Result<()> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read the directory {}", dir.display()))?;
     for entry in entries {
@@ -209,7 +225,7 @@ mod tests {
         let path = home.path().join("nines.yaml");
         let load = |events: &str| {
             std::fs::write(&path, format!("node: 1\ndomain_id: 7\n{events}\n")).expect("written");
-            NodeFile::load(&path).map(|file| file.events.limits()).map_err(|e| format!("{e:#}"))
+            NodeFile::load(&path).map(|file| file.events.limits(&DomainLimits::default())).map_err(|e| format!("{e:#}"))
         };
         assert_eq!(load(""), Ok(Limits::default()));
         let limits = load("events: { lag_events: 100, expires_after: 90s }").expect("good");
@@ -218,6 +234,39 @@ mod tests {
             let error = load(&format!("events: {{ {bad} }}")).expect_err(bad);
             assert!(error.contains("nines.yaml") && error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_of_the_domain_are_refused_with_their_line_and_a_nodes_own_lag_goes_before_them() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("domain.yaml");
+        let load = |limits: &str| {
+            let text = format!("domain: lab\nnodes:\n  - {{ id: 1, chassis: mxp1, links: [\"10.9.1.1:7400\"] }}\nchassis:\n  - {{ name: mxp1 }}\n{limits}\n");
+            std::fs::write(&path, text).expect("written");
+            load_domain(&path).map(|config| config.limits).map_err(|e| format!("{e:#}"))
+        };
+        assert_eq!(load(""), Ok(DomainLimits::default()));
+        let limits = load("limits:\n  objects: 20000\n  subscriber_lag_events: 100").expect("good");
+        assert_eq!((limits.of(Limit::Objects), limits.of(Limit::SdkClients)), (20_000, 256));
+        assert_eq!(EventLimits::default().limits(&limits).lag_events_max, 100);
+        assert_eq!(EventLimits { lag_events: Some(50), ..EventLimits::default() }.limits(&limits).lag_events_max, 50);
+        for (bad, what) in [("objects: 3", "between 64 and 65536"), ("objcts: 300", "did you mean \"objects\"?"), ("objects: many", "line 7"), ("journal_bytes: 128MiB", "line 7")] {
+            let error = load(&format!("limits:\n  {bad}")).expect_err(bad);
+            assert!(error.contains("domain.yaml") && error.contains("line 7 column") && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn policies_that_the_domain_has_no_room_for_are_refused_at_its_making() {
+        let home = tempfile::tempdir().expect("a directory");
+        let small = crate::sim::three_nodes();
+        let mut config = DomainConfig { limits: DomainLimits::default().with(Limit::Objects, 64), ..small.clone() };
+        config.chassis.extend(["mxp3", "mxp4"].map(|name| sixnines_core::domain::config::ChassisConfig { name: name.into(), manager: None }));
+        let error = format!("{:#}", crate::init::make(&home.path().join("small"), &config, None).expect_err("four shelves have more"));
+        assert!(error.contains("limits.objects") && error.contains("over-limit"), "{error}");
+        crate::init::make(&home.path().join("good"), &small, None).expect("as ever");
+        let file = fs::read_to_string(home.path().join("good/n1/domain.yaml")).expect("readable");
+        assert!(!file.contains("limits"), "where nothing is said nothing is written: {file}");
     }
 
     #[test]

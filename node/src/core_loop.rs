@@ -6,6 +6,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod feeds;
+pub(crate) mod limits;
 pub(crate) mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,6 +119,7 @@ pub(crate) struct CoreLoop<W> {
     pub(crate) engine: Option<Engine>,
     pub(crate) ways: W,
     feeds: Feeds,
+    gauges: limits::Gauges,
     /// Of the last input; it goes into stamps.
     pub(crate) wall: WallTime,
     pub(crate) leader: Option<NodeId>,
@@ -160,6 +162,7 @@ impl<W: Ways> CoreLoop<W> {
             engine: None,
             ways,
             feeds,
+            gauges: limits::Gauges::default(),
             wall: WallTime::default(),
             leader: None,
             places: BTreeMap::new(),
@@ -187,6 +190,7 @@ impl<W: Ways> CoreLoop<W> {
             self.take(now, input);
         }
         self.fire_timers(now);
+        self.show_limits(now);
         self.move_feeds(now);
     }
 
@@ -394,6 +398,7 @@ impl<W: Ways> CoreLoop<W> {
     fn follow_configuration(&mut self, now: Instant, before: &Domain) {
         if before.config_version != self.domain.config_version {
             self.ways.configured(&self.domain.config);
+            self.follow_limits(now);
             self.give_domain(now);
         }
         if before.bundle_version != self.domain.bundle_version || self.compiled.is_none() {
@@ -415,6 +420,7 @@ impl<W: Ways> CoreLoop<W> {
         if let Some(clock) = self.ways.policy_clock() {
             compiled.watch.install(clock);
         }
+        self.follow_limits(now); // before the objects that they bound
         self.feed_engine(now, engine::Input::Bundle(compiled));
         self.give_domain(now);
     }

@@ -26,6 +26,7 @@ use sixnines_checkpoint::guard::{GuardPage, LeaseWord};
 use sixnines_checkpoint::service::{Service, ServiceConfig as CheckpointConfig};
 use sixnines_core::domain::Domain;
 use sixnines_core::domain::config::{DomainConfig, Times};
+use sixnines_core::domain::limits::Limit;
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Instant;
 use sixnines_discs::liveness::{self, Part};
@@ -44,7 +45,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::RightRow;
 use crate::core_loop::feeds::Feeds;
 use crate::core_loop::{CoreLoop, GateState, In};
-use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, load_bundle};
+use crate::config::{API_SOCKET, APP_SOCKET, NodeFile, check_room, load_bundle};
 use bus::{Bus, LogPort};
 use checkpoints::{Checkpoints, ServiceHost};
 use door::Held;
@@ -166,7 +167,7 @@ impl Node {
         let (senders, receivers): (Vec<_>, Vec<_>) = services.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let keepers: Keepers = services.iter().map(|s| s.name.clone()).zip(senders).collect();
         let host = ServiceHost { mesh: mesh.handle(), inbox: inbox.clone(), keepers: keepers.clone() };
-        let checkpoint = CheckpointConfig { socket: Some(app_socket.clone()), ..CheckpointConfig::default() };
+        let checkpoint = CheckpointConfig { socket: Some(app_socket.clone()), clients_max: config.limits.count(Limit::SdkClients), ..CheckpointConfig::default() };
         let service = Service::start(checkpoint, runtime, Arc::new(host), guard).context("the checkpoint service cannot start")?;
         let progress = service.progress();
         turns.count_by(Part::Checkpoint, Box::new(move || progress.load(std::sync::atomic::Ordering::Relaxed)));
@@ -187,18 +188,23 @@ impl Node {
             numbers,
             speaks: std::sync::Mutex::default(),
         };
+        let is_new = !file.state.join("log").exists();
         let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
         bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
         if !file.joined {
-            let first = FirstStart { config: config.clone(), bundle: load_bundle(&file.policies)? };
+            let bundle = load_bundle(&file.policies)?;
+            if is_new {
+                check_room(&bundle, &config.limits)?; // later the control log has what is law, and this is a proposal of long ago
+            }
+            let first = FirstStart { config: config.clone(), bundle };
             log.handle().initialize(first);
         }
 
         let (configuration, configured) = watch::channel(Arc::new(config.clone()));
         let journal_home = file.state.join("journal");
-        let journal = journal::Writer::start(&journal_home, inbox.clone()).context("the journal cannot be opened")?;
-        let limits = file.events.limits();
-        let feeds = Feeds::new(limits.clone(), journal::cursors(&journal_home));
+        let journal = journal::Writer::start(&journal_home, config.limits.of(Limit::JournalBytes), inbox.clone()).context("the journal cannot be opened")?;
+        let limits = file.events.limits(&config.limits);
+        let feeds = Feeds::new(limits.clone(), journal::cursors(&journal_home)).with_own_lag(file.events.lag_events.is_some());
         remember(journal::segments(&journal_home).context("the journal cannot be read")?, limits.lag_events_max, inbox.clone()).context("no thread")?;
         let doors = Doors {
             log: log.handle().clone(),
@@ -206,7 +212,7 @@ impl Node {
             mesh: mesh.handle(),
             checkpoints,
             keepers: keepers.clone(),
-            drivers: Drivers::new(me, runtime, &inbox),
+            drivers: Drivers::new(me, runtime, &inbox, &config.limits),
             journal,
             inbox: inbox.clone(),
             subscription: file.subscribe.clone(),

@@ -88,6 +88,9 @@ pub(crate) fn make(dir: &Path, config: &DomainConfig, policies: Option<&Path>) -
     for node in &config.nodes {
         let file = NodeFile::load(&dir.join(node.id.to_string()).join("nines.yaml"))?;
         file.load_domain()?;
+        if node.id == config.nodes[0].id {
+            crate::config::check_room(&crate::config::load_bundle(&file.policies)?, &config.limits)?; // the same for all
+        }
     }
     Ok(())
 }
@@ -155,5 +158,6 @@ fn playground() -> DomainConfig {
             ChassisConfig { name: "mxp2".into(), manager: manager(7502) },
         ],
         services: Vec::new(),
+        ..DomainConfig::default()
     }
 }

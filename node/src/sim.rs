@@ -187,5 +187,6 @@ pub(crate) fn three_nodes() -> DomainConfig {
         nodes: vec![node(1, "mxp1"), node(2, "mxp1"), node(3, "mxp2")],
         chassis: ["mxp1", "mxp2"].map(|name| ChassisConfig { name: name.into(), manager: None }).into(),
         services: vec![service("calls", Vec::new()), service("billing", vec![NodeId(3), NodeId(2)])],
+        ..DomainConfig::default()
     }
 }

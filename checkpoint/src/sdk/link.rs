@@ -207,5 +207,5 @@ fn pause(shared: &Shared) {
 }
 
 fn may_pass(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::NoAnswer { .. } | ConnectError::Refused(Refused::Taken(_) | Refused::NotJoined))
+    matches!(error, ConnectError::NoAnswer { .. } | ConnectError::Refused(Refused::Taken(_) | Refused::NotJoined | Refused::Full(_)))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::connection::{self, NewApp};
+use super::seats::Seat;
 use super::{Order, Service};
 use crate::protocol::{Hello, Inbox, Refused, ToApp, ToService, VERSION};
 
@@ -22,6 +23,8 @@ pub struct StartError {
 
 /// An application says who it is within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// One that gets no seat has less time for it.
+const TURN_AWAY_WITHIN: Duration = Duration::from_millis(250);
 
 /// Makes the socket. One that a dead process has left is removed; the caller holds the lock of the state directory.
 pub(super) fn listen(path: &Path) -> Result<(std::os::unix::net::UnixListener, PathBuf), StartError> {
@@ -45,10 +48,10 @@ pub(super) fn into_tokio((listener, path): (std::os::unix::net::UnixListener, Pa
 pub(super) async fn run(listener: UnixListener, service: Service) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let greeting = greet(stream, service.clone());
-                service.keep(service.inner.runtime.spawn(greeting));
-            }
+            Ok((stream, _)) => match service.inner.seats.take() {
+                Some(seat) => service.keep(service.inner.runtime.spawn(greet(stream, service.clone(), seat))),
+                None => turn_away(stream, &service),
+            },
             Err(error) => {
                 tracing::warn!(%error, "an application could not connect");
                 tokio::time::sleep(Duration::from_millis(10)).await; // out of descriptors, say: it may pass
@@ -57,7 +60,22 @@ pub(super) async fn run(listener: UnixListener, service: Service) {
     }
 }
 
-async fn greet(stream: UnixStream, service: Service) {
+/// No seat is left. Whoever comes is heard out first, or its greeting would fail before it has read the answer.
+fn turn_away(stream: UnixStream, service: &Service) {
+    let refused = Refused::Full(u32::try_from(service.inner.seats.max()).unwrap_or(u32::MAX));
+    if service.inner.seats.is_news() {
+        tracing::warn!(%refused, "an application was refused; it asks again by itself");
+    }
+    let Some(standing) = service.inner.seats.stand() else { return connection::tell_once(&stream, &ToApp::Refused(refused)) };
+    let refusal = async move {
+        drop(tokio::time::timeout(TURN_AWAY_WITHIN, read_hello(&stream, &mut Inbox::default())).await);
+        connection::tell_once(&stream, &ToApp::Refused(refused));
+        drop(standing);
+    };
+    service.keep(service.inner.runtime.spawn(refusal));
+}
+
+async fn greet(stream: UnixStream, service: Service, seat: Seat) {
     let mut inbox = Inbox::default();
     let hello = tokio::time::timeout(HELLO_WITHIN, read_hello(&stream, &mut inbox)).await;
     let Ok(Some(hello)) = hello else {
@@ -66,7 +84,7 @@ async fn greet(stream: UnixStream, service: Service) {
     };
     let refused = match check(&stream, &service, &hello) {
         Ok(orders) => {
-            let app = NewApp { stream, inbox, group: hello.group };
+            let app = NewApp { stream, inbox, group: hello.group, seat };
             super::send(&orders, Order::App(Box::new(app)));
             return;
         }

@@ -9,6 +9,7 @@ use sixnines_core::time::Instant;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
+use super::seats::Seat;
 use crate::protocol::{Inbox, ToApp, ToService, encode};
 
 /// An application that has said who it is.
@@ -17,6 +18,7 @@ pub(super) struct NewApp {
     pub(super) stream: UnixStream,
     pub(super) inbox: Inbox,
     pub(super) group: GroupName,
+    pub(super) seat: Seat,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(super) struct Connection {
     /// When it was last heard.
     pub(super) heard: Instant,
     pub(super) hangs: bool,
+    /// Free for another one when this connection is gone.
+    _seat: Seat,
 }
 
 /// Why a connection has ended.
@@ -50,7 +54,7 @@ const OUT_BYTES_MAX: usize = 2 << 30;
 
 impl Connection {
     pub(super) fn new(app: NewApp, heard: Instant) -> Self {
-        Self { stream: app.stream, inbox: app.inbox, out: Vec::new(), written: 0, heard, hangs: false }
+        Self { stream: app.stream, inbox: app.inbox, out: Vec::new(), written: 0, heard, hangs: false, _seat: app.seat }
     }
 
     /// Tells it the guard page's descriptor with its welcome.

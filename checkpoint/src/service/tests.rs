@@ -428,6 +428,23 @@ fn a_second_process_of_a_group_a_stranger_and_an_unknown_group_are_refused() {
 }
 
 #[test]
+fn one_application_too_many_is_refused_by_name_and_let_in_when_another_goes() {
+    let cluster = Cluster::new();
+    cluster.service(N1).admit_at_most(1);
+    let (app, _) = cluster.app(N1);
+    let target = cluster.socket(N1);
+    assert_eq!(cluster.service(N1).clients().0, 1);
+    match App::connect_to(&target, "secret") {
+        Err(ConnectError::Refused(refused)) => assert_eq!(refused, Refused::Full(1)),
+        other => panic!("{other:?}"),
+    }
+    assert!(cluster.service(N1).clients().1 > 0, "counted");
+    drop(app);
+    cluster.until(|c| c.service(N1).clients().0 == 0);
+    drop(cluster.app(N1));
+}
+
+#[test]
 fn a_handover_waits_for_the_application_and_loses_nothing() {
     let cluster = Cluster::new();
     let (one, calls) = cluster.app(N1);

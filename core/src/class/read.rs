@@ -6,12 +6,10 @@ use std::sync::Arc;
 use super::{Attribute, Class, Derive, KINDS, Keep, Kind, OPERATIONAL, Operational, Pattern, Slot, Step, Test, number};
 use crate::config::{Data, Fields, Key, Node, word_list};
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Spot, suggestion};
+use crate::domain::limits::Limit;
 use crate::ids::{AttributeName, ClassName};
 use crate::time::Duration;
 use crate::value::Value;
-
-/// Most attributes of one class.
-const ATTRIBUTES_MAX: usize = 128;
 
 const OF_AN_ATTRIBUTE: [(&str, &str); 7] = [
     ("type", "under the attribute's name, under `attributes`"),
@@ -103,10 +101,17 @@ fn read_attributes(source: Source<'_>, node: Option<&Node>, class: &mut Class, o
             &[]
         }
     };
-    if entries.len() > ATTRIBUTES_MAX {
-        let message = format!("{} attributes; a class has at most {ATTRIBUTES_MAX}", entries.len());
-        out.push(Diagnostic::error("too-large", message).at(source, node.map(|n| n.at).unwrap_or_default()));
+    // What a domain takes it says itself, when the files are applied; here is only what none can take.
+    let row = Limit::AttributesPerObject.row();
+    let (count, at) = (entries.len() as u64, node.map(|n| n.at).unwrap_or_default());
+    if count > row.max {
+        let message = format!("{count} attributes; a class has at most {}", row.max);
+        out.push(Diagnostic::error("too-large", message).at(source, at));
         return;
+    }
+    if count > row.default {
+        let message = format!("{count} attributes; a domain takes a class of more than {} only if its limits.{} says so", row.default, row.name);
+        out.push(Diagnostic::warning("too-large", message).at(source, at));
     }
     // Names first, so that `from` may name an attribute that stands further down.
     for (i, (key, _)) in (0u16..).zip(entries) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::{Limit, Limits};
 use crate::ids::{ChassisName, GroupName, NodeId};
 
 /// A domain: nodes that share a control log, a CA and one time profile.
@@ -28,6 +29,10 @@ pub struct DomainConfig {
     /// What must run.
     #[serde(default)]
     pub services: Vec<ServiceConfig>,
+    /// What a node takes upon itself at most. Where nothing is said nothing is written, in the control log neither: [`super::Entry`] and the
+    /// log's snapshots read it so.
+    #[serde(default, skip_serializing_if = "Limits::is_unsaid")]
+    pub limits: Limits,
 }
 
 /// One node's place in the domain.
@@ -325,6 +330,11 @@ impl DomainConfig {
                 return fail(format!("service {} has addresses but no device to put them on", service.name));
             }
         }
+        self.limits.check().map_err(ConfigError)?;
+        let (services, clients) = (self.services.len() as u64, self.limits.of(Limit::SdkClients));
+        if services > clients {
+            return fail(format!("{services} services, and limits.sdk_clients admits {clients} applications to a node: each service is one"));
+        }
         Ok(())
     }
 }
@@ -357,6 +367,19 @@ mod tests {
         for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
             assert!(profile.times().is_safe(), "{profile:?}");
         }
+    }
+
+    #[test]
+    fn bounds_that_cannot_be_are_refused_wherever_they_come_from() {
+        let links = vec!["10.9.1.1:7400".parse().expect("an address")];
+        let node = NodeConfig { id: NodeId(1), chassis: "mxp1".into(), links, voter: true, witness: false };
+        let service = |name: &str| ServiceConfig { name: name.into(), command: vec!["x".into()], addresses: Vec::new(), device: None, nodes: Vec::new(), copies: 1, floor: 1, on_total_loss: OnTotalLoss::Wait };
+        let chassis = vec![ChassisConfig { name: "mxp1".into(), manager: None }];
+        let services = vec![service("calls"), service("mail")];
+        let with = |limits| DomainConfig { domain: "lab".into(), nodes: vec![node.clone()], chassis: chassis.clone(), services: services.clone(), limits, ..DomainConfig::default() }.check().map_err(|e| e.to_string());
+        assert_eq!(with(Limits::default()), Ok(()));
+        assert!(with(Limits::default().with(Limit::Objects, 1)).is_err_and(|e| e.contains("between 64 and 65536")));
+        assert!(with(Limits::default().with(Limit::SdkClients, 1)).is_err_and(|e| e.contains("2 services")));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::Fingerprint;
 use super::config::{Bundle, DomainConfig, NodeConfig};
+use super::limits::Limits;
 use crate::ids::{Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use crate::time::WallTime;
 
@@ -127,6 +128,13 @@ pub enum Entry {
         /// Who.
         node: NodeId,
     },
+    /// Other limits, as a whole. Unlike a configuration it names no node: nobody's lease waits until it is applied everywhere.
+    Limits {
+        /// The configuration's version that the proposer saw.
+        expected: Version,
+        /// What is to be law.
+        limits: Limits,
+    },
 }
 
 /// Why an old active can no longer speak.
@@ -156,6 +164,8 @@ pub struct Release {
 
 /// First byte of every encoded entry.
 const FORMAT: u8 = 1;
+/// The number of [`Entry::Configure`].
+const CONFIGURE: u8 = 2;
 
 impl Entry {
     /// The entry's bytes in the log.
@@ -176,8 +186,15 @@ impl Entry {
         match postcard::take_from_bytes(rest) {
             Ok((entry, [])) => Ok(entry),
             Ok((_, left)) => Err(DecodeError::Trailing(left.len())),
+            Err(postcard::Error::DeserializeUnexpectedEnd) if rest.first() == Some(&CONFIGURE) => Self::decode_without_limits(rest),
             Err(source) => Err(DecodeError::Body(source)),
         }
+    }
+
+    /// A configuration in which no limits are said ends before them: so have all that were written before there were any, and older versions
+    /// read those that are written today. None are a count of 0.
+    fn decode_without_limits(rest: &[u8]) -> Result<Self, DecodeError> {
+        postcard::from_bytes(&[rest, &[0]].concat()).map_err(DecodeError::Body)
     }
 
     /// The nodes that the entry is about: until they have applied it they get no lease (protocol 3.3).
@@ -194,7 +211,7 @@ impl Entry {
             Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
             Self::Admit { node, .. } | Self::Expel { node } => vec![*node],
-            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } => Vec::new(),
+            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } | Self::Limits { .. } => Vec::new(),
         };
         named.into_iter()
     }
@@ -264,6 +281,7 @@ pub enum DecodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::limits::Limit;
 
     fn proposal() -> Proposal {
         let cause = EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 };
@@ -275,6 +293,20 @@ mod tests {
         let bytes = [1, 2, 7, 1, 3, 5, 0xDE, 7, 1, 0, 2, 0xAC, 2, 4];
         assert_eq!(proposal().encode(), bytes);
         assert_eq!(Proposal::decode(&bytes), Ok(proposal()));
+    }
+
+    #[test]
+    fn a_configuration_without_limits_has_the_bytes_it_had_before_there_were_any() {
+        let configure = |limits: Limits| Entry::Configure { expected: Version(1), config: DomainConfig { domain: "lab".into(), limits, ..DomainConfig::default() } };
+        let bytes = configure(Limits::default()).encode();
+        assert_eq!(bytes, [1, CONFIGURE, 1, 3, b'l', b'a', b'b', 1, 0, 0, 0]);
+        assert_eq!(Entry::decode(&bytes), Ok(configure(Limits::default())));
+        assert!(matches!(Entry::decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Body(_))), "a torn one is not taken for an old one");
+        let limited = configure(Limits::default().with(Limit::Objects, 100));
+        assert_eq!(limited.encode(), [&bytes[..], &[1, 0, 100]].concat());
+        assert_eq!(Entry::decode(&limited.encode()), Ok(limited));
+        let entry = Entry::Limits { expected: Version(1), limits: Limits::default() };
+        assert_eq!((entry.encode(), Entry::decode(&entry.encode())), (vec![1, 12, 1, 0], Ok(entry)));
     }
 
     #[test]

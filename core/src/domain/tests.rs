@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::config::{ChassisConfig, DomainConfig, NodeConfig, Profile, ServiceConfig};
+use super::limits::Limit;
 use super::*;
 
 /// Three data nodes with a vote each, two in mxp1, one in mxp2, and the service `calls`.
@@ -30,6 +31,7 @@ fn domain() -> Domain {
             floor: 1,
             on_total_loss: Default::default(),
         }],
+        ..DomainConfig::default()
     };
     let mut domain = Domain::default();
     apply(&mut domain, &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
@@ -247,4 +249,20 @@ fn a_void_entry_counts_for_who_is_named_in_it() {
     let void = takeover(&domain, 3, Evidence::Released(Vec::new()));
     apply(&mut domain, &void).expect_err("nobody has released n1");
     assert_eq!(domain.nodes[&NodeId(3)].about, domain.applied);
+}
+
+#[test]
+fn limits_change_at_one_version_and_nothing_else_does() {
+    let mut domain = domain();
+    let before = domain.clone();
+    let limits = Limits::default().with(Limit::Objects, 100);
+    let entry = |expected, limits: Limits| Entry::Limits { expected, limits };
+    assert_eq!(apply(&mut domain, &entry(Version(9), limits.clone())), Err(Void::Version { made_for: Version(9), present: before.config_version }));
+    assert!(matches!(apply(&mut domain, &entry(before.config_version, limits.clone().with(Limit::Objects, 1))), Err(Void::Config(_))));
+    assert_eq!(domain.config, before.config);
+    let changed = apply(&mut domain, &entry(before.config_version, limits.clone()));
+    assert_eq!(changed, Ok(vec![Change::Configured]));
+    let config = DomainConfig { limits, ..before.config.clone() };
+    assert_eq!((&domain.config, domain.config_version), (&config, Version(before.config_version.0 + 1)));
+    assert_eq!((&domain.groups, &domain.nodes), (&before.groups, &before.nodes), "no lease waits for it");
 }

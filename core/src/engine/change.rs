@@ -63,12 +63,16 @@ impl Engine {
     }
 
     /// Finds an object, or lets one come into being that a class waits for.
-    fn find(&mut self, name: &ObjectName) -> Option<Ix> {
+    pub(super) fn find(&mut self, name: &ObjectName) -> Option<Ix> {
         if let Some(ix) = self.world.find(name.as_str()) {
             return Some(ix);
         }
         self.world.compiled.class_for(name.as_str())?;
-        let ix = self.world_mut().find_or_create(name)?;
+        let found = self.world_mut().find_or_create(name);
+        let Some(ix) = found else {
+            self.counts.objects_refused += 1;
+            return None;
+        };
         self.settle_ownership();
         Some(ix)
     }

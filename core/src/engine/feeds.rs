@@ -141,7 +141,7 @@ impl Engine {
             self.history.push(event.clone());
             self.outputs.push_back(Output::Heard(event.clone()));
         }
-        if let Some(ix) = self.find_remote(&event.object).filter(|_| is_present) {
+        if let Some(ix) = self.find(&event.object).filter(|_| is_present) {
             if !self.is_owned(ix) {
                 self.mirror_event(ix, &event);
             } else if self.world.object(ix).owner == Owner::Domain {
@@ -150,18 +150,6 @@ impl Engine {
         }
         if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.hearers.contains_key(&event.class) {
             self.pending.push_back((None, event));
-        }
-    }
-
-    fn find_remote(&mut self, name: &ObjectName) -> Option<Ix> {
-        match self.world.find(name.as_str()) {
-            Some(ix) => Some(ix),
-            None => {
-                self.world.compiled.class_for(name.as_str())?;
-                let ix = self.world_mut().find_or_create(name);
-                self.settle_ownership();
-                ix
-            }
         }
     }
 

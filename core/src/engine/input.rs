@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::{Principal, Refused};
 use crate::bundle::Compiled;
+use crate::domain::limits::Limits;
 use crate::event::Event;
 use crate::feed::{Gap, Place};
 use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName, Version};
@@ -81,6 +82,8 @@ pub enum Input {
     },
     /// Another bundle is in force.
     Bundle(Arc<Compiled>),
+    /// Other limits are in force. Objects that are there stay, however many they are.
+    Limits(Limits),
     /// The deadline that [`super::Engine::poll_timeout`] gave has passed.
     Timeout,
 }

@@ -7,7 +7,9 @@ use super::alarms::AlarmKey;
 use super::{Cause, Deadline, Engine, Output};
 use crate::bundle::Compiled;
 use crate::class::{Derive, Slot};
+use crate::domain::limits::{Limit, Limits};
 use crate::ids::{Epoch, GroupName, Member};
+use crate::policy::Budget;
 use crate::time::{Duration, Instant};
 use crate::value::Quality;
 use crate::world::{Ix, Owner, World};
@@ -135,11 +137,19 @@ impl Engine {
         self.failing.remove(&ix);
     }
 
+    /// Other limits: they hold for what comes from now on.
+    pub(super) fn on_limits(&mut self, limits: Limits) {
+        self.budget = Budget::of(&limits);
+        self.world_mut().objects_max = limits.count(Limit::Objects);
+        self.limits = limits;
+    }
+
     /// Another bundle: values, alarms, claims and timers go on where their objects and words still exist.
     pub(super) fn on_bundle(&mut self, compiled: Arc<Compiled>) {
         let old = std::mem::replace(&mut self.world, Arc::new(World::new(compiled.clone())));
         self.bundle_version.0 += 1;
         let world = Arc::make_mut(&mut self.world);
+        world.objects_max = old.objects_max;
         world.actives.clone_from(&old.actives);
         world.places.clone_from(&old.places);
         let mut moved: BTreeMap<Ix, Ix> = BTreeMap::new();
@@ -269,6 +279,11 @@ impl Engine {
                 self.derive(ix, slot, cause);
             }
         }
+    }
+
+    /// Whether this node is the one that answers for the domain as a whole: the lowest alive.
+    pub fn owns_domain(&self) -> bool {
+        self.alive.iter().find(|(_, alive)| **alive).is_some_and(|(node, _)| *node == self.me.node)
     }
 
     /// Who answers for an object, as far as is known here.

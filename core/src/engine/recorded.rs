@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{AlarmRef, Command, Engine, Fact, Input, Output};
 use crate::bundle::shared_bundle;
 use crate::domain::config::Bundle;
+use crate::domain::limits::Limits;
 use crate::event::Event;
 use crate::feed::{Cursor, Gap, Place};
 use crate::ids::{AttributeName, ChassisName, EventId, Epoch, GroupName, Member, NodeId, ObjectName};
@@ -36,6 +37,7 @@ pub(crate) enum Kept {
     Begin { origin: NodeId, at: Place },
     Gap(Gap),
     Settled { origin: NodeId, alarms: Vec<AlarmRef> },
+    Limits(Limits),
 }
 
 /// One record of the journal.
@@ -70,6 +72,7 @@ impl Kept {
             Input::Begin { origin, at } => Self::Begin { origin, at },
             Input::Gap(gap) => Self::Gap(gap),
             Input::Settled { origin, alarms } => Self::Settled { origin, alarms },
+            Input::Limits(limits) => Self::Limits(limits),
         }
     }
 
@@ -109,6 +112,7 @@ impl Kept {
             Self::Begin { origin, at } => Input::Begin { origin, at },
             Self::Gap(gap) => Input::Gap(gap),
             Self::Settled { origin, alarms } => Input::Settled { origin, alarms },
+            Self::Limits(limits) => Input::Limits(limits),
         })
     }
 }

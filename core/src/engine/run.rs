@@ -105,7 +105,7 @@ impl Engine {
         let told = self.notes.told.as_ref().and_then(|t| t.overruns.iter().find(|(n, _)| *n == number).map(|(_, f)| f.clone()));
         let result = match told {
             Some(failure) => Err(failure),
-            None => policy.run(&self.world, ix, call),
+            None => policy.run(&self.world, ix, call, self.budget),
         };
         let result = result.and_then(|planned| match self.has_room(ix, &planned) {
             Ok(()) => Ok(planned),
@@ -176,7 +176,7 @@ impl Engine {
     /// The failure that the call would end with.
     pub fn rehearse(&self, ix: Ix, call: &Call<'_>) -> Result<Vec<Planned>, Failure> {
         match &self.world.object(ix).policy {
-            Some(policy) => policy.run(&self.world, ix, call),
+            Some(policy) => policy.run(&self.world, ix, call, self.budget),
             None => Ok(Vec::new()),
         }
     }

@@ -14,6 +14,7 @@ use crate::bundle::shared_bundle;
 use crate::class::Slot;
 use crate::diagnostic::Diagnostic;
 use crate::domain::config::Bundle;
+use crate::domain::limits::Limits;
 use crate::feed::Cursor;
 use crate::ids::{ChassisName, ClassName, EventId, Epoch, GroupName, Identity, Member, NodeId, ObjectName, Version};
 use crate::time::{HybridTime, Instant, WallTime};
@@ -57,8 +58,10 @@ struct SavedObject {
     cells: Vec<Cell>,
 }
 
-/// First byte of a snapshot.
-const FORMAT: u8 = 2;
+/// First byte of a snapshot that has limits behind its cursors: those of a domain that says some.
+const FORMAT: u8 = 3;
+/// Every limit has its default. Written where that is so, which older versions read too.
+const FORMAT_WITHOUT_LIMITS: u8 = 2;
 /// Had no cursors behind it. It is still read.
 const FORMAT_WITHOUT_CURSORS: u8 = 1;
 /// Of so many recent events the root is kept: causes are recent.
@@ -118,8 +121,10 @@ impl Engine {
             answers: self.answers.clone(),
             roots: recent.chain(self.old_roots.iter().map(|(a, b)| (*a, *b))).take(ROOTS_MAX).collect(),
         };
-        let bytes = postcard::to_extend(&snapshot, vec![FORMAT]).expect("a state in memory has an encoding");
-        postcard::to_extend(&self.cursors, bytes).expect("a state in memory has an encoding")
+        let format = if self.limits.is_unsaid() { FORMAT_WITHOUT_LIMITS } else { FORMAT };
+        let bytes = postcard::to_extend(&snapshot, vec![format]).expect("a state in memory has an encoding");
+        let bytes = postcard::to_extend(&self.cursors, bytes).expect("a state in memory has an encoding");
+        if self.limits.is_unsaid() { bytes } else { postcard::to_extend(&self.limits, bytes).expect("a state in memory has an encoding") }
     }
 
     /// An engine that goes on where [`Engine::snapshot`] was taken. It has no history.
@@ -127,9 +132,10 @@ impl Engine {
     /// # Errors
     /// [`RestoreError`]; it is never half restored.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let (snapshot, cursors) = read(bytes).ok_or(RestoreError::Unreadable)?;
+        let (snapshot, cursors, limits) = read(bytes).ok_or(RestoreError::Unreadable)?;
         let compiled = shared_bundle(&snapshot.bundle).map_err(RestoreError::Bundle)?;
         let mut world = World::new(compiled);
+        world.objects_max = snapshot.objects.len().max(world.objects_max); // what was there stays, whatever the bound became since
         for saved in snapshot.objects {
             let unfit = || RestoreError::Object(saved.name.clone());
             let class = world.compiled.classes.get(&saved.class).cloned().ok_or_else(unfit)?;
@@ -146,6 +152,7 @@ impl Engine {
         world.raised = snapshot.raised;
         let mut engine = Self::new(Config { me: snapshot.me, history_max: snapshot.history_max, journal: false });
         engine.world = Arc::new(world);
+        engine.on_limits(limits);
         engine.bundle_version = snapshot.bundle_version;
         engine.clock = snapshot.clock;
         engine.sequence = snapshot.sequence;
@@ -173,15 +180,19 @@ impl Engine {
 
 /// How far the node of a snapshot had recorded the others' events; `None` for bytes that are no snapshot. Its policies need not compile.
 pub(crate) fn cursors_of(bytes: &[u8]) -> Option<Cursors> {
-    read(bytes).map(|(_, cursors)| cursors)
+    read(bytes).map(|(_, cursors, _)| cursors)
 }
 
-fn read(bytes: &[u8]) -> Option<(Snapshot, Cursors)> {
+fn read(bytes: &[u8]) -> Option<(Snapshot, Cursors, Limits)> {
     let (format, rest) = bytes.split_first()?;
     let (snapshot, rest) = postcard::take_from_bytes(rest).ok()?;
     match *format {
-        FORMAT => Some((snapshot, postcard::from_bytes(rest).ok()?)),
-        FORMAT_WITHOUT_CURSORS => Some((snapshot, Cursors::new())),
+        FORMAT => {
+            let (cursors, limits) = postcard::from_bytes(rest).ok()?;
+            Some((snapshot, cursors, limits))
+        }
+        FORMAT_WITHOUT_LIMITS => Some((snapshot, postcard::from_bytes(rest).ok()?, Limits::default())),
+        FORMAT_WITHOUT_CURSORS => Some((snapshot, Cursors::new(), Limits::default())),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ mod alarms;
 mod claims;
 mod feeds;
 mod levels;
+mod limits;
 mod nodes;
 mod seed;
 pub(crate) mod shelf;

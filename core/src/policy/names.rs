@@ -31,6 +31,7 @@ pub(super) fn run_error(error: &EvalAltResult) -> String {
         EvalAltResult::ErrorInFunctionCall(name, _, inner, _) => format!("in `{name}`: {}", run_error(inner)),
         EvalAltResult::ErrorRuntime(value, _) => value.to_string(),
         EvalAltResult::ErrorTooManyOperations(_) => "it ran for more operations than a call may".to_owned(),
+        EvalAltResult::ErrorTerminated(token, _) if !token.is_unit() => "it ran for more operations than a call may".to_owned(),
         EvalAltResult::ErrorTerminated(..) => "it ran for longer than a call may".to_owned(),
         EvalAltResult::ErrorStackOverflow(_) => "its functions call each other too deeply".to_owned(),
         EvalAltResult::ErrorDataTooLarge(what, _) => format!("{what} grows beyond what a call may hold"),

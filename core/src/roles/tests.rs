@@ -42,6 +42,7 @@ fn config() -> DomainConfig {
             floor: 1,
             on_total_loss: OnTotalLoss::Wait,
         }],
+        ..DomainConfig::default()
     }
 }
 

@@ -135,6 +135,7 @@ impl Law {
             nodes: nodes.clone().map(|n| node_config(n, VOTERS.contains(&n), n == W)).collect(),
             chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
             services: (0..groups).map(|g| service(g, data)).collect(),
+            ..DomainConfig::default()
         };
         let mut domain = Domain::default();
         domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config }).expect("a good configuration");

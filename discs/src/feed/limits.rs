@@ -33,7 +33,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            lag_events_max: 8192,
+            lag_events_max: sixnines_core::domain::limits::Limits::default().count(sixnines_core::domain::limits::Limit::SubscriberLagEvents),
             lag_bytes_max: 4 << 20,
             expires_after: Duration::from_secs(3600),
             flight_max: 2048,

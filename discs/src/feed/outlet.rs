@@ -131,6 +131,17 @@ impl Outlet {
         subscribers.chain(self.ring.held_until()).min()
     }
 
+    /// From now on so many events are kept for those who are behind.
+    pub fn keep_events(&mut self, lag_events_max: usize) {
+        self.limits.lag_events_max = lag_events_max;
+        self.ring.trim(&self.limits);
+    }
+
+    /// How many events are kept at most.
+    pub fn lag_events_max(&self) -> usize {
+        self.limits.lag_events_max
+    }
+
     /// Every subscriber, for people.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
         self.subscribers.iter().map(|(node, s)| s.row(*node, &self.ring))

@@ -101,6 +101,11 @@ impl Ring {
         debug_assert!(self.kept.back().is_none_or(|last| last.at < kept.at), "a node numbers its events in order");
         self.bytes += kept.bytes.len();
         self.kept.push_back(kept);
+        self.trim(limits);
+    }
+
+    /// The oldest go until the rest is within its bounds.
+    pub(super) fn trim(&mut self, limits: &Limits) {
         while self.kept.len() > limits.lag_events_max || self.bytes > limits.lag_bytes_max {
             let Some(oldest) = self.kept.pop_front() else { break };
             self.bytes -= oldest.bytes.len();

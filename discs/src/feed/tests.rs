@@ -425,6 +425,19 @@ fn who_is_further_behind_than_is_kept_gets_the_exact_range_and_then_the_values()
 }
 
 #[test]
+fn another_bound_holds_at_once_for_what_is_kept() {
+    let mut pair = settled();
+    pair.refuses = true;
+    (0..6).for_each(|_| pair.emit(0, false));
+    assert_eq!(pair.outlet.rows().map(|r| r.behind).collect::<Vec<_>>(), [6]);
+    pair.outlet.keep_events(2);
+    assert_eq!((pair.outlet.lag_events_max(), pair.outlet.rows().map(|r| r.behind).collect::<Vec<_>>()), (2, vec![2]));
+    pair.refuses = false;
+    pair.heal();
+    assert_eq!(pair.records.iter().filter(|r| matches!(r, Record::Gap(_))).count(), 1, "what it misses is named: {:?}", pair.records);
+}
+
+#[test]
 fn readings_are_coalesced_under_pressure_and_events_are_not() {
     let mut pair = settled();
     pair.refuses = true;

@@ -10,6 +10,7 @@ use openraft::async_runtime::{Oneshot, OneshotSender};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use serde::{Deserialize, Serialize};
+use sixnines_core::domain::config::{ChassisConfig, NodeConfig, Profile, ServiceConfig};
 use sixnines_core::domain::{Domain, Proposal};
 use sixnines_core::ids::{LogIndex, NodeId};
 
@@ -19,8 +20,10 @@ use super::types::{self, Answer, LogId, RaftEntry, SnapshotMeta, StoredMembershi
 use super::writer::{Work, Writer};
 use super::{Apply, Board, Failure, Faults, Port};
 
-/// First byte of a snapshot's domain.
-const DOMAIN_FORMAT: u8 = 3;
+/// First byte of a snapshot's domain in whose configuration limits are said.
+const DOMAIN_FORMAT: u8 = 4;
+/// None are said, and none are written: what was before there were any, and what older versions read.
+const DOMAIN_WITHOUT_LIMITS: u8 = 3;
 
 /// What a snapshot says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,7 +49,8 @@ impl Content {
             membership_id: self.membership.log_id().map(Into::into),
             membership: self.membership.membership().into(),
         };
-        let domain = postcard::to_extend(&self.domain, vec![DOMAIN_FORMAT]).expect("a domain in memory has an encoding");
+        let format = if self.domain.config.limits.is_unsaid() { DOMAIN_WITHOUT_LIMITS } else { DOMAIN_FORMAT };
+        let domain = postcard::to_extend(&self.domain, vec![format]).expect("a domain in memory has an encoding");
         segment::file(&[(kind::SNAPSHOT_META, format::encode(&meta)), (kind::SNAPSHOT_DOMAIN, domain)]).into()
     }
 
@@ -62,6 +66,7 @@ impl Content {
         let meta: Meta = body(kind::SNAPSHOT_META).and_then(format::decode).ok_or_else(|| damaged("its head cannot be read"))?;
         let domain = match body(kind::SNAPSHOT_DOMAIN).and_then(|b| b.split_first()) {
             Some((&DOMAIN_FORMAT, rest)) => format::decode(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
+            Some((&DOMAIN_WITHOUT_LIMITS, rest)) => decode_without_limits(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
             Some((&theirs, _)) => return Err(OpenError::Format { file: FILE, theirs }),
             None => return Err(damaged("there is no domain in it")),
         };
@@ -75,6 +80,14 @@ impl Content {
     pub(crate) fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
     }
+}
+
+/// A domain whose configuration ends before its limits: none are a count of 0 in that place.
+fn decode_without_limits(bytes: &[u8]) -> Option<Domain> {
+    type Head = (LogIndex, String, Profile, Vec<NodeConfig>, Vec<ChassisConfig>, Vec<ServiceConfig>);
+    let (_, behind): (Head, &[u8]) = postcard::take_from_bytes(bytes).ok()?;
+    let head = &bytes[..bytes.len() - behind.len()];
+    format::decode(&[head, &[0], behind].concat())
 }
 
 /// The newest snapshot that is on disk.
@@ -236,5 +249,32 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
         let bytes = self.content.encode();
         self.save(bytes.clone()).await?;
         Ok(Snapshot { meta: self.content.meta(), snapshot: bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sixnines_core::domain::config::DomainConfig;
+    use sixnines_core::domain::limits::{Limit, Limits};
+    use sixnines_core::ids::Version;
+
+    use super::*;
+
+    fn content(limits: Limits) -> Content {
+        let node = NodeConfig { id: NodeId(1), chassis: "mxp1".into(), links: vec!["10.9.1.1:7400".parse().expect("an address")], voter: true, witness: false };
+        let config = DomainConfig { domain: "lab".into(), nodes: vec![node], limits, ..DomainConfig::default() };
+        let domain = Domain { applied: LogIndex(300), config, config_version: Version(2), ..Domain::default() };
+        Content { domain, ..Content::default() }
+    }
+
+    #[test]
+    fn a_snapshot_bears_the_limits_and_one_without_is_read_as_those_of_before() {
+        for (limits, format) in [(Limits::default(), DOMAIN_WITHOUT_LIMITS), (Limits::default().with(Limit::SdkClients, 5), DOMAIN_FORMAT)] {
+            let content = content(limits);
+            let bytes = content.encode();
+            let domain = segment::whole("snapshot", &bytes).expect("whole").iter().find(|r| r.kind == kind::SNAPSHOT_DOMAIN).map(|r| r.body[0]);
+            assert_eq!(domain, Some(format));
+            assert_eq!(Content::decode(&bytes).expect("its own").domain, content.domain);
+        }
     }
 }

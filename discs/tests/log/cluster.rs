@@ -120,6 +120,7 @@ pub(crate) fn config(ids: impl IntoIterator<Item = u16>, voters: &[u16]) -> Doma
         nodes: ids.into_iter().map(node).collect(),
         chassis: vec![ChassisConfig { name: "mxp1".into(), manager: None }],
         services: Vec::new(),
+        ..DomainConfig::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::api::{AlarmRow, EventRow, Failure, InLog, ObjectRow, Reply, Status, WhyStory};
+use crate::api::{AlarmRow, EventRow, Failure, InLog, LimitRow, ObjectRow, Reply, Status, WhyStory};
 
 /// The answer as text for people.
 pub(crate) fn text(reply: &Reply) -> String {
@@ -19,6 +19,7 @@ pub(crate) fn text(reply: &Reply) -> String {
             let rows = files.iter().map(|f| vec![f.file.clone(), f.bytes.to_string()]).collect();
             format!("generation {generation} is in force\n{}", table(&["FILE", "BYTES"], rows))
         }
+        Reply::Limits(rows) => limits(rows),
         Reply::Invited(invited) => format!(
             "{}\n  It makes one machine {}, once, until {} UTC. On that machine:\n  nines join TOKEN --dir DIR\n",
             invited.token, invited.node, invited.expires
@@ -27,6 +28,14 @@ pub(crate) fn text(reply: &Reply) -> String {
         Reply::Done { text } => format!("{text}\n"),
         Reply::Failed(failure) => self::failure(failure),
     }
+}
+
+/// What happens at a bound is in the JSON and in the manual: it does not fit a line.
+fn limits(rows: &[LimitRow]) -> String {
+    let used = |row: &LimitRow| row.used.map_or_else(|| "unknown".to_owned(), |used| used.to_string());
+    let bound = |row: &LimitRow| if row.bound == row.default { row.bound.to_string() } else { format!("{} (else {})", row.bound, row.default) };
+    let cells = rows.iter().map(|row| vec![row.name.clone(), used(row), bound(row), format!("{}..{}", row.min, row.max)]).collect();
+    table(&["LIMIT", "USED", "BOUND", "RANGE"], cells)
 }
 
 /// A refusal or mistake, with what would be right.

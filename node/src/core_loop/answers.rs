@@ -116,6 +116,8 @@ impl<W: Ways> CoreLoop<W> {
             Call::Invite { token, seat, expires } => self.invite(now, token, *seat, expires, &principal, reply),
             Call::Admit { node, token, key } => self.admit(now, node, token, key, &principal, reply),
             Call::NodeInvite { .. } | Call::NodeRenew => say(&reply, fail("not-here", "that is the door's business, not the core loop's".into(), 2)),
+            Call::Limits => say(&reply, Reply::Limits(self.limit_rows())),
+            Call::LimitsSet { bounds, message } => self.set_limits(now, &bounds, &message, &principal, reply),
             Call::PolicyApply { files, message } => self.apply_bundle(now, files, &message, &principal, reply),
             Call::Set { name, attribute, value, lease_s, reason } => self.set(now, &name, &attribute, &value, lease_s, reason, principal, reply),
             Call::Unset { name, attribute } => {
@@ -301,7 +303,7 @@ impl<W: Ways> CoreLoop<W> {
     // ---- what changes something ---------------------------------------------------------------------------------
 
     /// Somebody's word, as the cause of what follows from it.
-    fn requested(&mut self, now: Instant, text: &str) -> EventId {
+    pub(super) fn requested(&mut self, now: Instant, text: &str) -> EventId {
         self.observe(now, &node_object(self.me), "request", Some(Value::Text(text.into())), Quality::Good, None, "", false)
     }
 
@@ -401,7 +403,7 @@ impl<W: Ways> CoreLoop<W> {
         only.map(|(group, _)| format!("{node} has the only complete copy of what {group} knows"))
     }
 
-    fn propose_for(&mut self, now: Instant, entry: Entry, cause: EventId, done: String, reply: Sender<Reply>) {
+    pub(super) fn propose_for(&mut self, now: Instant, entry: Entry, cause: EventId, done: String, reply: Sender<Reply>) {
         let proposal = Proposal { by: self.me, ticket: ASK_TICKETS + now.as_nanos(), cause: Some(cause), entry };
         self.ways.propose(proposal.clone());
         self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { proposal, again_at: None, done } });
@@ -409,7 +411,11 @@ impl<W: Ways> CoreLoop<W> {
 
     fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
         let bundle = Bundle { files };
-        if let Err(errors) = compile_bundle(&bundle) {
+        let judged = compile_bundle(&bundle).and_then(|compiled| {
+            let over = compiled.exceeds(&self.domain.config.limits);
+            if over.is_empty() { Ok(()) } else { Err(over) }
+        });
+        if let Err(errors) = judged {
             let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
             return say(&reply, fail("bad-policies", format!("{}\nNothing was loaded, generation {} goes on.", text.join("\n"), self.domain.bundle_version), 2));
         }
@@ -570,11 +576,12 @@ fn is_so(domain: &Domain, entry: &Entry) -> bool {
         Entry::Invite { token, seat, .. } => domain.invitations.get(&seat.id).is_some_and(|i| i.token == *token),
         Entry::Admit { node, token, key, at, .. } => matches!(domain.check_token(*node, *token, *key, *at), Ok(Some(_))),
         Entry::Expel { node } => domain.is_expelled(*node),
+        Entry::Limits { limits, .. } => domain.config.limits == *limits,
         _ => false,
     }
 }
 
-fn say(reply: &Sender<Reply>, what: Reply) {
+pub(super) fn say(reply: &Sender<Reply>, what: Reply) {
     if reply.try_send(what).is_err() {
         tracing::debug!("whoever asked has gone");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sixnines_core::class::Pattern;
+use sixnines_core::domain::limits::Limit;
 use sixnines_core::engine::{self, AlarmRef, Engine};
 use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{Member, NodeId};
@@ -22,6 +23,8 @@ pub(crate) struct Feeds {
     pub(super) inlet: Inlet,
     /// What the journal of the last life says, until this one has begun.
     cursors: BTreeMap<NodeId, Cursor>,
+    /// This node's own file says how much is kept for those who are behind; else it is as the domain says.
+    has_own_lag: bool,
     /// How far the furthest is behind, as it was last shown, and when it is looked after again.
     behind: usize,
     look_at: Instant,
@@ -33,7 +36,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 impl Feeds {
     /// Feeds with these bounds, that go on at these places in the others' events.
     pub(crate) fn new(limits: Limits, cursors: BTreeMap<NodeId, Cursor>) -> Self {
-        Self { outlet: Outlet::new(limits.clone()), inlet: Inlet::new(limits), cursors, behind: 0, look_at: Instant::ZERO }
+        Self { outlet: Outlet::new(limits.clone()), inlet: Inlet::new(limits), cursors, has_own_lag: false, behind: 0, look_at: Instant::ZERO }
+    }
+
+    /// The same, whose bounds are this node's own.
+    pub(crate) fn with_own_lag(self, has_own_lag: bool) -> Self {
+        Self { has_own_lag, ..self }
+    }
+
+    /// Other limits are in force.
+    pub(super) fn follow(&mut self, limits: &sixnines_core::domain::limits::Limits) {
+        let lag = limits.count(Limit::SubscriberLagEvents);
+        if !self.has_own_lag && lag != self.outlet.lag_events_max() {
+            self.outlet.keep_events(lag);
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

@@ -17,6 +17,7 @@ use sixnines_discs::feed::wire::Resume;
 use sixnines_discs::wire::{Class, Kind};
 
 use super::answers::Watcher;
+use super::limits::Uses;
 use crate::api::RightRow;
 
 /// Records of the journal, counted since the start. Those that could not be written count as if they had been: nothing waits for them.
@@ -102,6 +103,10 @@ pub(crate) trait Ways {
     fn watch(&mut self, watcher: Watcher);
     /// What the time of policies' calls is measured with, in nanoseconds; `None`: it is not, and only their operations are counted.
     fn policy_clock(&self) -> Option<fn() -> u64> {
+        None
+    }
+    /// What the parts around the core loop use of what the domain allows; `None`: nobody asks for that here.
+    fn uses(&self) -> Option<Uses> {
         None
     }
     /// The numbers of the connections to a peer.

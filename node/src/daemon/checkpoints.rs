@@ -58,6 +58,14 @@ impl Checkpoints {
         Self { service, owners }
     }
 
+    pub(super) fn admit_at_most(&self, clients_max: usize) {
+        self.service.admit_at_most(clients_max);
+    }
+
+    pub(super) fn clients(&self) -> (usize, u64) {
+        self.service.clients()
+    }
+
     pub(super) fn reach(&self, member: Member, reachable: bool) {
         self.service.reach(member, reachable);
     }

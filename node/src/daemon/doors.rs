@@ -9,6 +9,7 @@ use crossbeam::channel::Sender;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::limits::Limit;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId, Version};
@@ -27,6 +28,7 @@ use super::{journal, keeper};
 use crate::api::RightRow;
 use crate::core_loop::In;
 use crate::core_loop::answers::Watcher;
+use crate::core_loop::limits::Uses;
 use crate::core_loop::ways::{Journalled, Ways};
 
 /// Everything that the core loop can give orders to.
@@ -183,6 +185,8 @@ impl Ways for Doors {
 
     fn configured(&mut self, config: &DomainConfig) {
         self.drivers.configured(config);
+        self.journal.bound(config.limits.of(Limit::JournalBytes));
+        self.checkpoints.admit_at_most(config.limits.count(Limit::SdkClients));
         self.configuration.send_replace(Arc::new(config.clone()));
     }
 
@@ -205,6 +209,12 @@ impl Ways for Doors {
     /// The thread's own time: a policy is not to blame for being interrupted.
     fn policy_clock(&self) -> Option<fn() -> u64> {
         Some(clock::thread_time)
+    }
+
+    fn uses(&self) -> Option<Uses> {
+        let (driver_events, driver_held) = self.drivers.use_of();
+        let (clients, clients_refused) = self.checkpoints.clients();
+        Some(Uses { journal_bytes: self.journal.total(), clients: clients as u64, clients_refused, driver_events, driver_held })
     }
 
     fn watch(&mut self, watcher: Watcher) {

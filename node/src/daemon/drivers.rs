@@ -1,20 +1,25 @@
 //! The drivers of this node: its own host always, a chassis while this node owns it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, NodeId};
-use sixnines_core::value::{Outcome, Request};
+use sixnines_core::value::{Outcome, Request, Update};
+use sixnines_drivers::clock;
 use sixnines_drivers::driver::{Driver, Job, Port};
 use sixnines_drivers::host::HostDriver;
+use sixnines_drivers::throttle::Throttle;
 use sixnines_hwsim::chassis::driver::ChassisDriver;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core_loop::In;
 
-/// Readings that wait for the core loop, per driver; a full channel slows the driver.
+/// Readings on their way from a driver; a full channel slows it.
 const UPDATES_MAX: usize = 1024;
 /// Requests that wait for a driver.
 const JOBS_MAX: usize = 256;
@@ -25,7 +30,17 @@ pub(super) struct Drivers {
     inbox: Sender<In>,
     chassis: BTreeMap<ChassisName, String>,
     running: BTreeMap<GroupName, Running>,
+    gauge: Arc<Gauge>,
     _host: Running,
+}
+
+/// The bound of every driver, and what has come of it.
+struct Gauge {
+    per_second: AtomicU64,
+    /// The busiest second of any driver since it was asked.
+    peak: AtomicU64,
+    /// Readings that had to wait.
+    held: AtomicU64,
 }
 
 struct Running {
@@ -40,12 +55,19 @@ impl Drop for Running {
 }
 
 impl Drivers {
-    pub(super) fn new(me: NodeId, runtime: &Handle, inbox: &Sender<In>) -> Self {
-        let host = start(runtime, inbox, HostDriver::new(me));
-        Self { runtime: runtime.clone(), inbox: inbox.clone(), chassis: BTreeMap::new(), running: BTreeMap::new(), _host: host }
+    pub(super) fn new(me: NodeId, runtime: &Handle, inbox: &Sender<In>, limits: &Limits) -> Self {
+        let gauge = Arc::new(Gauge { per_second: AtomicU64::new(limits.of(Limit::DriverEventsPerSecond)), peak: AtomicU64::new(0), held: AtomicU64::new(0) });
+        let host = start(runtime, inbox, &gauge, HostDriver::new(me));
+        Self { runtime: runtime.clone(), inbox: inbox.clone(), chassis: BTreeMap::new(), running: BTreeMap::new(), gauge, _host: host }
+    }
+
+    /// Readings in the busiest second of any driver since this was asked last, and how many have had to wait since the start.
+    pub(super) fn use_of(&self) -> (u64, u64) {
+        (self.gauge.peak.swap(0, Ordering::Relaxed), self.gauge.held.load(Ordering::Relaxed))
     }
 
     pub(super) fn configured(&mut self, config: &DomainConfig) {
+        self.gauge.per_second.store(config.limits.of(Limit::DriverEventsPerSecond), Ordering::Relaxed);
         self.chassis = config.chassis.iter().filter_map(|c| Some((c.name.clone(), c.manager?.to_string()))).collect();
     }
 
@@ -55,7 +77,7 @@ impl Drivers {
         match (epoch, self.chassis.get(&name)) {
             (Some(epoch), Some(manager)) if !self.running.contains_key(group) => {
                 tracing::info!(chassis = %name, %epoch, manager, "drives the chassis");
-                let running = start(&self.runtime, &self.inbox, ChassisDriver::new(name, manager.as_str()));
+                let running = start(&self.runtime, &self.inbox, &self.gauge, ChassisDriver::new(name, manager.as_str()));
                 self.running.insert(group.clone(), running);
             }
             (None, _) => drop(self.running.remove(group)),
@@ -87,19 +109,15 @@ fn tell(inbox: &Sender<In>, request: EventId, outcome: Outcome) {
 }
 
 /// Runs a driver until it is told to stop; one that ends by itself is started again.
-fn start(runtime: &Handle, inbox: &Sender<In>, driver: impl Driver + Clone + Sync) -> Running {
+fn start(runtime: &Handle, inbox: &Sender<In>, gauge: &Arc<Gauge>, driver: impl Driver + Clone + Sync) -> Running {
     let (jobs, jobs_in) = mpsc::channel(JOBS_MAX);
     let (stop, stopped) = watch::channel(false);
-    let inbox = inbox.clone();
+    let (inbox, gauge) = (inbox.clone(), Arc::clone(gauge));
     let name = driver.name().to_owned();
     runtime.spawn(async move {
-        let (updates, mut readings) = mpsc::channel(UPDATES_MAX);
+        let (updates, readings) = mpsc::channel(UPDATES_MAX);
         let running = tokio::spawn(driver.run(Port { updates, jobs: jobs_in, stop: stopped }));
-        while let Some(update) = readings.recv().await {
-            if inbox.send(In::Update(update)).is_err() {
-                break;
-            }
-        }
+        carry(readings, &inbox, &gauge).await;
         match running.await {
             Ok(Ok(())) => tracing::debug!(driver = name, "ended"),
             Ok(Err(error)) => tracing::error!(driver = name, %error, "ended"),
@@ -107,4 +125,59 @@ fn start(runtime: &Handle, inbox: &Sender<In>, driver: impl Driver + Clone + Syn
         }
     });
     Running { jobs, stop }
+}
+
+/// Carries a driver's readings to the core loop, no faster than the domain's limits allow, until either has ended.
+async fn carry(mut readings: mpsc::Receiver<Update>, inbox: &Sender<In>, gauge: &Gauge) {
+    let mut throttle = Throttle::new(clock::boot_now(), gauge.per_second.load(Ordering::Relaxed));
+    let mut held = 0;
+    loop {
+        let wait = throttle.poll_timeout().map(|at| at.since(clock::boot_now()));
+        let came = tokio::select! {
+            came = readings.recv(), if !throttle.is_full() => match came {
+                Some(update) => Some(update),
+                None => return,
+            },
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => None,
+        };
+        let now = clock::boot_now();
+        throttle.bound(now, gauge.per_second.load(Ordering::Relaxed));
+        if let Some(update) = came {
+            throttle.offer(now, update);
+        }
+        while let Some(update) = throttle.poll(now) {
+            if inbox.send(In::Update(update)).is_err() {
+                return;
+            }
+        }
+        gauge.peak.fetch_max(throttle.peak(now), Ordering::Relaxed);
+        gauge.held.fetch_add(throttle.counts().held - held, Ordering::Relaxed);
+        held = throttle.counts().held;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sixnines_core::value::{Quality, Value};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_driver_beyond_its_bound_is_slowed_and_what_is_newest_arrives() {
+        let gauge = Gauge { per_second: AtomicU64::new(10), peak: AtomicU64::new(0), held: AtomicU64::new(0) };
+        let (updates, readings) = mpsc::channel(UPDATES_MAX);
+        let (inbox, core) = crossbeam::channel::unbounded();
+        let driver = async move {
+            for n in 0..200 {
+                let update = Update { object: "/mxp1/fan1".into(), attribute: "speed".into(), value: Some(Value::Int(n)), quality: Quality::Good, identity: None, cause: None };
+                updates.send(update).await.expect("it is carried");
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(400)).await; // a token's time and then some; then it ends
+        };
+        tokio::join!(carry(readings, &inbox, &gauge), driver);
+        let told: Vec<Update> = core.try_iter().filter_map(|i| if let In::Update(update) = i { Some(update) } else { None }).collect();
+        assert_eq!(told.last().and_then(|u| u.value.clone()), Some(Value::Int(199)), "the newest");
+        assert!((11..30).contains(&told.len()), "{} of 200", told.len());
+        assert!(gauge.held.load(Ordering::Relaxed) >= 170 && gauge.peak.load(Ordering::Relaxed) >= 100);
+    }
 }

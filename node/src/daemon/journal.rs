@@ -1,7 +1,7 @@
 //! The journal's thread: it appends what the core loop hands over, in batches, and syncs when asked or once in a while.
 //!
 //! A journal is a directory of numbered segments. Each begins with a snapshot and replays by itself (`core/src/journal`); the oldest go
-//! when there are too many bytes. What an earlier life left is looked at once, at the start: a torn tail is cut at the last good record,
+//! when there are more bytes than the domain's limits allow (`journal_bytes`). What an earlier life left is looked at once, at the start: a torn tail is cut at the last good record,
 //! damage is put aside under another name. A disk that takes no more ends a segment, never the node: the core loop is told, raises an
 //! alarm, and begins a new segment when there is room again.
 
@@ -34,10 +34,8 @@ enum Line {
 
 /// Records that wait for the disk; beyond that the segment ends and another begins when the disk has caught up.
 const LINES_MAX: usize = 8192;
-/// A segment is closed at this size.
+/// A segment is closed at this size, or at a quarter of what all may have together.
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// All segments together; beyond that the oldest goes.
-const JOURNAL_BYTES: u64 = 128 << 20;
 /// Bytes written at once.
 const BATCH_BYTES: usize = 1 << 20;
 /// Unsynced for at most so long.
@@ -64,13 +62,16 @@ pub(super) struct Writer {
 impl Writer {
     /// Mends what an earlier life left, and starts the thread, which ends when this is dropped.
     ///
+    /// All segments together have at most `bytes_max` bytes: the oldest go, never the present one.
+    ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub(super) fn start(directory: &Path, inbox: Sender<In>) -> io::Result<Self> {
+    pub(super) fn start(directory: &Path, bytes_max: u64, inbox: Sender<In>) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let next = mend(directory)?;
+        let total = segments(directory)?.iter().map(|s| s.bytes).sum();
         let (lines, handed) = crossbeam::channel::bounded(LINES_MAX);
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress { bytes_max: AtomicU64::new(bytes_max), total: AtomicU64::new(total), ..Progress::default() });
         let thread = Thread { directory: directory.to_owned(), next, file: None, bytes: 0, is_dirty: false, failing_since: None, inbox, progress: Arc::clone(&progress) };
         std::thread::Builder::new().name("journal".into()).spawn(move || thread.run(&handed))?;
         Ok(Self { lines, handed: 0, progress, bytes: 0, is_broken: true })
@@ -99,6 +100,16 @@ impl Writer {
         Journalled { handed, written: self.progress.written.load(Ordering::Acquire), synced: self.progress.synced.load(Ordering::Acquire) }
     }
 
+    /// Another bound for all segments together; it holds from the next segment on, which begins soon if the present one is too long for it.
+    pub(super) fn bound(&self, bytes_max: u64) {
+        self.progress.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    /// Bytes of all segments on disk.
+    pub(super) fn total(&self) -> u64 {
+        self.progress.total.load(Ordering::Relaxed)
+    }
+
     /// What was handed over so far shall be on disk soon; nobody waits for it here.
     pub(super) fn sync(&self) {
         if self.lines.try_send(Line::Sync).is_err() {
@@ -113,7 +124,7 @@ impl Writer {
 
     /// Whether a new segment is to be begun, once nothing of an input is left to be carried out.
     pub(super) fn wants_segment(&self) -> bool {
-        (self.is_broken || self.bytes > SEGMENT_BYTES) && self.lines.len() < LINES_MAX / 2
+        (self.is_broken || self.bytes > self.progress.segment_bytes()) && self.lines.len() < LINES_MAX / 2
     }
 
     /// Begins a new segment.
@@ -128,6 +139,15 @@ impl Writer {
 struct Progress {
     written: AtomicU64,
     synced: AtomicU64,
+    /// Bytes of all segments, and how many they may be.
+    total: AtomicU64,
+    bytes_max: AtomicU64,
+}
+
+impl Progress {
+    fn segment_bytes(&self) -> u64 {
+        SEGMENT_BYTES.min(self.bytes_max.load(Ordering::Relaxed) / 4)
+    }
 }
 
 struct Thread {
@@ -200,7 +220,7 @@ impl Thread {
     }
 
     fn try_begin(&mut self, snapshot: &[u8]) -> io::Result<File> {
-        self.make_room()?;
+        self.make_room(snapshot.len() as u64)?;
         let path = self.directory.join(file_name(self.next));
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
         if let Err(error) = file.write_all(snapshot) {
@@ -208,20 +228,22 @@ impl Thread {
             return Err(error);
         }
         self.next += 1;
+        self.progress.total.fetch_add(snapshot.len() as u64, Ordering::Relaxed);
         Ok(file)
     }
 
-    /// The oldest segments go.
-    fn make_room(&self) -> io::Result<()> {
+    /// The oldest segments go, until there is room for a snapshot and what a segment bears behind it.
+    fn make_room(&self, snapshot: u64) -> io::Result<()> {
         let segments = segments(&self.directory)?;
         let mut total = segments.iter().map(|s| s.bytes).sum::<u64>();
         for segment in segments {
-            if total + SEGMENT_BYTES <= JOURNAL_BYTES {
+            if total + snapshot + self.progress.segment_bytes() <= self.progress.bytes_max.load(Ordering::Relaxed) {
                 break;
             }
-            total -= segment.bytes;
             fs::remove_file(&segment.path)?;
+            total -= segment.bytes;
         }
+        self.progress.total.store(total, Ordering::Relaxed);
         Ok(())
     }
 
@@ -235,6 +257,7 @@ impl Thread {
         match file.write_all(batch) {
             Ok(()) => {
                 self.bytes += batch.len() as u64;
+                self.progress.total.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 self.is_dirty = true;
             }
             Err(error) => {
@@ -350,6 +373,8 @@ mod tests {
 
     use super::*;
 
+    const ROOM: u64 = 128 << 20;
+
     fn segment(directory: &Path, number: u64, bytes: &[u8]) -> PathBuf {
         let path = directory.join(file_name(number));
         fs::write(&path, bytes).expect("it is written");
@@ -400,7 +425,7 @@ mod tests {
     fn a_segment_holds_what_was_handed_over_and_the_next_life_begins_another() {
         let home = tempfile::tempdir().expect("a directory");
         let (tell, _told) = crossbeam::channel::unbounded();
-        let mut writer = Writer::start(home.path(), tell.clone()).expect("a journal");
+        let mut writer = Writer::start(home.path(), ROOM, tell.clone()).expect("a journal");
         writer.keep(b"before the first segment".to_vec());
         assert!(writer.wants_segment());
         let (mut bytes, first) = two_records();
@@ -416,7 +441,7 @@ mod tests {
         while fs::read(&path).map_or(0, |b| Records::new(&b).count()) < 2 {
             std::thread::yield_now();
         }
-        let mut writer = Writer::start(home.path(), tell).expect("a journal");
+        let mut writer = Writer::start(home.path(), ROOM, tell).expect("a journal");
         writer.begin(two_records().0);
         while segments(home.path()).expect("readable").len() < 2 {
             std::thread::yield_now();
@@ -424,10 +449,41 @@ mod tests {
     }
 
     #[test]
+    fn at_the_bound_the_oldest_segments_go_and_the_newest_stay_whole() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (tell, _told) = crossbeam::channel::unbounded();
+        let bytes_max = 64 << 10;
+        let mut writer = Writer::start(home.path(), bytes_max, tell.clone()).expect("a journal");
+        let (bytes, first) = two_records();
+        let mut record = Vec::new();
+        encode_after_sync(2, &[7; 1000], &mut record);
+        let mut begun = 0;
+        for _ in 0..400 {
+            while writer.wants_segment() {
+                writer.begin(bytes[..first].to_vec());
+                begun += 1;
+            }
+            writer.keep(record.clone());
+            while writer.progress().written < writer.progress().handed {
+                std::thread::yield_now();
+            }
+            assert!(writer.total() <= bytes_max, "{}", writer.total());
+        }
+        let left = segments(home.path()).expect("readable");
+        assert!(begun > 15 && left.len() <= 4 && left.last().is_some_and(|s| s.number == begun), "{begun} begun, {} left", left.len());
+        assert_eq!(left.iter().map(|s| s.bytes).sum::<u64>(), writer.total());
+        assert!(left.iter().all(|s| Records::new(&fs::read(&s.path).expect("readable")).tail() == Tail::Clean));
+        writer.bound(16 << 10);
+        assert!(writer.wants_segment() || left.last().is_some_and(|s| s.bytes < 4 << 10), "what is too long for it ends");
+        drop(writer);
+        assert_eq!(Writer::start(home.path(), bytes_max, tell).expect("a journal").total(), left.iter().map(|s| s.bytes).sum::<u64>(), "the next life counts what it finds");
+    }
+
+    #[test]
     fn a_disk_that_takes_nothing_is_told_and_tried_again() {
         let home = tempfile::tempdir().expect("a directory");
         let (tell, told) = crossbeam::channel::unbounded();
-        let mut writer = Writer::start(home.path(), tell).expect("a journal");
+        let mut writer = Writer::start(home.path(), ROOM, tell).expect("a journal");
         fs::remove_dir(home.path()).expect("it is empty");
         writer.begin(two_records().0);
         assert!(news(&told).is_err());

@@ -5,8 +5,11 @@ mod broken;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sixnines_core::authority::{AccessRole, Principal};
 use sixnines_core::class::Pattern;
-use sixnines_core::domain::{Domain, Entry};
+use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::limits::{Limit, Limits as DomainLimits, TABLE};
+use sixnines_core::domain::{Domain, Entry, Proposal};
 use sixnines_core::event::{Body, Event};
 use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{EventId, Incarnation, LogIndex, NodeId, Version};
@@ -23,6 +26,9 @@ use sixnines_hwsim::domain::chaos::shrink::shrink;
 use super::ways::{Journal, SimWays, Way};
 use super::{Mutation, ground, play_safely, three_nodes};
 use crate::core_loop::feeds::Feeds;
+use crate::api::{Call, Reply};
+use crate::core_loop::answers::Ask;
+use crate::core_loop::limits::Uses;
 use crate::core_loop::{CoreLoop, In};
 
 /// What one seed is run with.
@@ -147,6 +153,110 @@ fn what_a_node_hears_of_its_own_former_life_it_does_not_tell_again() {
     assert!(core.ways.queue.iter().any(|way| matches!(way, Way::Publish(event) if event.id == id)), "it is new here");
     let told: Vec<Word> = core.ways.queue.iter().filter_map(|way| if let Way::Feed(_, Kind::FEED, payload) = way { Word::read(payload) } else { None }).collect();
     assert!(!told.is_empty() && !told.iter().any(|word| matches!(word, Word::Event { at, .. } if *at == id.into())), "everybody had it then: {told:?}");
+}
+
+fn shown(core: &CoreLoop<SimWays>, object: &str, attribute: &str) -> Option<String> {
+    let world = core.engine.as_ref()?.world();
+    let ix = world.find(object)?;
+    world.cell(ix, world.object(ix).class.slot(attribute)?).usable().map(ToString::to_string)
+}
+
+fn seconds(s: u64) -> Instant {
+    Instant::from_nanos(s * 1_000_000_000)
+}
+
+/// Lets the loop turn, and gives the readings that it made meanwhile.
+fn turn(core: &mut CoreLoop<SimWays>, s: u64) -> Vec<String> {
+    core.ways.queue.clear();
+    core.handle(seconds(s), WallTime(s), None);
+    let made = core.ways.queue.iter().filter_map(|way| if let Way::Publish(event) = way { Some(event) } else { None });
+    made.filter(|e| e.object.as_str().ends_with("/limits")).map(|e| format!("{} {}", e.object, e.attribute)).collect()
+}
+
+#[test]
+fn what_is_used_of_the_limits_is_shown_once_and_again_when_it_moves() {
+    let mut core = restarted();
+    assert_eq!(turn(&mut core, 1), Vec::<String>::new(), "where nobody asks nothing is made");
+    let wakes = core.poll_timeout().map(|at| at.since(seconds(1)));
+    let calm = Uses { journal_bytes: 5 << 20, clients: 1, ..Uses::default() };
+    core.ways.uses = Some(calm);
+    assert_eq!(turn(&mut core, 2).len(), 1 + 4 * TABLE.len(), "a state, and a use and a bound of each limit, of the node and of the domain");
+    for object in ["/nodes/n1/limits", "/domain/limits"] {
+        assert_eq!(shown(&core, object, "journal_bytes").as_deref(), Some("5242880"), "{object}");
+        assert_eq!(shown(&core, object, "sdk_clients_max").as_deref(), Some("256"), "{object}");
+        assert!(shown(&core, object, "objects").is_some_and(|n| n.parse::<usize>().is_ok_and(|n| n > 50)), "{object}");
+    }
+    assert_eq!(shown(&core, "/nodes/n1/limits", "state").as_deref(), Some("within"));
+    core.ways.uses = Some(Uses { journal_bytes: (5 << 20) + 1000, ..calm });
+    turn(&mut core, 8); // the objects of both have come
+    assert_eq!(turn(&mut core, 14), Vec::<String>::new(), "it has not moved noticeably");
+    core.ways.uses = Some(Uses { journal_bytes: 9 << 20, ..calm });
+    assert_eq!(turn(&mut core, 15), Vec::<String>::new(), "it was looked at a second ago");
+    assert_eq!(turn(&mut core, 20), ["/nodes/n1/limits journal_bytes", "/domain/limits journal_bytes"]);
+    assert_eq!(core.poll_timeout().map(|at| at.since(seconds(20))), wakes, "nobody is woken for it");
+}
+
+#[test]
+fn something_without_room_is_an_alarm_until_a_minute_has_passed_without() {
+    let mut core = restarted();
+    let standing = |core: &CoreLoop<SimWays>| core.engine.as_ref().map(|e| e.alarms().filter(|(key, alarm)| &*key.kind == "limit-reached" && alarm.is_active()).count());
+    core.ways.uses = Some(Uses::default());
+    turn(&mut core, 2);
+    assert_eq!(standing(&core), Some(0));
+    core.ways.uses = Some(Uses { clients: 256, clients_refused: 3, ..Uses::default() });
+    turn(&mut core, 10);
+    assert_eq!((standing(&core), shown(&core, "/nodes/n1/limits", "state").as_deref()), (Some(1), Some("reached")));
+    turn(&mut core, 60);
+    assert_eq!(standing(&core), Some(1));
+    turn(&mut core, 71);
+    assert_eq!((standing(&core), shown(&core, "/nodes/n1/limits", "state").as_deref()), (Some(0), Some("within")));
+}
+
+#[test]
+fn another_law_bounds_the_engine_and_what_is_kept_for_others() {
+    let mut core = restarted();
+    let mut domain = (*core.domain).clone();
+    let limits = DomainLimits::default().with(Limit::Objects, 5000).with(Limit::SubscriberLagEvents, 77);
+    let config = DomainConfig { limits: limits.clone(), ..domain.config.clone() };
+    let expected = domain.config_version;
+    domain.apply(LogIndex(5), &Entry::Configure { expected, config }).expect("a good entry");
+    core.handle(seconds(1), WallTime(1), Some(In::Applied { index: LogIndex(5), proposal: None, outcome: Ok(Vec::new()), domain: Arc::new(domain) }));
+    core.ways.uses = Some(Uses::default());
+    turn(&mut core, 2);
+    assert_eq!(core.engine.as_ref().map(|e| e.limits().clone()), Some(limits));
+    assert_eq!(shown(&core, "/domain/limits", "objects_max").as_deref(), Some("5000"));
+    assert_eq!(shown(&core, "/nodes/n1/limits", "subscriber_lag_events_max").as_deref(), Some("77"));
+}
+
+fn ask(core: &mut CoreLoop<SimWays>, call: Call) -> Option<Reply> {
+    let (reply, replies) = crossbeam::channel::bounded(4);
+    let principal = Principal { name: "ann".into(), role: AccessRole::Operator };
+    core.handle(seconds(3), WallTime(3), Some(In::Ask(Ask { call, principal, reply })));
+    replies.try_recv().ok()
+}
+
+#[test]
+fn an_operators_bounds_become_law_by_an_entry_and_those_that_cannot_be_are_refused() {
+    let mut core = restarted();
+    core.ways.uses = Some(Uses::default());
+    turn(&mut core, 2);
+    let set = |name: &str, bound| Call::LimitsSet { bounds: vec![(name.to_owned(), bound)], message: "more fans".to_owned() };
+    for (call, code, says) in [
+        (set("objcts", Some(100)), "unknown-limit", "did you mean \"objects\"?"),
+        (set("objects", Some(3)), "bad-limit", "between 64 and 65536"),
+        (set("attributes_per_object", Some(32)), "", ""),
+    ] {
+        match ask(&mut core, call) {
+            Some(Reply::Failed(failure)) => assert!(failure.code == code && failure.message.contains(says), "{failure:?}"),
+            None => assert_eq!(code, "", "it waits for its entry"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let proposed = core.ways.queue.iter().find_map(|way| if let Way::Propose(Proposal { entry: Entry::Limits { expected, limits }, .. }) = way { Some((*expected, limits.clone())) } else { None });
+    let (expected, limits) = proposed.expect("it asks the control log");
+    assert_eq!((expected, limits), (core.domain.config_version, DomainLimits::default().with(Limit::AttributesPerObject, 32)));
+    let Some(Reply::Limits(rows)) = ask(&mut core, Call::Limits) else { panic!("rows are asked for") };
+    assert!(rows.len() == TABLE.len() && rows.iter().all(|row| row.used.is_some()), "{rows:?}");
 }
 
 const FAULTS: u64 = 12;

@@ -18,6 +18,7 @@ use sixnines_discs::wire::{Class, Kind};
 use super::broken::Mutation;
 use crate::api::RightRow;
 use crate::core_loop::answers::Watcher;
+use crate::core_loop::limits::Uses;
 use crate::core_loop::ways::{Journalled, Ways};
 
 /// One order of the core loop.
@@ -89,11 +90,13 @@ pub(super) struct SimWays {
     pub(super) journal: Journal,
     records: u64,
     mutation: Mutation,
+    /// What the parts use that are not simulated; nobody looks while it is none.
+    pub(super) uses: Option<Uses>,
 }
 
 impl SimWays {
     pub(super) fn new(journal: Journal, mutation: Mutation) -> Self {
-        Self { queue: VecDeque::new(), journal, records: 0, mutation }
+        Self { queue: VecDeque::new(), journal, records: 0, mutation, uses: None }
     }
 }
 
@@ -175,6 +178,9 @@ impl Ways for SimWays {
     }
     fn journal_again(&mut self) {}
     fn watch(&mut self, _: Watcher) {}
+    fn uses(&self) -> Option<Uses> {
+        self.uses
+    }
     fn standing(&self) -> (Vec<RightRow>, u64) {
         (Vec::new(), 0)
     }

@@ -130,6 +130,7 @@ impl Reader<'_> {
             nodes: places.iter().map(|place| node_config(place, links, &voters, &witnesses)).collect(),
             chassis: chassis.into_iter().map(|name| ChassisConfig { name, manager: None }).collect(),
             services: self.services(said.services, &nodes, out)?,
+            ..DomainConfig::default()
         };
         if let Err(wrong) = config.check() {
             self.complain("domain", wrong.to_string(), said.nodes.at, None, out);
