@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Entry, Evidence, Proposal, Release, Void};
 use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{Epoch, EventId, Incarnation, LogIndex, Member, NodeId, Version};
@@ -79,6 +80,7 @@ fn entries() -> Vec<Entry> {
         Entry::Invite { token: Fingerprint([7; 32]), seat: seat(4), expires: WallTime(1_700_000_000_000) },
         Entry::Admit { node: NodeId(4), token: Fingerprint([7; 32]), key: Fingerprint([8; 32]), at: WallTime(1_600_000_000_000), disk: 9 },
         Entry::Expel { node: NodeId(4) },
+        Entry::Limits { expected: Version(2), limits: Limits::default().with(Limit::Objects, 300) },
     ]
 }
 

@@ -101,6 +101,11 @@ impl Throttle {
         self.line.push_back(update);
     }
 
+    /// What still waits, in its order.
+    pub fn rest(self) -> impl Iterator<Item = Update> {
+        self.line.into_iter()
+    }
+
     /// The next reading that may go.
     pub fn poll(&mut self, now: Instant) -> Option<Update> {
         self.fill(now);
