@@ -434,6 +434,9 @@ impl<R: AsyncRuntime> Host<R> {
     /// The disks of those that have spoken, and of whom the membership knows none yet.
     fn newly_bound(&self) -> Option<BTreeMap<NodeId, Seat>> {
         let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.last_applied < *metrics.membership_config.log_id() {
+            return None; // one change at a time: the founding itself is not committed yet
+        }
         let unbound = metrics.membership_config.nodes().filter(|(_, seat)| seat.disk == 0);
         let bound: BTreeMap<_, _> = unbound.filter_map(|(node, _)| Some((*node, Seat { disk: self.peers.heard(*node)? }))).collect();
         (!bound.is_empty()).then_some(bound)
