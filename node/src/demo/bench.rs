@@ -28,17 +28,23 @@ pub(crate) struct Options {
     pub(crate) faults: Vec<Step>,
 }
 
-/// The file.
+/// The file of a bench.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct BenchReport {
-    /// `failover`.
+pub(crate) struct BenchReport<R> {
+    /// Which, as it is called.
     pub(crate) bench: String,
     /// The domain's time profile.
     pub(crate) profile: String,
     /// What it ran on.
     pub(crate) machine: String,
-    /// One per fault.
-    pub(crate) rows: Vec<Row>,
+    /// What was found, thing by thing.
+    pub(crate) rows: Vec<R>,
+}
+
+impl<R> BenchReport<R> {
+    pub(super) fn new(bench: &str, stage: &Stage, rows: Vec<R>) -> Self {
+        Self { bench: bench.to_owned(), profile: stage.profile.word().to_owned(), machine: machine(), rows }
+    }
 }
 
 /// One fault.
@@ -122,7 +128,7 @@ pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
 ///
 /// # Errors
 /// If the domain does not come back after a fault.
-pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchReport<Row>> {
     let mut all: Vec<(Step, Runs)> = options.faults.iter().map(|step| (*step, Runs::default())).collect();
     for turn in 1..=options.runs {
         for (step, runs) in &mut all {
@@ -135,7 +141,7 @@ pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchR
         }
     }
     let rows = all.into_iter().map(|(step, runs)| runs.row(step.name())).collect();
-    Ok(BenchReport { bench: "failover".to_owned(), profile: stage.profile.word().to_owned(), machine: machine(), rows })
+    Ok(BenchReport::new("failover", stage, rows))
 }
 
 /// The longest gap in a window of that length in which nothing is done.
@@ -147,7 +153,7 @@ fn floor(stage: &mut Stage, window: Duration) -> anyhow::Result<f64> {
 }
 
 /// Processor and kernel, in words.
-pub(super) fn machine() -> String {
+fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let cpu = std::fs::read_to_string("/proc/cpuinfo")

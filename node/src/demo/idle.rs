@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{machine, quantile};
+use super::bench::{BenchReport, quantile};
 use super::lab::SEATS;
 use super::stage::Stage;
 
@@ -33,20 +33,7 @@ pub(crate) struct Options {
     pub(crate) seconds: u32,
 }
 
-/// The file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct IdleReport {
-    /// `idle`.
-    pub(crate) bench: String,
-    /// The domain's time profile.
-    pub(crate) profile: String,
-    /// What it ran on.
-    pub(crate) machine: String,
-    /// `cpu` and `pss` of a node, `cpu/THREAD` of its threads, `raw` for the limit.
-    pub(crate) rows: Vec<Row>,
-}
-
-/// One quantity.
+/// One quantity: `cpu` and `pss` of a node, `cpu/THREAD` of its threads, `raw` for the limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// What of.
@@ -75,7 +62,7 @@ const DATAGRAM: [u8; 178] = [0x53; 178];
 ///
 /// # Errors
 /// If a node's daemon is not there, or not any more.
-pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<IdleReport> {
+pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchReport<Row>> {
     stage.wait_redundant()?;
     stage.lab.room("client").signal(Signal::SIGSTOP);
     std::thread::sleep(SETTLE);
@@ -95,7 +82,7 @@ pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<IdleRe
     let interval = stage.profile.times().interval;
     samples.put("raw", (0..options.seconds.min(10)).map(|_| bare_second(interval)).collect::<anyhow::Result<_>>()?);
     stage.lab.room("client").signal(Signal::SIGCONT);
-    Ok(IdleReport { bench: "idle".to_owned(), profile: stage.profile.word().to_owned(), machine: machine(), rows: samples.rows() })
+    Ok(BenchReport::new("idle", stage, samples.rows()))
 }
 
 /// What a process had used at one moment, in seconds, by its threads' names.
