@@ -45,9 +45,8 @@ impl Engine {
 
     /// Judges for every object whether this node owns it. Returns those that it did not own before.
     pub(super) fn settle_ownership(&mut self) -> Vec<Ix> {
-        let lowest = self.alive.iter().filter(|(_, alive)| **alive).map(|(node, _)| *node).next();
         let me = self.me;
-        let domain = (lowest == Some(me.node)).then_some(Epoch(me.incarnation.0));
+        let domain = (self.lowest_alive() == Some(me.node)).then_some(Epoch(me.incarnation.0));
         let mut fresh = Vec::new();
         let mut lost = Vec::new();
         let world = Arc::make_mut(&mut self.world);
@@ -281,9 +280,9 @@ impl Engine {
         }
     }
 
-    /// Whether this node is the one that answers for the domain as a whole: the lowest alive.
-    pub fn owns_domain(&self) -> bool {
-        self.alive.iter().find(|(_, alive)| **alive).is_some_and(|(node, _)| *node == self.me.node)
+    /// Who answers for the domain as a whole.
+    fn lowest_alive(&self) -> Option<crate::ids::NodeId> {
+        self.alive.iter().find(|(_, alive)| **alive).map(|(node, _)| *node)
     }
 
     /// Who answers for an object, as far as is known here.
@@ -291,7 +290,7 @@ impl Engine {
         let ix = self.world.find(object)?;
         match &self.world.object(ix).owner {
             Owner::Node(node) => Some(*node),
-            Owner::Domain => self.alive.iter().filter(|(_, alive)| **alive).map(|(node, _)| *node).next(),
+            Owner::Domain => self.lowest_alive(),
             Owner::Group(group) => self.world.actives.get(group)?.1.map(|m| m.node),
         }
     }
