@@ -95,12 +95,14 @@ pub enum Input {
     Leader(Option<NodeId>),
     /// A peer is heard in another life than before: whatever its last one led or was is over.
     Reborn(NodeId),
-    /// A peer that is heard says that it does not hear this node, or hears it again.
-    Deaf {
-        /// Which.
-        node: NodeId,
-        /// Whether it does not.
-        deaf: bool,
+    /// Between two living nodes nothing arrives in one direction, or it does again.
+    Cut {
+        /// Who sends.
+        from: NodeId,
+        /// Who does not hear it.
+        to: NodeId,
+        /// Whether it is so.
+        cut: bool,
     },
     /// What became of a proposal that was refused, void or lost. Success shows as [`Input::Applied`].
     Failed {
@@ -313,9 +315,9 @@ pub struct Roles {
     leaderless: Option<Leaderless>,
     /// The life in which the leader led is over.
     is_leader_reborn: bool,
-    /// Who does not hear this node, as he says himself.
-    deaf: BTreeSet<NodeId>,
-    /// When this node last handed the leadership over for that.
+    /// Ways between living nodes on which nothing arrives, from one to the other.
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    /// When this node last handed the leadership over for them.
     handed_over: Option<Instant>,
     quiet_since: Instant,
     /// Since when, and by which event, the lease is over.
@@ -371,7 +373,7 @@ impl Roles {
             leader: None,
             leaderless: None,
             is_leader_reborn: false,
-            deaf: BTreeSet::new(),
+            cuts: BTreeSet::new(),
             handed_over: None,
             quiet_since: Instant::ZERO,
             suspended: None,
@@ -399,8 +401,8 @@ impl Roles {
                 self.syncs.insert(group, (version, in_sync));
             }
             Input::Leader(leader) => self.on_leader(now, leader),
-            Input::Deaf { node, deaf } => {
-                if deaf { self.deaf.insert(node) } else { self.deaf.remove(&node) };
+            Input::Cut { from, to, cut } => {
+                if cut { self.cuts.insert((from, to)) } else { self.cuts.remove(&(from, to)) };
             }
             Input::Reborn(node) => self.is_leader_reborn |= self.leader == Some(node),
             Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),

@@ -143,13 +143,15 @@ pub enum Output {
         /// How long it has been silent.
         silent: Duration,
     },
-    /// A peer that is alive has not heard this node for `dead_after`, or hears it again: nothing sent to it arrives (one way is cut).
-    /// It is no verdict: others may hear both.
-    Deaf {
-        /// Who.
-        node: NodeId,
+    /// Between two nodes that live (somebody hears each of them) nothing arrives in one direction, or it does again. It is no verdict: this
+    /// node or others may well hear both.
+    Cut {
+        /// Who sends, perhaps this node.
+        from: NodeId,
+        /// Who does not hear it, perhaps this node.
+        to: NodeId,
         /// Whether it is so.
-        deaf: bool,
+        cut: bool,
     },
     /// A path to a peer was lost or found.
     Link {
@@ -182,6 +184,8 @@ pub struct Liveness {
     applied: LogIndex,
     logged: BTreeMap<NodeId, LogIndex>,
     peers: BTreeMap<NodeId, Peer>,
+    /// The ways, each from one node to another, on which nothing seems to arrive; whether that was said already.
+    cuts: BTreeMap<(NodeId, NodeId), bool>,
     stalled: Option<Part>,
     /// Nothing is judged before: I was not scheduled, or have only just started.
     judge_from: Instant,
@@ -225,6 +229,7 @@ impl Liveness {
             applied: LogIndex(0),
             logged: BTreeMap::new(),
             peers,
+            cuts: BTreeMap::new(),
             stalled: None,
             judge_from: now + setup.times.dead_after,
             lease: Instant::ZERO,
@@ -296,6 +301,7 @@ impl Liveness {
             self.grant(now, beat);
         }
         self.take_echo(beat);
+        self.take_hearing(now, beat);
         self.take_releases(beat);
         self.judge(now, beat.from.node);
         self.renew_lease();
@@ -343,7 +349,38 @@ impl Liveness {
         let peer = self.peers.get_mut(&beat.from.node).expect("on_heard looked it up");
         peer.granted_me = peer.granted_me.max(echo.granted).min(sent); // nobody can grant what was not sent
         peer.granted_me_by = beat.from;
-        peer.hears_me = peer.hears_me.max(echo.heard).min(sent);
+    }
+
+    /// Whom the sender does not hear although they live: what it heard of them last was sent long before the newest that anybody heard.
+    fn take_hearing(&mut self, now: Instant, beat: &Heartbeat) {
+        for echo in beat.echoes.iter().filter(|e| e.heard > Instant::ZERO) {
+            let newest = match self.peers.get_mut(&echo.node) {
+                Some(peer) => peer.heard_by_others(now, echo, self.times.dead_after),
+                None => (echo.node == self.me && echo.life == self.life).then_some(self.pace.sent),
+            };
+            let is_cut = !beat.hears_nobody && now >= self.judge_from && newest.is_some_and(|sent| sent.since(echo.heard) >= self.times.dead_after);
+            self.note_cut(echo.node, beat.from.node, is_cut);
+        }
+    }
+
+    /// A way counts as cut when it looks so twice in a row: a node that hears nobody says that itself by then, and the first beat after a healing
+    /// may be older than what has just come through.
+    fn note_cut(&mut self, from: NodeId, to: NodeId, is_cut: bool) {
+        let way = (from, to);
+        match (self.cuts.get(&way).copied(), is_cut) {
+            (None, true) => drop(self.cuts.insert(way, false)),
+            (Some(false), true) => {
+                self.cuts.insert(way, true);
+                self.outputs.push_back(Output::Cut { from, to, cut: true });
+            }
+            (Some(was_told), false) => {
+                self.cuts.remove(&way);
+                if was_told {
+                    self.outputs.push_back(Output::Cut { from, to, cut: false });
+                }
+            }
+            (None, false) | (Some(true), true) => {}
+        }
     }
 
     fn take_releases(&mut self, beat: &Heartbeat) {
@@ -435,17 +472,17 @@ impl Liveness {
         } else {
             Verdict::Unknown
         };
-        if verdict == Verdict::Alive && now >= self.judge_from {
-            // As of its last beat: what it heard since, it could not say yet.
-            let deaf = peer.hears_me > Instant::ZERO && peer.last_heard().is_some_and(|t| t.since(peer.hears_me) >= dead_after);
-            if std::mem::replace(&mut peer.is_deaf, deaf) != deaf {
-                self.outputs.push_back(Output::Deaf { node, deaf });
-            }
-        }
         let was = std::mem::replace(&mut peer.verdict, verdict);
+        let unheard = peer.unheard(now, dead_after);
         if was != verdict {
             let silent = peer.silent(now).unwrap_or_else(|| now.since(peer.known_since));
             self.outputs.push_back(Output::Verdict { node, was, now: verdict, silent });
+        }
+        let is_cut = verdict != Verdict::Alive && now >= self.judge_from && unheard >= dead_after;
+        self.note_cut(node, self.me, is_cut);
+        if verdict != Verdict::Alive {
+            let ended: Vec<NodeId> = self.cuts.keys().filter(|(_, to)| *to == node).map(|(from, _)| *from).collect();
+            ended.into_iter().for_each(|from| self.note_cut(from, node, false)); // what it hears, nobody can say now
         }
     }
 

@@ -282,11 +282,13 @@ impl<W: Ways> CoreLoop<W> {
                 self.feeds.outlet.handle(now, feed::Input::Reach { node, is_reachable: !verdict.is_lost() });
                 self.tell_reach(node);
             }
-            LivenessNews::Output(liveness::Output::Deaf { node, deaf }) => {
-                tracing::info!(%node, deaf, "whether it hears this node");
-                if deaf { self.deaf.insert(node) } else { self.deaf.remove(&node) };
-                self.feed_roles(now, roles::Input::Deaf { node, deaf });
-                self.tell_reach(node);
+            LivenessNews::Output(liveness::Output::Cut { from, to, cut }) => {
+                tracing::info!(%from, %to, cut, "whether nothing arrives");
+                self.feed_roles(now, roles::Input::Cut { from, to, cut });
+                if from == self.me {
+                    if cut { self.deaf.insert(to) } else { self.deaf.remove(&to) };
+                    self.tell_reach(to);
+                }
             }
             LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),
             LivenessNews::Output(liveness::Output::Link { node, link, up }) => {

@@ -272,42 +272,36 @@ impl Roles {
         self.is_leader_reborn || (self.lost.contains_key(&leader) && released().is_some())
     }
 
-    /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does. But whoever does not hear the
-    /// leader learns of nothing that is committed, an active not of its own set: then somebody leads whom all of them may hear.
+    /// Protocol 6.2: the leadership sits where the fewest actives are, and moves only when nothing else does. But who does not hear the leader
+    /// learns of nothing that is committed, an active not of its own set, and what the leader does not hear is never committed: then
+    /// somebody leads at once whom all hear and who hears all, or nearly.
     pub(super) fn consider_leadership(&mut self, now: Instant) {
         if self.leader != Some(self.me) {
             return;
         }
-        if self.deaf.iter().any(|n| !self.lost.contains_key(n)) {
-            return self.hand_over(now);
-        }
-        if !self.steps.is_empty() {
-            return;
-        }
-        let mine = placement::load(&self.domain, self.me);
+        let fitness = |n: NodeId| (self.cuts_at(n), placement::load(&self.domain, n));
         let voters = self.domain.config.voters().filter(|n| *n != self.me && !self.lost.contains_key(n) && self.domain.member(*n).is_some());
-        let Some(best) = voters.min_by_key(|n| placement::load(&self.domain, *n)) else { return };
-        if placement::load(&self.domain, best) >= mine {
+        let Some(to) = voters.min_by_key(|n| fitness(*n)).filter(|n| fitness(*n) < fitness(self.me)) else { return };
+        let is_urgent = self.cuts_at(to) < self.cuts_at(self.me);
+        if !is_urgent && !self.steps.is_empty() {
             return;
         }
-        if now < self.quiet_since + QUIET {
-            return self.wake_at(self.quiet_since + QUIET);
+        let due = if is_urgent { self.handed_over.map_or(now, |at| at + AGAIN) } else { self.quiet_since + QUIET };
+        if now < due {
+            return self.wake_at(due);
         }
-        self.quiet_since = now;
-        self.outputs.push_back(Output::TransferLeader { to: best });
-        self.wake_at(now + QUIET);
+        if is_urgent {
+            self.handed_over = Some(now);
+        } else {
+            self.quiet_since = now;
+        }
+        self.outputs.push_back(Output::TransferLeader { to });
+        self.wake_at(now + if is_urgent { AGAIN } else { QUIET });
     }
 
-    fn hand_over(&mut self, now: Instant) {
-        let again = self.handed_over.map(|at| at + AGAIN).filter(|again| now < *again);
-        if let Some(again) = again {
-            return self.wake_at(again);
-        }
-        let hears = |n: &NodeId| *n != self.me && !self.deaf.contains(n) && !self.lost.contains_key(n) && self.domain.member(*n).is_some();
-        let Some(to) = self.domain.config.voters().filter(hears).min_by_key(|n| placement::load(&self.domain, *n)) else { return };
-        self.handed_over = Some(now);
-        self.outputs.push_back(Output::TransferLeader { to });
-        self.wake_at(now + AGAIN);
+    /// On how many ways from or to it nothing arrives.
+    fn cuts_at(&self, node: NodeId) -> usize {
+        self.cuts.iter().filter(|(from, to)| *from == node || *to == node).count()
     }
 
     pub(super) fn unit(&self, group: &GroupName) -> Unit {

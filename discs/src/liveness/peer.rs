@@ -39,10 +39,8 @@ pub(super) struct Peer {
     /// The newest of my own stamps that it granted, and in which life it did.
     pub(super) granted_me: Instant,
     pub(super) granted_me_by: Member,
-    /// The newest of my own stamps that it has heard in this life of both; zero: none yet.
-    pub(super) hears_me: Instant,
-    /// It is alive, and has not heard me for long.
-    pub(super) is_deaf: bool,
+    /// The newest stamp that anybody heard from it, in its clock, and when I learned of that.
+    newest: (Instant, Instant),
     /// The `since` under which I released it.
     pub(super) released: Option<LogIndex>,
     pub(super) released_life: Incarnation,
@@ -76,8 +74,7 @@ impl Peer {
             promised_until: Instant::ZERO,
             granted_me: Instant::ZERO,
             granted_me_by: Member::default(),
-            hears_me: Instant::ZERO,
-            is_deaf: false,
+            newest: (Instant::ZERO, Instant::ZERO),
             released: None,
             released_life: Incarnation(0),
             wants_release: false,
@@ -107,6 +104,7 @@ impl Peer {
             self.stranger = (beat.from.incarnation < life).then(|| known.unwrap_or((life, now)));
             if !beat.is_echo {
                 self.stamp = self.stamp.max(beat.sent);
+                self.note_newest(now, beat.sent);
             }
         }
         Some(News { first_copy, link_up })
@@ -119,7 +117,7 @@ impl Peer {
         self.stamp = Instant::ZERO;
         self.granted = Instant::ZERO;
         self.granted_me = Instant::ZERO;
-        self.hears_me = Instant::ZERO;
+        self.newest = (Instant::ZERO, Instant::ZERO);
         for path in &mut self.links {
             path.sequence = 0;
         }
@@ -133,6 +131,27 @@ impl Peer {
             granted: self.granted,
             released: self.released.map(|since| (self.released_life, since)),
         }
+    }
+
+    fn note_newest(&mut self, now: Instant, stamp: Instant) {
+        if stamp > self.newest.0 {
+            self.newest = (stamp, now);
+        }
+    }
+
+    /// Takes what somebody heard of it; answers with the newest that anybody did, if it is heard of in that life and no longer than `window` ago.
+    pub(super) fn heard_by_others(&mut self, now: Instant, echo: &Echo, window: Duration) -> Option<Instant> {
+        if echo.life != self.life {
+            return None;
+        }
+        self.note_newest(now, echo.heard);
+        (now.since(self.newest.1) < window).then_some(self.newest.0)
+    }
+
+    /// For how long it has sent what others hear and I do not; zero once nobody has heard it for `window`.
+    pub(super) fn unheard(&self, now: Instant, window: Duration) -> Duration {
+        let (stamp, at) = self.newest;
+        if now.since(at) < window { stamp.since(self.stamp) } else { Duration::ZERO }
     }
 
     pub(super) fn heard_ever(&self) -> bool {

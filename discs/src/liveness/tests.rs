@@ -30,7 +30,7 @@ struct Host {
     mailbox: Vec<(LinkId, Vec<u8>)>,
     releases: BTreeMap<NodeId, Vec<Release>>,
     verdicts: Vec<(NodeId, Verdict)>,
-    deaf: Vec<(NodeId, bool)>,
+    cuts: Vec<(NodeId, NodeId, bool)>,
     /// True times of its beats.
     beats: Vec<u64>,
 }
@@ -80,7 +80,7 @@ impl Wire {
                     mailbox: Vec::new(),
                     releases: BTreeMap::new(),
                     verdicts: Vec::new(),
-                    deaf: Vec::new(),
+                    cuts: Vec::new(),
                     beats: Vec::new(),
                 }
             })
@@ -131,7 +131,7 @@ impl Wire {
                 }
                 Output::Release(release) => self.hosts[from].releases.entry(release.target.node).or_default().push(release),
                 Output::Verdict { node, now, .. } => self.hosts[from].verdicts.push((node, now)),
-                Output::Deaf { node, deaf } => self.hosts[from].deaf.push((node, deaf)),
+                Output::Cut { from: sender, to, cut } => self.hosts[from].cuts.push((sender, to, cut)),
                 Output::Lease(_) | Output::Link { .. } | Output::Paused(_) => {}
             }
         }
@@ -263,19 +263,34 @@ fn a_node_that_hears_nobody_is_mute_and_is_released_though_its_beats_arrive() {
     assert_eq!(wire.hosts[1].machine.verdict(node(0)), Verdict::Mute);
 }
 
-/// Whoever sends to it learns at once that nothing arrives, and need not find out by waiting for answers.
+/// Who sends learns at once that nothing arrives, who hears nothing that somebody does send, and the third that the two are apart.
 #[test]
-fn a_peer_that_does_not_hear_this_node_alone_is_deaf_and_alive() {
+fn all_three_learn_of_a_way_on_which_nothing_arrives() {
     let mut wire = Wire::new(14);
     wire.run(100 * MS, |_| {});
-    assert!(wire.hosts.iter().all(|h| h.deaf.is_empty()), "all is well");
+    assert!(wire.hosts.iter().all(|h| h.cuts.is_empty()), "all is well");
     wire.cut.push((0, 1, None));
-    wire.run(60 * MS, |_| {});
-    assert_eq!((wire.hosts[0].deaf.as_slice(), wire.hosts[0].machine.verdict(node(1))), ([(node(1), true)].as_slice(), Verdict::Alive));
-    assert!(wire.hosts[1].deaf.is_empty() && wire.hosts[2].deaf.is_empty(), "n1 hears everybody, and n3 is heard by all");
+    wire.run(80 * MS, |_| {});
+    let cut = (node(0), node(1), true);
+    assert!(wire.hosts.iter().all(|h| h.cuts == [cut]), "{:?}", wire.hosts.iter().map(|h| &h.cuts).collect::<Vec<_>>());
+    assert_eq!((wire.hosts[0].machine.verdict(node(1)), wire.hosts[1].machine.verdict(node(0))), (Verdict::Alive, Verdict::Dead));
     wire.cut.clear();
     wire.run(60 * MS, |_| {});
-    assert_eq!(wire.hosts[0].deaf, [(node(1), true), (node(1), false)]);
+    assert!(wire.hosts.iter().all(|h| h.cuts == [cut, (node(0), node(1), false)]));
+}
+
+/// A leader that took a death for a cut would move just when it is needed.
+#[test]
+fn a_node_that_dies_hangs_or_hears_nobody_is_no_cut() {
+    for seed in 0..20 {
+        let mut wire = Wire::new(seed);
+        wire.run(100 * MS + seed * MS / 3, |_| {});
+        wire.hosts[0].paused_until = wire.now + 90 * MS;
+        wire.run(150 * MS, |_| {});
+        wire.cut.extend([(1, 0, None), (2, 0, None)]);
+        wire.run(100 * MS, |_| {});
+        assert!(wire.hosts[1..].iter().all(|h| h.cuts.is_empty()), "{:?}", wire.hosts.iter().map(|h| &h.cuts).collect::<Vec<_>>());
+    }
 }
 
 #[test]
