@@ -106,6 +106,15 @@ fn a_rule_that_is_taken_out_is_missed_by_a_scenario_with_the_story_of_the_breach
     }
 }
 
+/// Nobody else notices: the seeds' boards do not hang.
+#[test]
+fn timers_that_a_new_owner_does_not_go_on_with_are_missed_by_a_scenario() {
+    let text = include_str!("../../../policies/tests/scenarios/domain/board-hangs-for-good.yaml");
+    let report = played(&read("board-hangs-for-good.yaml", text, &shipped::policies()), Mutation::TimersNotContinued);
+    let broken: Vec<&str> = report.outcomes.iter().filter(|o| o.verdict != Verdict::Kept).map(|o| o.text.as_str()).collect();
+    assert!(broken.len() == 1 && broken[0].contains("board-failed raised"), "{}", told(&report));
+}
+
 #[test]
 fn roles_are_drawn_over_time() {
     let dir = tempfile::tempdir().expect("a directory");

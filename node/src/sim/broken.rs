@@ -122,6 +122,8 @@ pub(crate) enum Mutation {
     // ---- objects and events: protocol 7 and 8
     /// 7.3: a new owner does not continue the alarms of the last one.
     AlarmsNotContinued,
+    /// 7.3: a new owner does not continue the timers of the last one's policies.
+    TimersNotContinued,
     /// 8.2: a node forgets now and then that it has heard an event, which then comes twice.
     CursorStandsStill,
     /// 8.3: some events are lost on their way, and the next one passes for the one that was to come.
@@ -222,8 +224,12 @@ impl Mutation {
 
     /// What a new owner finds of what the last one had saved.
     pub(super) fn found(self, saved: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
-        let is_found = |section: &str| self != Self::AlarmsNotContinued || !section.starts_with("alarm ");
-        saved.into_iter().filter(|(section, _)| is_found(section)).collect()
+        let forgotten = match self {
+            Self::AlarmsNotContinued => "alarm ",
+            Self::TimersNotContinued => "timer ",
+            _ => return saved,
+        };
+        saved.into_iter().filter(|(section, _)| !section.starts_with(forgotten)).collect()
     }
 
     /// The number that an empty disk gets.
