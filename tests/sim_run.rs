@@ -185,3 +185,43 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+/// The same file in virtual time and on real processes. No bound of it is a matter of milliseconds.
+const BOTH: &str = "domain: { mxp1: [n1, n2], mxp2: [n3] }
+services: [calls]
+lasts: 12s
+timeline:
+  - { at: 0s, expect: role of calls on n1 is active and role of calls on n3 is standby }
+  - { at: 0s, inject: fans-failed chassis=mxp2 fans=2 }
+  - { at: 0s, expect: alarm fan-failed on /mxp2/fan2, within: 5s }
+  - { at: 1s, inject: one-way-cut from=n3 to=n2, for: 1s }
+  - { at: 3s, inject: node-killed node=n1, for: 2s }
+  - { at: 3s, expect: role of calls on n3 is active and alarm node-dead on /nodes/n1, within: 6s }
+  - { at: 10s, expect: role of calls on n1 is standby }
+  - never: two actives
+";
+
+#[test]
+fn a_scenario_of_virtual_time_is_played_on_real_nodes() {
+    let desk = Desk::new();
+    let file = desk.write("both.yaml", BOTH);
+    let output = nines(&["sim", "run", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let output = nines(&["sim", "run", &file, "--lab", "--story"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("inject node-killed") && said(&output).contains("n3 is active for calls"), "{}", said(&output));
+}
+
+#[test]
+fn what_a_lab_cannot_do_is_refused_before_anything_is_built() {
+    let desk = Desk::new();
+    let head = "domain: { mxp1: [n1, n2], mxp2: [n3] }\nservices: [calls]\nlasts: 3s\ntimeline:\n";
+    let full = desk.write("full.yaml", &format!("{head}  - {{ at: 1s, inject: disk-full node=n1 }}\n  - {{ at: end, expect: no alarms }}\n"));
+    let four = desk.write("four.yaml", "domain: { mxp1: [n1, n2], mxp2: [n3, n4] }\nservices: [calls]\ntimeline:\n  - never: two actives\n");
+    for (file, mode, why) in [(&full, "--lab", "full.yaml:4: what breaks disks"), (&four, "--lab", "the lab is `domain: { mxp1: [n1, n2], mxp2: [n3] }`"), (&full, "--live", "--lab plays it")] {
+        let output = nines(&["sim", "run", file, mode]);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains(why), "{}", said(&output));
+    }
+    assert_eq!(nines(&["sim", "run", &full, "--lab", "--live"]).status.code(), Some(2));
+}

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod domain;
 pub(crate) mod idle;
 pub(crate) mod lab;
+pub(crate) mod play;
 mod progress;
 mod report;
 pub(crate) mod setup;

@@ -21,7 +21,7 @@ use sixnines_hwsim::scenario::{Report, Scenario};
 
 pub(crate) use json::document;
 pub(crate) use junit::xml;
-pub(crate) use live::LiveStage;
+pub(crate) use live::{LiveStage, Reach};
 pub(crate) use plot::draw;
 pub(crate) use table::{failures, headline, row, story, total};
 

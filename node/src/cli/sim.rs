@@ -15,7 +15,8 @@ use sixnines_hwsim::scenario::{OwnerStage, Report, Scenario, run as play};
 use super::Ask;
 use crate::api::Failure;
 use crate::config::{NodeFile, load_bundle};
-use crate::scenario::{self, LiveStage, Played, Read};
+use crate::demo::play::Field;
+use crate::scenario::{self, LiveStage, Played, Reach, Read};
 use crate::sim::{self, Mutation};
 
 /// What `nines sim run` takes.
@@ -42,6 +43,9 @@ pub(crate) struct RunOptions {
     /// Plays on a domain that runs, in its own time, and breaks its simulated chassis. Everything ends with the scenario.
     #[arg(long)]
     live: bool,
+    /// Plays on the demo's domain, made for it: real processes in namespaces, whose nodes, links and application are broken, too.
+    #[arg(long, conflicts_with = "live")]
+    lab: bool,
     /// Breaks a rule of the product, to see that it is noticed.
     #[arg(long = "break", value_enum, default_value = "none", hide = true)]
     mutation: Mutation,
@@ -82,16 +86,18 @@ pub(crate) fn catalogue(word: &str) -> ExitCode {
 
 fn run_all(options: &RunOptions) -> Result<ExitCode, Failure> {
     let scenarios = scenarios(&options.files, &bundle_of(options)?)?;
-    objections(&scenarios, options.live)?;
+    objections(&scenarios, options)?;
+    let mut field = if options.lab { Some(Field::raise().map_err(|error| bad("no-lab", format!("{error:#}"), None))?) } else { None };
     let to_stdout = options.json.as_deref() == Some(Path::new("-"));
     let mut all: Vec<Played> = Vec::new();
     if !to_stdout {
         print(&scenario::headline());
     }
     for each in scenarios {
-        let played = match options.live {
-            true => live(each, options)?,
-            false => scenario::played(each, |scenario| simulated(scenario, options.mutation)).map_err(gone)?,
+        let played = match &mut field {
+            Some(field) => scenario::played(each, |scenario| play(scenario, &mut field.stage(scenario).map_err(|error| format!("{error:#}"))?)).map_err(gone)?,
+            None if options.live => live(each, options)?,
+            None => scenario::played(each, |scenario| simulated(scenario, options.mutation)).map_err(gone)?,
         };
         if !to_stdout {
             print(&scenario::row(&played));
@@ -119,12 +125,18 @@ fn simulated(scenario: &Scenario, mutation: Mutation) -> Result<Report, String> 
 }
 
 /// What a scenario needs and its stage cannot do is said before anything is broken.
-fn objections(scenarios: &[Scenario], is_live: bool) -> Result<(), Failure> {
+fn objections(scenarios: &[Scenario], options: &RunOptions) -> Result<(), Failure> {
+    let is_real = options.live || options.lab;
     for scenario in scenarios {
-        if is_live && let Some(why) = LiveStage::objection(scenario) {
-            return Err(bad("not-live", why, Some("without --live it runs in virtual time".into())));
+        let objection = match is_real {
+            true if options.lab => Field::objection(scenario),
+            true => LiveStage::objection(scenario, Reach::Chassis),
+            false => None,
+        };
+        if let Some(why) = objection {
+            return Err(bad("not-live", why, Some("without --live or --lab it runs in virtual time".into())));
         }
-        if let Some(line) = scenario.asks_for_roles().filter(|_| !is_live && scenario.setting.domain.is_none()) {
+        if let Some(line) = scenario.asks_for_roles().filter(|_| !is_real && scenario.setting.domain.is_none()) {
             let why = format!("{}:{line}: a simulated chassis alone has no roles", scenario.file);
             let help = "describe a domain beside `timeline`, such as domain: { mxp1: [n1, n2], mxp2: [n3] }; or play it on one that runs: --live --node lab/n1/nines.yaml";
             return Err(bad("no-roles", why, Some(help.into())));

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use sixnines_core::ids::LinkId;
 use sixnines_drivers::netlink::route::{Cidr, Mac, Route};
 use sixnines_drivers::netns::Netns;
 
@@ -44,7 +45,7 @@ pub(crate) const MANAGER_PORT: u16 = 4300;
 pub(crate) const FRONT_DEVICE: &str = "front0";
 
 /// A node's place in the lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seat {
     /// Such as `n1`.
     pub(crate) node: &'static str,
@@ -64,7 +65,7 @@ pub(crate) const SEATS: [Seat; 3] = [
 pub(crate) const CHASSIS: [&str; 2] = ["mxp1", "mxp2"];
 
 /// One of the two fabrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fabric {
     /// Link 0.
@@ -76,6 +77,11 @@ pub(crate) enum Fabric {
 impl Fabric {
     /// Both.
     pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    /// The one that carries a link.
+    pub(crate) fn of(link: LinkId) -> Self {
+        if link == LinkId(0) { Self::A } else { Self::B }
+    }
 
     fn letter(self) -> char {
         match self {
@@ -223,21 +229,27 @@ impl Lab {
         world.configure(|r| r.set_up(&port, plugged)).with_context(|| format!("switching the port {port}"))
     }
 
+    /// Sends what one node has for another on a fabric astray; or ends that.
+    ///
+    /// # Errors
+    /// On loopback, where nothing can go astray.
+    pub(crate) fn set_way(&self, from: Seat, to: Seat, fabric: Fabric, is_cut: bool) -> anyhow::Result<()> {
+        let (device, network) = match fabric {
+            Fabric::A => ("fab0", 1),
+            Fabric::B => ("fab1", 2),
+        };
+        let ip = self.ip(network, to.number).into();
+        let astray = |route: &mut Route| if is_cut { route.set_neighbour(device, ip, NOBODY) } else { route.forget_neighbour(device, ip) };
+        self.room(from.node).netns()?.configure(astray).with_context(|| format!("the way from {} to {}", from.node, to.node))
+    }
+
     /// Sends what the other nodes have for a node astray on both fabrics, so that it is heard and hears nobody; or ends that.
     ///
     /// # Errors
     /// On loopback, where nothing can go astray.
     pub(crate) fn set_deaf(&self, node: Seat, is_deaf: bool) -> anyhow::Result<()> {
-        for other in SEATS.into_iter().filter(|other| *other != node) {
-            let fabrics = [("fab0", self.ip(1, node.number)), ("fab1", self.ip(2, node.number))];
-            let astray = |route: &mut Route| {
-                fabrics.into_iter().try_for_each(|(device, ip)| {
-                    if is_deaf { route.set_neighbour(device, ip.into(), NOBODY) } else { route.forget_neighbour(device, ip.into()) }
-                })
-            };
-            self.room(other.node).netns()?.configure(astray).with_context(|| format!("the way from {} to {}", other.node, node.node))?;
-        }
-        Ok(())
+        let others = SEATS.into_iter().filter(|other| *other != node);
+        others.flat_map(|other| Fabric::BOTH.map(|fabric| (other, fabric))).try_for_each(|(other, fabric)| self.set_way(other, node, fabric, is_deaf))
     }
 
     /// A file of the lab: `name` below its directory.

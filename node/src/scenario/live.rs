@@ -4,6 +4,7 @@
 //! It leaves nothing behind: each fault ends with the scenario at the latest, and so do the operator's claims.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
@@ -15,7 +16,7 @@ use sixnines_core::ids::{AttributeName, ChassisName, EventId, GroupName, NodeId,
 use sixnines_core::time::Instant;
 use sixnines_core::value::{Update, Value};
 use sixnines_hwsim::chassis::Injection;
-use sixnines_hwsim::chassis::client::Client;
+use sixnines_hwsim::chassis::client::{Client, ClientError};
 use sixnines_hwsim::domain::chaos::catalogue;
 use sixnines_hwsim::scenario::{Deed, Mend, Occurrence, RoleWord, Scenario, Setting, Stage, What, Wish};
 use tokio::runtime::Runtime;
@@ -23,6 +24,18 @@ use tokio::runtime::Runtime;
 use crate::api::{AlarmRow, Call, EventRow, Reply, Status};
 use crate::cli::{Ask, client};
 use crate::config::NodeFile;
+
+/// What of a running domain can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Its simulated chassis: any domain.
+    Chassis,
+    /// Also its nodes, links and applications, and its clients are known: the demo's domain, in a lab of its own.
+    Lab,
+}
+
+/// Connects to a chassis; to be called where it can be reached.
+pub(crate) type Dial<'a> = Box<dyn FnOnce() -> Result<Client, ClientError> + Send + 'a>;
 
 /// A running domain, seen through one node.
 pub(crate) struct LiveStage {
@@ -36,6 +49,8 @@ pub(crate) struct LiveStage {
     injectors: BTreeMap<ChassisName, Client>,
     /// The newest events at the last look; what is not among them is news.
     seen: BTreeSet<EventId>,
+    /// When the newest of all events seen so far was, by the wall clock of its origin.
+    newest_ns: u64,
     news: Vec<Occurrence>,
     values: BTreeMap<(ObjectName, AttributeName), Value>,
     alarms: Vec<AlarmRow>,
@@ -50,11 +65,19 @@ impl LiveStage {
     /// # Errors
     /// What cannot be reached.
     pub(crate) fn connect(ask: &Ask, scenario: &Scenario) -> anyhow::Result<Self> {
+        Self::connect_from(ask, scenario, |_, dial| dial())
+    }
+
+    /// The same for chassis that are reached only from where `place` calls what it is given.
+    ///
+    /// # Errors
+    /// What cannot be reached.
+    pub(crate) fn connect_from(ask: &Ask, scenario: &Scenario, place: impl Fn(&ChassisName, Dial<'_>) -> Result<Client, ClientError>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
         let mut injectors = BTreeMap::new();
         for (name, address) in managers(ask, scenario)? {
-            let connecting = Client::connect(&address, "injector");
-            injectors.insert(name, runtime.block_on(connecting).with_context(|| format!("the chassis at {address} cannot be reached"))?);
+            let dial = Box::new(|| runtime.block_on(Client::connect(&address, "injector")));
+            injectors.insert(name.clone(), place(&name, dial).with_context(|| format!("the chassis at {address} cannot be reached"))?);
         }
         let mut stage = Self {
             ask: ask.clone(),
@@ -65,6 +88,7 @@ impl LiveStage {
             setting: scenario.setting.clone(),
             injectors,
             seen: BTreeSet::new(),
+            newest_ns: 0,
             news: Vec::new(),
             values: BTreeMap::new(),
             alarms: Vec::new(),
@@ -77,24 +101,48 @@ impl LiveStage {
         Ok(stage)
     }
 
+    /// Whether it does that to chassis, although whole domains have a fault of that name.
+    pub(crate) fn knows(fault: &str) -> bool {
+        fault == FANS
+    }
+
+    /// Until then nothing is looked at.
+    pub(crate) fn wait_until(&self, to: Instant) {
+        let due = to.since(Instant::ZERO);
+        std::thread::sleep(due.saturating_sub(self.began.elapsed()));
+    }
+
+    /// Nobody says how things are.
+    pub(crate) fn forget(&mut self) {
+        self.status = None;
+        self.values.clear();
+    }
+
+    /// From now on that node is asked: its nines.yaml or its socket.
+    pub(crate) fn turn_to(&mut self, node: PathBuf) {
+        self.ask.node = node;
+    }
+
     /// Why a scenario cannot be played on a running domain.
-    pub(crate) fn objection(scenario: &Scenario) -> Option<String> {
+    pub(crate) fn objection(scenario: &Scenario, reach: Reach) -> Option<String> {
         if scenario.setting.ageing.is_some() {
             return Some(format!("{}: `ageing` is for virtual time", scenario.file));
         }
         if scenario.setting.domain.as_ref().is_some_and(|domain| domain.is_cold) {
             return Some(format!("{}: `cold` is for virtual time", scenario.file));
         }
-        if let Some(line) = scenario.asks_clients() {
+        if let Some(line) = scenario.asks_clients().filter(|_| reach == Reach::Chassis) {
             return Some(format!("{}:{line}: who speaks for a service and what its clients see is known in virtual time", scenario.file));
         }
         scenario.steps.iter().flat_map(|step| step.deeds.iter().map(move |deed| (step, deed))).find_map(|(step, deed)| {
             let why = match deed {
-                Deed::Inject(injection) | Deed::Mend(Mend::Like(injection)) if catalogue::is_known(&injection.fault) && injection.fault != FANS => {
-                    "what breaks nodes, wires and disks is for virtual time; nines demo breaks real ones"
-                }
-                Deed::Inject(injection) if injection.fault == FANS => "on a running domain each fan is a fault of its own: fan-failed fan=1",
+                Deed::Inject(injection) | Deed::Mend(Mend::Like(injection)) if catalogue::is_known(&injection.fault) => match reach {
+                    _ if injection.fault == FANS || reach == Reach::Lab && !VIRTUAL.contains(&injection.fault.as_str()) => return None,
+                    Reach::Chassis => "nobody breaks nodes, links and applications of a domain that serves: --lab plays it on one of its own",
+                    Reach::Lab => "what breaks disks and single datagrams is for virtual time",
+                },
                 Deed::Ask(Wish::Readmit(_)) => "`readmit` is for virtual time",
+                Deed::Ask(Wish::Start(_)) if reach == Reach::Lab => "`start` gives up what clients were told, which a lab holds against it; it is for virtual time",
                 Deed::Reading(_) => "a running node reads its own host",
                 Deed::Takeover => "`takeover` is for virtual time: kill the owner's node",
                 Deed::Apply { .. } => "`apply` is for virtual time: nines policy apply",
@@ -136,7 +184,10 @@ impl LiveStage {
         }
         if let Reply::Events(rows) = self.call(Call::Events { last: EVENTS_LAST, pattern: "/**".into() })? {
             let seen = std::mem::replace(&mut self.seen, rows.iter().map(|row| row.id).collect());
-            self.news.extend(rows.iter().filter(|row| !seen.contains(&row.id)).map(|row| occurrence(row, self.now)));
+            // A node that was not asked before may have older ones that the last one had dropped.
+            let oldest = self.newest_ns.saturating_sub(LATE_NS);
+            self.news.extend(rows.iter().filter(|row| !seen.contains(&row.id) && row.at_ns >= oldest).map(|row| occurrence(row, self.now)));
+            self.newest_ns = rows.iter().map(|row| row.at_ns).fold(self.newest_ns, u64::max);
         }
         if let Reply::Status(status) = self.call(Call::Status)? {
             self.status = Some(status);
@@ -182,22 +233,28 @@ impl Drop for LiveStage {
 
 impl Stage for LiveStage {
     fn step(&mut self, to: Instant) -> Result<Instant, String> {
-        let due = to.since(Instant::ZERO);
-        std::thread::sleep(due.saturating_sub(self.began.elapsed()));
+        self.wait_until(to);
         self.now = to;
         self.look().map(|()| to)
     }
 
     fn inject(&mut self, injection: &Injection) -> Result<(), String> {
         let rest = self.rest();
-        let (chassis, injection) = self.setting.shelf_of(injection).map_err(|wrong| wrong.to_string())?;
-        let client = self.injectors.get_mut(&chassis).ok_or("no chassis is connected")?;
-        let expires_after = Some(injection.expires_after.map_or(rest, |after| after.min(rest)));
-        let injection = Injection { expires_after, ..injection };
-        self.runtime.block_on(client.inject(injection)).map(drop).map_err(|error| error.to_string())
+        for one in singly(injection) {
+            let (chassis, one) = self.setting.shelf_of(&one).map_err(|wrong| wrong.to_string())?;
+            let client = self.injectors.get_mut(&chassis).ok_or("no chassis is connected")?;
+            let expires_after = Some(one.expires_after.map_or(rest, |after| after.min(rest)));
+            self.runtime.block_on(client.inject(Injection { expires_after, ..one })).map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     fn mend(&mut self, what: &Mend) -> Result<(), String> {
+        if let Mend::Like(like) = what
+            && like.fault == FANS
+        {
+            return singly(like).into_iter().try_for_each(|one| self.mend(&Mend::Like(one)));
+        }
         let (only, what) = match what {
             Mend::Like(like) => match self.setting.shelf_of(like) {
                 Ok((chassis, like)) => (Some(chassis), Mend::Like(like)),
@@ -212,7 +269,7 @@ impl Stage for LiveStage {
                 for active in mine.collect::<Vec<_>>() {
                     client.clear(Some(active.id)).await?;
                 }
-                Ok::<(), sixnines_hwsim::chassis::client::ClientError>(())
+                Ok::<(), ClientError>(())
             })
             .map_err(|error| error.to_string())?;
         }
@@ -288,6 +345,21 @@ impl Stage for LiveStage {
     }
 }
 
+/// `fans-failed` as the chassis know it: each fan is a fault of its own.
+fn singly(injection: &Injection) -> Vec<Injection> {
+    if injection.fault != FANS {
+        return vec![injection.clone()];
+    }
+    let mut rest = injection.parameters.clone();
+    let fans = rest.remove("fans").and_then(|fans| fans.parse().ok()).unwrap_or(FANS_DEFAULT);
+    let one = |fan: u32| Injection {
+        fault: "fan-failed".to_owned(),
+        parameters: rest.iter().map(|(name, value)| (name.clone(), value.clone())).chain([("fan".to_owned(), fan.to_string())]).collect(),
+        ..injection.clone()
+    };
+    (1..=fans).map(one).collect()
+}
+
 /// From the words of the API.
 fn occurrence(row: &EventRow, at: Instant) -> Occurrence {
     let value = |text: &str| (text != "unknown").then(|| Value::Text(text.into()));
@@ -306,6 +378,12 @@ const EVENTS_LAST: usize = 500;
 /// Who injects and claims.
 const BY: &str = "scenario";
 const FANS: &str = "fans-failed";
+/// As many as the catalogue says.
+const FANS_DEFAULT: u32 = 3;
+/// Faults that only virtual time has: disks, and what happens to single datagrams.
+const VIRTUAL: &[&str] = &["disk-fails", "disk-full", "disk-replaced", "disk-restored", "disk-rotten", "disk-slow", "wires-bad"];
+/// An event of another node may be seen so much later than younger ones.
+const LATE_NS: u64 = 2_000_000_000;
 const ASKS_DRIVER: &str = "asks its driver for";
 
 #[cfg(test)]

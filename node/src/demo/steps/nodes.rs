@@ -8,10 +8,9 @@ use sixnines_core::value::Outcome;
 use super::moved;
 use crate::demo::lab::SEATS;
 use crate::demo::report::{Facts, Meant};
+use crate::demo::setup::APPLICATION;
 use crate::demo::stage::{Notes, SERVICE, Stage, seat};
 
-/// The hidden subcommand by which the application is known among a node's processes.
-const APPLICATION: &str = "callserver";
 /// The chassis whose owner is killed together with the service's active.
 const CHASSIS: &str = "mxp1";
 
