@@ -218,7 +218,7 @@ fn what_a_lab_cannot_do_is_refused_before_anything_is_built() {
     let head = "domain: { mxp1: [n1, n2], mxp2: [n3] }\nservices: [calls]\nlasts: 3s\ntimeline:\n";
     let full = desk.write("full.yaml", &format!("{head}  - {{ at: 1s, inject: disk-full node=n1 }}\n  - {{ at: end, expect: no alarms }}\n"));
     let four = desk.write("four.yaml", "domain: { mxp1: [n1, n2], mxp2: [n3, n4] }\nservices: [calls]\ntimeline:\n  - never: two actives\n");
-    for (file, mode, why) in [(&full, "--lab", "full.yaml:4: what breaks disks"), (&four, "--lab", "the lab is `domain: { mxp1: [n1, n2], mxp2: [n3] }`"), (&full, "--live", "--lab plays it")] {
+    for (file, mode, why) in [(&full, "--lab", "full.yaml:5: what breaks disks"), (&four, "--lab", "the lab is `domain: { mxp1: [n1, n2], mxp2: [n3] }`"), (&full, "--live", "--lab plays it")] {
         let output = nines(&["sim", "run", file, mode]);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         assert!(said(&output).contains(why), "{}", said(&output));
