@@ -19,14 +19,12 @@ mod stage;
 mod steps;
 
 use std::ffi::OsString;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use serde::Serialize;
 
+use crate::bench::{is_stdout, write_json};
 use crate::{callserver, loadgen};
 use lab::{Lab, Mode, world};
 use progress::Progress;
@@ -297,17 +295,4 @@ fn keep(stage: &mut Stage) {
         stage.lab.keeper().reap();
         std::thread::sleep(Duration::from_millis(500));
     }
-}
-
-fn is_stdout(file: Option<&Path>) -> bool {
-    file.is_some_and(|file| file == Path::new("-"))
-}
-
-fn write_json(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value).context("writing the report")?;
-    text.push('\n');
-    if is_stdout(Some(file)) {
-        return std::io::stdout().write_all(text.as_bytes()).context("writing the report to standard output");
-    }
-    std::fs::write(file, text).with_context(|| format!("writing the report to {}", file.display()))
 }

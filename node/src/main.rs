@@ -1,6 +1,7 @@
 //! `nines`: the one binary of sixnines.
 
 mod api;
+mod bench;
 #[path = "../../checkpoint/examples/callserver.rs"]
 #[expect(dead_code, reason = "its own main is for who copies it")]
 mod callserver;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => ended(demo::run(&options)),
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
         Command::Bench { what: Bench::Idle(options) } => ended(demo::run_idle(&options)),
+        Command::Bench { what: Bench::Sim(options) } => ended(sim::bench::run(&options)),
         Command::Sim { step: SimStep::Run(options) } => cli::sim::run(&options),
         Command::Sim { step: SimStep::Check(options) } => cli::sim::check(&options),
         Command::Sim { step: SimStep::Catalogue { word } } => cli::sim::catalogue(&word),

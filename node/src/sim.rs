@@ -5,6 +5,7 @@
 
 mod app;
 mod bad;
+pub(crate) mod bench;
 mod broken;
 mod node;
 mod orders;

@@ -9,6 +9,7 @@ use super::report::Outcome;
 use super::stage::Stage;
 use super::steps::Step;
 use super::{play, report};
+use crate::bench::{BenchReport, Spread};
 
 /// `nines bench failover`.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,42 +29,14 @@ pub(crate) struct Options {
     pub(crate) faults: Vec<Step>,
 }
 
-/// The file of a bench.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct BenchReport<R> {
-    /// Which, as it is called.
-    pub(crate) bench: String,
-    /// The domain's time profile.
-    pub(crate) profile: String,
-    /// What it ran on.
-    pub(crate) machine: String,
-    /// What was found, thing by thing.
-    pub(crate) rows: Vec<R>,
-}
-
-impl<R> BenchReport<R> {
-    pub(super) fn new(bench: &str, stage: &Stage, rows: Vec<R>) -> Self {
-        Self { bench: bench.to_owned(), profile: stage.profile.word().to_owned(), machine: machine(), rows }
-    }
-}
-
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// The fault, named as the demo's step.
     pub(crate) name: String,
-    /// Runs that count.
-    pub(crate) n: usize,
-    /// The client's longest gap, in [`Self::unit`].
-    pub(crate) median: f64,
-    /// Of the same.
-    pub(crate) p95: f64,
-    /// Of the same.
-    pub(crate) p99: f64,
-    /// Of the same.
-    pub(crate) max: f64,
-    /// `ms`.
-    pub(crate) unit: String,
+    /// The client's longest gap, of all runs.
+    #[serde(flatten)]
+    pub(crate) gap: Spread,
     /// Acknowledged changes that were lost, in all runs.
     pub(crate) lost: u64,
     /// The longest time of two actives, of all runs.
@@ -97,31 +70,17 @@ impl Runs {
         self.broken += usize::from(!outcome.broken.is_empty());
     }
 
-    fn row(mut self, name: &str) -> Row {
-        self.gaps.sort_by(f64::total_cmp);
-        self.floors.sort_by(f64::total_cmp);
+    fn row(self, name: &str) -> Row {
         Row {
             name: name.to_owned(),
-            n: self.gaps.len(),
-            median: quantile(&self.gaps, 0.5),
-            p95: quantile(&self.gaps, 0.95),
-            p99: quantile(&self.gaps, 0.99),
-            max: quantile(&self.gaps, 1.0),
-            unit: "ms".to_owned(),
+            gap: Spread::of(self.gaps, "ms"),
             lost: self.lost,
             two_actives_ms: self.two_actives_ms,
-            floor_p99: quantile(&self.floors, 0.99),
+            floor_p99: Spread::of(self.floors, "ms").p99,
             prober_late: self.prober_late,
             broken: self.broken,
         }
     }
-}
-
-/// The smallest value that a share of `q` of all values does not exceed (nearest rank); 0 of nothing.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few thousand runs at most")]
-pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let rank = (q * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied().unwrap_or(0.0)
 }
 
 /// Makes every fault `runs` times, the faults taking turns, so that a drift of the machine hits all alike.
@@ -141,7 +100,7 @@ pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchR
         }
     }
     let rows = all.into_iter().map(|(step, runs)| runs.row(step.name())).collect();
-    Ok(BenchReport::new("failover", stage, rows))
+    Ok(BenchReport::new("failover", stage.profile.word(), rows))
 }
 
 /// The longest gap in a window of that length in which nothing is done.
@@ -152,28 +111,9 @@ fn floor(stage: &mut Stage, window: Duration) -> anyhow::Result<f64> {
     Ok(report::rounded(stage.client.report()?.client.outage_ms))
 }
 
-/// Processor and kernel, in words.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    let cpu = std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| text.lines().find_map(|l| Some(l.strip_prefix("model name")?.trim_start_matches([' ', '\t', ':']).to_owned())))
-        .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    format!("{cores} cores, {cpu}, Linux {kernel}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_values_that_were_measured() {
-        let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!([0.5, 0.95, 0.99, 1.0].map(|q| quantile(&values, q)), [50.0, 95.0, 99.0, 100.0]);
-        assert_eq!(quantile(&[7.0], 0.5), 7.0);
-        assert_eq!(quantile(&[], 0.99), 0.0);
-    }
 
     #[test]
     fn a_late_prober_is_shown_and_its_run_counts() {
@@ -197,6 +137,6 @@ mod tests {
         runs.add(&outcome(28.0, 0), 1.5);
         runs.add(&outcome(90.0, 3), 2.5);
         let row = runs.row("node-killed");
-        assert_eq!((row.n, row.max, row.median, row.floor_p99, row.prober_late, row.broken), (2, 90.0, 28.0, 2.5, 1, 0));
+        assert_eq!((row.gap.n, row.gap.max, row.gap.median, row.floor_p99, row.prober_late, row.broken), (2, 90.0, 28.0, 2.5, 1, 0));
     }
 }

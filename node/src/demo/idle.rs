@@ -1,8 +1,8 @@
 //! `nines bench idle`: what a domain that has nothing to do costs each node, thread by thread.
 //!
 //! The demo's domain with one call and its client stopped. Each node is looked at once a second; a row is over all of these seconds and all
-//! nodes. Processor time is what the scheduler has counted for each thread, so others on the machine do not matter much. Beside it stands the
-//! raw limit: one thread that sends and receives as many datagrams as a node does, at the profile's pace, and nothing else.
+//! nodes: `cpu` and `pss` of a node, `cpu/THREAD` of its threads. Processor time is what the scheduler has counted for each thread, so others on the machine do not matter much. Beside it stands the
+//! raw limit (`raw`): one thread that sends and receives as many datagrams as a node does, at the profile's pace, and nothing else.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
 
-use super::bench::{BenchReport, quantile};
 use super::lab::SEATS;
 use super::stage::Stage;
+use crate::bench::{BenchReport, Row, Spread, own_time};
 
 /// `nines bench idle`.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,25 +29,6 @@ pub(crate) struct Options {
     /// For how long the domain is looked at.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
-}
-
-/// One quantity: `cpu` and `pss` of a node, `cpu/THREAD` of its threads, `raw` for the limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Row {
-    /// What of.
-    pub(crate) name: String,
-    /// Seconds that were looked at, of all nodes.
-    pub(crate) n: usize,
-    /// Of them.
-    pub(crate) median: f64,
-    /// Of them.
-    pub(crate) p95: f64,
-    /// Of them.
-    pub(crate) p99: f64,
-    /// Of them.
-    pub(crate) max: f64,
-    /// `% of a core` or `MB`.
-    pub(crate) unit: String,
 }
 
 const PERCENT: &str = "% of a core";
@@ -82,7 +61,7 @@ pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchR
     let interval = stage.profile.times().interval;
     samples.put("raw", (0..options.seconds.min(10)).map(|_| bare_second(interval)).collect::<anyhow::Result<_>>()?);
     stage.lab.room("client").signal(Signal::SIGCONT);
-    Ok(BenchReport::new("idle", stage, samples.rows()))
+    Ok(BenchReport::new("idle", stage.profile.word(), samples.rows()))
 }
 
 /// What a process had used at one moment, in seconds, by its threads' names.
@@ -135,11 +114,9 @@ impl Samples {
     }
 
     fn rows(self) -> Vec<Row> {
-        let row = |(name, mut values): (String, Vec<f64>)| {
-            values.sort_by(f64::total_cmp);
-            let of = |q| (quantile(&values, q) * 1000.0).round() / 1000.0;
-            let unit = if name == "pss" { "MB" } else { PERCENT }.to_owned();
-            Row { n: values.len(), median: of(0.5), p95: of(0.95), p99: of(0.99), max: of(1.0), unit, name }
+        let row = |(name, values): (String, Vec<f64>)| {
+            let unit = if name == "pss" { "MB" } else { PERCENT };
+            Row { name, spread: Spread::of(values, unit) }
         };
         self.0.into_iter().map(row).collect()
     }
@@ -165,10 +142,6 @@ fn bare_second(interval: Duration) -> anyhow::Result<f64> {
     Ok((own_time()? - used).as_secs_f64() * 100.0 / begin.elapsed().as_secs_f64())
 }
 
-fn own_time() -> anyhow::Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("this thread's own time")?.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +156,7 @@ mod tests {
         let rows = samples.rows();
         let names: Vec<_> = rows.iter().map(|r| r.name.as_str()).collect();
         assert_eq!(names, ["cpu", "cpu/core", "cpu/mesh"]);
-        assert_eq!((rows[0].n, rows[0].median, rows[0].max, rows[0].unit.as_str()), (2, 1.0, 3.0, PERCENT));
+        assert_eq!((rows[0].spread.n, rows[0].spread.median, rows[0].spread.max, rows[0].spread.unit.as_str()), (2, 1.0, 3.0, PERCENT));
     }
 
     #[test]
