@@ -526,6 +526,7 @@ pub(crate) fn domain_config(data: &[NodeId]) -> DomainConfig {
             copies: 2,
             floor: 1,
             on_total_loss: OnTotalLoss::default(),
+            fence: Default::default(),
         }],
         ..DomainConfig::default()
     }

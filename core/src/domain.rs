@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod config;
 pub mod entry;
+pub mod fence;
 pub mod limits;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use admission::{Admission, Invitation};
 use config::{Bundle, DomainConfig};
+use fence::Fenced;
 use limits::Limits;
 pub use entry::{DecodeError, Entry, Evidence, Proposal, Release};
 
@@ -46,6 +48,9 @@ pub struct Domain {
     pub invitations: BTreeMap<NodeId, Invitation>,
     /// Which certificates of a node count. Who has no row was there when the domain was made, and all of its certificates count.
     pub admissions: BTreeMap<NodeId, Admission>,
+    /// The lives that were ended by a fence. Empty where no fence is configured. A snapshot bears them behind the rest, and only then.
+    #[serde(skip)]
+    pub fenced: BTreeMap<NodeId, Fenced>,
 }
 
 /// A node, as the control log knows it.
@@ -97,6 +102,8 @@ pub enum Change {
     Admitted(NodeId),
     /// A node does not belong here any more.
     Expelled(NodeId),
+    /// A life was ended by a fence.
+    Fenced(Member),
 }
 
 /// Why an entry did nothing.
@@ -142,6 +149,9 @@ pub enum Void {
     /// A token that lets nobody in.
     #[error("{0}")]
     Invitation(admission::Refusal),
+    /// Something of the group checks no lease, and nothing proves that its old active is off.
+    #[error("{0} is not known to be off, and a fence is required")]
+    NotFenced(Member),
 }
 
 impl Domain {
@@ -175,6 +185,7 @@ impl Domain {
             Entry::Admit { node, token, key, at, disk } => self.admit(index, *node, *token, *key, *at, *disk),
             Entry::Expel { node } => self.expel(index, *node),
             Entry::Limits { expected, limits } => self.limit(index, *expected, limits),
+            Entry::Fenced { target, since, by, evidence } => self.fence(*target, *since, *by, evidence),
         }
     }
 
@@ -206,6 +217,7 @@ impl Domain {
             return Err(Void::Superseded(Member { node, incarnation: replaces }));
         }
         let incarnation = Incarnation(index.0);
+        self.fenced.remove(&node); // it is on again, and starts clean (4.5)
         self.nodes.insert(node, NodeRow { incarnation, nonce, since: index, about: index });
         let mut changes = vec![Change::Joined(Member { node, incarnation })];
         for (name, row) in &mut self.groups {
@@ -230,6 +242,7 @@ impl Domain {
         }
         row.since = index;
         row.about = index;
+        self.fenced.remove(&node.node); // what it said before it was switched off is law after it: the fence has to be read back anew
         Ok(vec![Change::Confirmed(node)])
     }
 
@@ -254,6 +267,9 @@ impl Domain {
         }
         self.config = config.clone();
         self.config_version.0 += 1;
+        if self.config.fence.is_none() {
+            self.fenced.clear(); // nothing waits for it any more, and snapshots without a fence bear none
+        }
         let mut changes = vec![Change::Configured];
         for group in config.groups() {
             if !self.groups.contains_key(&group.name) {
@@ -271,7 +287,7 @@ impl Domain {
         Ok(vec![Change::Bundled])
     }
 
-    /// Rule 1.7. A group that never ran has nothing to lose and needs no offers.
+    /// Rule 1.7. A group that never ran has nothing to lose and needs no offers. A copy whose node is known to be off is gone (4.6).
     fn start(
         &mut self,
         index: LogIndex,
@@ -288,17 +304,17 @@ impl Domain {
         if !self.config.candidates(group).contains(&to.node) {
             return Err(Void::Unknown(format!("{} as a candidate for {group}", to.node)));
         }
-        if let Some(alive) = row.in_sync.iter().find(|m| self.is_current(**m)) {
+        if let Some(alive) = row.in_sync.iter().find(|m| self.counts(**m)) {
             return Err(Void::Start(format!("{alive} has everything")));
         }
         let first = row.epoch == Epoch(0);
         if !first {
-            if row.active.is_some_and(|a| self.is_current(a)) {
+            if row.active.is_some_and(|a| self.counts(a)) {
                 return Err(Void::Start("its active still counts".into()));
             }
-            let missing = self.config.candidates(group).into_iter().find(|n| {
-                !offers.iter().any(|m| m.node == *n && self.is_current(*m))
-            });
+            // Who was switched off has nothing left to offer.
+            let is_known = |n: NodeId| offers.iter().any(|m| m.node == n && self.is_current(*m)) || self.member(n).is_some_and(|m| self.is_fenced(m));
+            let missing = self.config.candidates(group).into_iter().find(|n| !is_known(*n));
             if let Some(missing) = missing {
                 return Err(Void::Start(format!("no offer from {missing}")));
             }
@@ -322,6 +338,9 @@ impl Domain {
             return Err(Void::NotInSync(to));
         }
         self.check_evidence(old, row.epoch, evidence)?;
+        if matches!(evidence, Evidence::Released(_)) && self.waits_for_fence(group, old) {
+            return Err(Void::NotFenced(old)); // 4.6: relinquished it is silent by its own word, and a life that is over was ended by its successor
+        }
         let row = self.groups.get_mut(group).expect("row() found it");
         row.in_sync.remove(&old);
         Ok(self.promote(index, group, to))

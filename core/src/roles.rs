@@ -5,6 +5,7 @@
 //! nothing by itself: [`crate::domain::Domain`] does, when an entry is applied. So whatever is proposed here twice, late or in vain
 //! is void, never wrong. Rules: protocol 1 and 3.5 to 3.8; placement is in [`placement`].
 
+mod fence;
 pub mod placement;
 mod start;
 mod step;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Domain, Entry, Release};
 use crate::ids::{ChassisName, Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use crate::time::{Duration, Instant};
+use fence::Fence;
 use start::Offers;
 use step::{CONFIRM_AGAIN, Step};
 
@@ -109,6 +111,15 @@ pub enum Input {
         /// Which.
         ticket: u64,
     },
+    /// What came of [`Output::Fence`].
+    Fenced {
+        /// Of which request.
+        request: u64,
+        /// What was read back from the device; none: nothing proves that the node is off.
+        evidence: Option<String>,
+        /// The event that says so.
+        cause: EventId,
+    },
     /// The lease is over, by this event, or runs again (protocol 3.8).
     Suspended(Option<EventId>),
     /// The instant of [`Roles::poll_timeout`] has come.
@@ -188,6 +199,22 @@ pub enum Output {
     Campaign {
         /// The dead leader.
         against: NodeId,
+    },
+    /// Have a node switched off, and read back that it is (protocol 4.6); answered by [`Input::Fenced`].
+    Fence {
+        /// For the answer.
+        request: u64,
+        /// Whom, in which life.
+        target: Member,
+        /// The service that waits for it.
+        group: GroupName,
+        /// The event that is its reason.
+        cause: Option<EventId>,
+    },
+    /// The node is back: what is under way against that life of it is to end, and the answer is not waited for.
+    FenceDropped {
+        /// Whom, in which life.
+        target: Member,
     },
     /// A wish cannot be met; nothing was changed.
     Refused {
@@ -306,6 +333,8 @@ pub struct Roles {
     offers: BTreeMap<GroupName, Offers>,
     /// Sets that copies here want, each for one version of its group's row.
     syncs: BTreeMap<GroupName, (Version, BTreeSet<Member>)>,
+    /// Nodes that are to be switched off before something is taken over from them.
+    fences: BTreeMap<NodeId, Fence>,
     open: BTreeMap<Purpose, Open>,
     tickets: u64,
     /// Which life or confirmation this node last asked to confirm anew, and since when.
@@ -333,6 +362,7 @@ enum Purpose {
     Confirm,
     Group(GroupName),
     Sync(GroupName),
+    Fence(NodeId),
 }
 
 /// The leader of the control log is dead, and there is no other yet.
@@ -367,6 +397,7 @@ impl Roles {
             relinquished: BTreeMap::new(),
             offers: BTreeMap::new(),
             syncs: BTreeMap::new(),
+            fences: BTreeMap::new(),
             open: BTreeMap::new(),
             tickets: 0,
             confirmed: None,
@@ -406,6 +437,7 @@ impl Roles {
             }
             Input::Reborn(node) => self.is_leader_reborn |= self.leader == Some(node),
             Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
+            Input::Fenced { request, evidence, cause } => self.on_fenced(now, request, evidence, cause),
             Input::Suspended(cause) => self.suspended = cause.map(|c| self.suspended.unwrap_or((now, c))),
             Input::Timeout => {}
         }
@@ -442,6 +474,7 @@ impl Roles {
         self.open.retain(|purpose, open| match purpose {
             Purpose::Group(group) | Purpose::Sync(group) => domain.groups.get(group).is_some_and(|r| r.version == open.version),
             Purpose::Join | Purpose::Confirm => true,
+            Purpose::Fence(node) => domain.nodes.get(node).is_some_and(|r| r.since.0 == open.version.0),
         });
         self.releases.retain(|_, r| domain.nodes.get(&r.target.node).is_some_and(|n| n.since <= r.since));
         self.relinquished.retain(|group, (epoch, ..)| domain.groups.get(group).is_some_and(|r| r.epoch <= *epoch));
@@ -451,6 +484,7 @@ impl Roles {
             domain.groups.get(group).is_some_and(|r| r.version <= *version) && in_sync.iter().all(|m| domain.is_current(*m))
         });
         self.offers.retain(|group, offers| domain.groups.get(group).is_some_and(|r| r.version == offers.version));
+        self.drop_fences();
     }
 
     /// What was given to the last leader may have died with it. The repeat is for the same version, so only one of them takes effect.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::fence::{FenceConfig, Fencing};
 use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release, Void};
 use sixnines_core::ids::{Epoch, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
@@ -45,6 +46,7 @@ fn config() -> impl Strategy<Value = DomainConfig> {
         nodes: (1..=nodes).map(node_config).collect(),
         chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: GROUPS[..1 + usize::from(two_services)].iter().map(|name| service(name, &candidates, floor)).collect(),
+        fence: two_services.then(fence),
         ..DomainConfig::default()
     })
 }
@@ -64,7 +66,12 @@ fn service(name: &str, candidates: &[u16], floor: u8) -> ServiceConfig {
         copies: 2,
         floor,
         on_total_loss: OnTotalLoss::Wait,
+        fence: if name == GROUPS[1] { Fencing::Required } else { Fencing::None },
     }
+}
+
+fn fence() -> FenceConfig {
+    FenceConfig { command: vec!["off".into()], timeout: std::time::Duration::from_secs(1) }
 }
 
 fn evidence() -> impl Strategy<Value = Evidence> {
@@ -99,6 +106,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => node().prop_map(|node| Entry::Expel { node }),
         1 => (0..3_u64, prop::option::of(0..200_u64))
             .prop_map(|(expected, objects)| Entry::Limits { expected: Version(expected), limits: Limits::default().with(Limit::Objects, objects) }),
+        2 => (member(), index(), member(), ".{0,3}").prop_map(|(target, since, by, evidence)| Entry::Fenced { target, since, by, evidence }),
     ]
 }
 
@@ -116,6 +124,10 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
         Entry::Configure { config, .. } => Entry::Configure { expected: domain.config_version, config },
         Entry::Bundle { bundle, .. } => Entry::Bundle { expected: domain.bundle_version, bundle },
         Entry::Limits { limits, .. } => Entry::Limits { expected: domain.config_version, limits },
+        Entry::Fenced { target, since, by, evidence } => {
+            let since = domain.nodes.get(&target.node).map_or(since, |n| n.since);
+            Entry::Fenced { target: live(target), since, by: live(by), evidence }
+        }
         Entry::Confirm { node, since } => {
             let since = domain.nodes.get(&node.node).map_or(since, |n| n.since);
             Entry::Confirm { node: live(node), since }
@@ -180,6 +192,14 @@ fn step(domain: &mut Domain, entry: &Entry) -> Result<bool, TestCaseError> {
         prop_assert!(new.incarnation >= old.incarnation && new.since >= old.since && new.about >= old.about, "{} went back", id);
         prop_assert!(new.about >= new.since && new.since.0 >= new.incarnation.0);
     }
+    for (id, fenced) in &domain.fenced {
+        prop_assert!(domain.is_current(fenced.target) && fenced.target.node == *id && fenced.by.node != *id, "{:?} is no evidence of a life that counts", fenced);
+    }
+    if let Entry::Takeover { group, evidence: Evidence::Released(_), .. } = entry
+        && let Some(old) = before.groups.get(group).and_then(|row| row.active).filter(|_| result.is_ok() && before.config.requires_fence(group))
+    {
+        prop_assert!(!before.is_current(old) || before.is_fenced(old), "{} was taken over from {}, who is not known to be off", group, old);
+    }
     for (id, old) in &before.admissions {
         prop_assert!(domain.admission(*id) >= old.number, "certificates of {} that were refused count again", id);
         let is_back = old.is_expelled && !domain.is_expelled(*id);
@@ -219,7 +239,7 @@ fn row_follows(before: &Domain, domain: &Domain, old: &GroupRow, new: &GroupRow)
         let to = new.active.expect("an epoch has an active");
         prop_assert!(domain.is_current(to), "{} was promoted after its life", to);
         let was_whole = old.in_sync.contains(&to);
-        let nobody_was = !old.in_sync.iter().any(|m| before.is_current(*m));
+        let nobody_was = !old.in_sync.iter().any(|m| before.counts(*m));
         prop_assert!(was_whole || nobody_was, "{} was promoted without being a member", to);
         for node in old.active.iter().chain([&to]).map(|m| m.node) {
             prop_assert_eq!(domain.nodes[&node].about, domain.applied, "{} need not notice", node);
@@ -237,6 +257,7 @@ fn begun() -> Domain {
         nodes: (1..=5).map(node_config).collect(),
         chassis: vec![ChassisConfig { name: "x".into(), manager: None }],
         services: vec![service("calls", &[], 1), service("trunks", &[1, 2], 1)],
+        fence: Some(fence()),
         ..DomainConfig::default()
     };
     let mut apply = |entry: Entry| domain.apply(LogIndex(domain.applied.0 + 1), &entry);

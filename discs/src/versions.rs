@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::fence::{FenceConfig, Fencing};
 use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Entry, Evidence, Proposal, Release, Void};
 use sixnines_core::feed::{Cursor, Place};
@@ -58,9 +60,17 @@ fn config() -> DomainConfig {
         copies: 2,
         floor: 1,
         on_total_loss: OnTotalLoss::Best,
+        fence: Default::default(),
     };
     let chassis = vec![ChassisConfig { name: "mxp1".into(), manager: Some("10.9.11.254:7501".parse().expect("an address")) }];
     DomainConfig { domain: "lab".into(), profile: Profile::Lan, nodes: vec![seat(1)], chassis, services: vec![service], ..DomainConfig::default() }
+}
+
+/// The same, and its service waits for a fence.
+fn fencing() -> DomainConfig {
+    let mut config = DomainConfig { fence: Some(FenceConfig { command: vec!["/usr/bin/off".into()], timeout: Duration::from_secs(10) }), ..config() };
+    config.services[0].fence = Fencing::Required;
+    config
 }
 
 fn entries() -> Vec<Entry> {
@@ -81,6 +91,8 @@ fn entries() -> Vec<Entry> {
         Entry::Admit { node: NodeId(4), token: Fingerprint([7; 32]), key: Fingerprint([8; 32]), at: WallTime(1_600_000_000_000), disk: 9 },
         Entry::Expel { node: NodeId(4) },
         Entry::Limits { expected: Version(2), limits: Limits::default().with(Limit::Objects, 300) },
+        Entry::Fenced { target: member(2), since: LogIndex(900), by: member(1), evidence: "outlet 7 is off".into() },
+        Entry::Configure { expected: Version(1), config: fencing() },
     ]
 }
 
@@ -151,7 +163,11 @@ fn things() -> Things {
         let cause = Some(EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 });
         let proposal = Proposal { by: NodeId(2), ticket: 44, cause, entry: entry.clone() };
         let (bytes, rest) = (proposal.encode(), Proposal { entry: Entry::Expel { node: NodeId(0) }, ..proposal });
-        let of = if matches!(entry, Entry::Takeover { evidence: Evidence::Relinquished { .. }, .. }) { "proposal relinquished" } else { "proposal" };
+        let of = match &entry {
+            Entry::Takeover { evidence: Evidence::Relinquished { .. }, .. } => "proposal relinquished",
+            Entry::Configure { config, .. } if config.fence.is_some() => "proposal fencing",
+            _ => "proposal",
+        };
         things.add(of, entry, bytes, move |bytes| {
             let read = Proposal::decode(bytes).ok()?;
             (Proposal { entry: rest.entry.clone(), ..read.clone() } == rest).then_some(read.entry)

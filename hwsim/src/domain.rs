@@ -499,6 +499,7 @@ impl World {
             SimOutput::Gate { group, until } => self.arm(node, group, until),
             SimOutput::Drive { group, drives } => self.shelves.drive(node, &group, drives),
             SimOutput::Act(request) => self.order(node, request),
+            SimOutput::Fence { request, target } => self.fence(node, request, target),
             SimOutput::Observe(observation) => {
                 self.note_observation(node, &observation);
                 self.tell_of(node, &observation);
@@ -513,6 +514,18 @@ impl World {
                 self.restart_after(node, SUPERVISED);
             }
         }
+    }
+
+    /// A power switch does what it is told, and says so when it has looked. Somebody switches the node on again later; what was down before stays so.
+    fn fence(&mut self, by: NodeId, request: EventId, target: NodeId) {
+        self.note(format!("{by} has {target} switched off"));
+        if self.is_up(target) {
+            self.crash(target);
+            self.restart_after(target, SWITCHED_ON);
+        }
+        self.judge.node_is_off(target);
+        let start = self.hosts[&by].starts;
+        self.schedule(self.now + SWITCHED, Happening::Outcome { node: by, start, request, outcome: Outcome::Done });
     }
 
     fn arm(&mut self, node: NodeId, group: GroupName, until: Instant) {
@@ -534,7 +547,7 @@ impl World {
             Observation::Event(event) => self.trace.count(format_args!("{node} event {} {:?}", event.id, event.cause)),
             Observation::Applied { index, .. } => self.trace.count(format_args!("{node} applied {index}")),
             Observation::Heard { .. } | Observation::Remembers(_) | Observation::Kept { .. } => self.trace.count(format_args!("{node} {observation:?}")),
-            Observation::Role { .. } | Observation::Lost { .. } | Observation::Acted { .. } => self.note(format!("{node} {observation:?}")),
+            Observation::TakenOver { .. } | Observation::Role { .. } | Observation::Lost { .. } | Observation::Acted { .. } => self.note(format!("{node} {observation:?}")),
         }
     }
 
@@ -545,6 +558,10 @@ impl World {
 
 /// An operator who sees no effect asks again.
 const READMIT_AGAIN: Truth = 700 * MS;
+/// A power switch has done its work, and has been read back, after so long.
+const SWITCHED: Truth = 200 * MS;
+/// Somebody finds a node that was switched off, and switches it on, after so long.
+const SWITCHED_ON: Truth = 3000 * MS;
 /// A supervisor starts a daemon that has ended by itself after so long.
 const SUPERVISED: Truth = 300 * MS;
 

@@ -203,6 +203,9 @@ pub(crate) struct ServiceRow {
     /// It could have a standby, and so it should.
     pub(crate) wants_standby: bool,
     pub(crate) if_active_dies: String,
+    /// What it waits for before anybody may take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) waits: Option<String>,
 }
 
 /// One node.
@@ -214,6 +217,9 @@ pub(crate) struct NodeRow {
     /// Up or not, per link; empty for the node asked.
     pub(crate) links: Vec<bool>,
     pub(crate) is_leader: bool,
+    /// It votes and runs nothing.
+    #[serde(default)]
+    pub(crate) is_witness: bool,
     pub(crate) log: InLog,
     /// How long its certificate lasts, as it says itself: `no end`, or `until` a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]

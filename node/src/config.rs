@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::Pattern;
-use sixnines_core::config::parse_duration;
+use sixnines_core::config::{Data, parse_duration};
+use sixnines_core::diagnostic::{Source, Spot};
 use sixnines_core::domain::config::{Bundle, DomainConfig};
 use sixnines_core::domain::limits::{Limit, Limits as DomainLimits};
 use sixnines_core::ids::NodeId;
@@ -170,8 +171,19 @@ impl NodeFile {
 pub(crate) fn load_domain(path: &Path) -> anyhow::Result<DomainConfig> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: DomainConfig = parse(&text, path)?;
-    config.check().with_context(|| format!("{} contradicts itself", path.display()))?;
+    config.check().map_err(|wrong| {
+        let at = wrong.at.and_then(|at| line_of(&text, at)).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
+        anyhow::anyhow!("{}{at}: {wrong}", path.display())
+    })?;
     Ok(config)
+}
+
+/// Where the item with this number of a list of the file stands.
+fn line_of(text: &str, (list, number): (&str, usize)) -> Option<Spot> {
+    let Data::Map(fields) = sixnines_core::config::parse(Source { name: "", text }).ok()?.data else { return None };
+    let (_, node) = fields.into_iter().find(|(key, _)| key.text == list)?;
+    let Data::List(items) = node.data else { return None };
+    items.get(number).map(|item| item.at)
 }
 
 /// Reads every policy, class, alarm and object file under `dir`.

@@ -6,6 +6,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod feeds;
+pub(crate) mod fences;
 pub(crate) mod limits;
 pub(crate) mod ways;
 
@@ -59,6 +60,8 @@ pub(crate) enum In {
     Past(Past),
     Update(Update),
     Outcome { request: EventId, outcome: Outcome },
+    /// What came of [`Ways::fence`]: what the device said, or why nothing is proved.
+    Fenced { request: EventId, result: Result<String, String> },
     /// The local unit of a service came or went.
     Unit { group: GroupName, unit: Unit, why: String },
     /// What the checkpoint service says.
@@ -120,6 +123,7 @@ pub(crate) struct CoreLoop<W> {
     pub(crate) ways: W,
     feeds: Feeds,
     gauges: limits::Gauges,
+    fences: fences::Fences,
     /// Of the last input; it goes into stamps.
     pub(crate) wall: WallTime,
     pub(crate) leader: Option<NodeId>,
@@ -128,6 +132,8 @@ pub(crate) struct CoreLoop<W> {
     lives: BTreeMap<NodeId, u64>,
     /// The lease is over: whatever is active here says nothing.
     pub(crate) is_suspended: bool,
+    /// Fewer voters than a majority are heard, and it was told.
+    is_alone: bool,
     pub(crate) verdicts: BTreeMap<NodeId, Verdict>,
     /// Those that are heard and do not hear this node.
     deaf: BTreeSet<NodeId>,
@@ -163,11 +169,13 @@ impl<W: Ways> CoreLoop<W> {
             ways,
             feeds,
             gauges: limits::Gauges::default(),
+            fences: fences::Fences::default(),
             wall: WallTime::default(),
             leader: None,
             places: BTreeMap::new(),
             lives: BTreeMap::new(),
             is_suspended: true,
+            is_alone: false,
             verdicts: BTreeMap::new(),
             deaf: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -190,6 +198,7 @@ impl<W: Ways> CoreLoop<W> {
             self.take(now, input);
         }
         self.fire_timers(now);
+        self.give_fence_orders();
         self.show_limits(now);
         self.move_feeds(now);
     }
@@ -248,6 +257,7 @@ impl<W: Ways> CoreLoop<W> {
             In::Past(past) => self.feeds.outlet.handle(now, feed::Input::Past(past)),
             In::Update(update) => self.feed_engine(now, engine::Input::Update(update)),
             In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
+            In::Fenced { request, result } => self.on_fenced(now, request, result),
             In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
             In::Quiesced { group, epoch } => self.feed_roles(now, roles::Input::Quiesced { group, epoch }),
             In::Silenced { group, epoch } => self.feed_roles(now, roles::Input::Silenced { group, epoch }),
@@ -281,6 +291,7 @@ impl<W: Ways> CoreLoop<W> {
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
                 self.feeds.outlet.handle(now, feed::Input::Reach { node, is_reachable: !verdict.is_lost() });
                 self.tell_reach(node);
+                self.follow_majority(now);
             }
             LivenessNews::Output(liveness::Output::Cut { from, to, cut }) => {
                 tracing::info!(%from, %to, cut, "whether nothing arrives");
@@ -308,7 +319,21 @@ impl<W: Ways> CoreLoop<W> {
                 let why = if suspended { "the lease is over" } else { "the lease runs" };
                 let cause = self.observe(now, &node_object(self.me), "lease", Some(Value::Text(why.into())), Quality::Good, None, "", false);
                 self.feed_roles(now, roles::Input::Suspended(suspended.then_some(cause)));
+                self.follow_majority(now);
             }
+        }
+    }
+
+    /// Rule 1.8: without a majority of the voters nothing can be taken over from here. Each node says so of itself: it may be the last one there is.
+    fn follow_majority(&mut self, now: Instant) {
+        if self.engine.is_none() {
+            return;
+        }
+        let is_heard = |n: &NodeId| *n == self.me || self.verdicts.get(n) == Some(&Verdict::Alive);
+        let (heard, voters) = (self.domain.config.voters().filter(is_heard).count(), self.domain.config.voters().count());
+        let is_alone = self.is_suspended && heard < self.domain.majority();
+        if std::mem::replace(&mut self.is_alone, is_alone) != is_alone {
+            self.observe_part(now, "majority", if is_alone { "lost" } else { "heard" }, &format!("{heard} of {voters} voters are heard"));
         }
     }
 
@@ -663,6 +688,8 @@ impl<W: Ways> CoreLoop<W> {
                 tracing::info!(%against, "campaigns for the control log's leadership");
                 self.ways.campaign(against);
             }
+            roles::Output::Fence { request, target, group, cause } => self.ask_for_fence(now, request, target, &group, cause),
+            roles::Output::FenceDropped { target } => self.drop_fence(now, target),
             roles::Output::Refused { cause, reason } => self.refused(now, cause, &reason),
         }
     }
@@ -709,6 +736,7 @@ fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
         Entry::Invite { seat, .. } => format!("{} is invited", seat.id),
         Entry::Admit { node, .. } => format!("{node} is let in"),
         Entry::Expel { node } => format!("{node} is expelled"),
+        Entry::Fenced { target, evidence, .. } => format!("{} is off: {evidence}", target.node),
         _ => "configuration".to_owned(),
     };
     format!("log entry {index}: {what}, asked by {}", proposal.by)

@@ -10,6 +10,7 @@ mod core_thread;
 pub(crate) mod door;
 mod doors;
 mod drivers;
+mod fencer;
 pub(crate) mod journal;
 mod keeper;
 mod papers;
@@ -51,6 +52,7 @@ use checkpoints::{Checkpoints, ServiceHost};
 use door::Held;
 use doors::Doors;
 use drivers::Drivers;
+use fencer::Fencer;
 use keeper::{Keeper, Keepers, Order};
 use papers::Papers;
 use roster::{Everybody, Roster};
@@ -213,6 +215,7 @@ impl Node {
             checkpoints,
             keepers: keepers.clone(),
             drivers: Drivers::new(me, runtime, &inbox, &config.limits),
+            fencer: Fencer::new(runtime, &inbox),
             journal,
             inbox: inbox.clone(),
             subscription: file.subscribe.clone(),

@@ -181,6 +181,7 @@ pub(crate) fn three_nodes() -> DomainConfig {
         copies: 2,
         floor: 1,
         on_total_loss: OnTotalLoss::Best,
+        fence: Default::default(),
     };
     DomainConfig {
         domain: "sim".into(),

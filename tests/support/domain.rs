@@ -29,13 +29,19 @@ impl Domain {
 
     /// The same, made with these options.
     pub(crate) fn start_as(services: &[&str], options: &[&str]) -> Self {
+        Self::start_edited(services, options, |_, yaml| yaml)
+    }
+
+    /// The same, with the domain's file changed before anybody reads it.
+    pub(crate) fn start_edited(services: &[&str], options: &[&str], edit: impl FnOnce(&Self, String) -> String) -> Self {
         // Any 127.x.0.0/16 whose keeper's port is free is ours, as the demo does it.
         let (network, held) = (9..=250)
             .find_map(|x| Some((x, UdpSocket::bind((Ipv4Addr::new(127, x, 0, 200), 4200)).ok()?)))
             .expect("a free loopback network");
         let home = tempfile::tempdir().expect("a directory");
         let mut domain = Self { home, nodes: vec![None, None, None], chassis: Vec::new(), network, _held: held };
-        std::fs::write(domain.path("domain.yaml"), domain.yaml(services)).expect("it is written");
+        let yaml = edit(&domain, domain.yaml(services));
+        std::fs::write(domain.path("domain.yaml"), yaml).expect("it is written");
         let made = nines(&[&["init", text_of(&domain.path("lab")), "--domain", text_of(&domain.path("domain.yaml"))], options].concat());
         assert!(made.status.success(), "{}", said(&made));
         for chassis in 1..=2 {
@@ -105,6 +111,28 @@ impl Domain {
         let mut child = self.nodes[node - 1].take().expect("it runs");
         child.kill().expect("it can be killed");
         child.wait().expect("it has ended");
+    }
+
+    /// The daemon's process, which a device would switch off with its node.
+    pub(crate) fn pid(&self, node: usize) -> u32 {
+        self.nodes[node - 1].as_ref().expect("it runs").id()
+    }
+
+    /// It hangs: nothing of it runs, and nothing of it has ended. Its applications go on.
+    pub(crate) fn hang_node(&self, node: usize) {
+        let pid = Pid::from_raw(i32::try_from(self.pid(node)).expect("a pid"));
+        kill(pid, Signal::SIGSTOP).expect("it can be stopped");
+    }
+
+    /// It goes on.
+    pub(crate) fn wake_node(&self, node: usize) {
+        let pid = Pid::from_raw(i32::try_from(self.pid(node)).expect("a pid"));
+        kill(pid, Signal::SIGCONT).expect("it can be told");
+    }
+
+    /// Somebody else has killed it.
+    pub(crate) fn reap_node(&mut self, node: usize) {
+        self.nodes[node - 1].take().expect("it ran").wait().expect("it has ended");
     }
 
     /// Ends the daemon in good order and waits for it.

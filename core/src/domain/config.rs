@@ -7,14 +7,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeTuple as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::fence::{self, FenceConfig, Fencing};
 use super::limits::{Limit, Limits};
 use crate::ids::{ChassisName, GroupName, NodeId};
 
 /// A domain: nodes that share a control log, a CA and one time profile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct DomainConfig {
     /// What people call it.
     pub domain: String,
@@ -33,6 +35,42 @@ pub struct DomainConfig {
     /// log's snapshots read it so.
     #[serde(default, skip_serializing_if = "Limits::is_unsaid")]
     pub limits: Limits,
+    /// How a node is switched off, for services that wait for that. Written as limits are: where nothing is said there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FenceConfig>,
+}
+
+/// In files a service says itself that it waits for a fence. Bytes have no names, and a service's own must stay what they were: there it stands
+/// behind everything else, and so do the limits before it even if they are none.
+impl Serialize for DomainConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() || !self.is_fence_said() {
+            return Self::serialize(self, serializer);
+        }
+        let required = self.services.iter().filter(|s| s.fence == Fencing::Required).map(|s| s.name.clone()).collect();
+        let mut bytes = serializer.serialize_tuple(7)?;
+        bytes.serialize_element(&self.domain)?;
+        bytes.serialize_element(&self.profile)?;
+        bytes.serialize_element(&self.nodes)?;
+        bytes.serialize_element(&self.chassis)?;
+        bytes.serialize_element(&self.services)?;
+        bytes.serialize_element(&self.limits)?;
+        bytes.serialize_element(&Some(fence::Tail { method: self.fence.clone(), required }))?;
+        bytes.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for DomainConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return Self::deserialize(deserializer);
+        }
+        let (domain, profile, nodes, chassis, services, limits, tail) = Deserialize::deserialize(deserializer)?;
+        let tail: fence::Tail = Option::unwrap_or_default(tail);
+        let mut services: Vec<ServiceConfig> = services;
+        services.iter_mut().filter(|s| tail.required.contains(&s.name)).for_each(|s| s.fence = Fencing::Required);
+        Ok(Self { domain, profile, nodes, chassis, services, limits, fence: tail.method })
+    }
 }
 
 /// One node's place in the domain.
@@ -90,6 +128,9 @@ pub struct ServiceConfig {
     /// What happens when every complete copy is gone.
     #[serde(default)]
     pub on_total_loss: OnTotalLoss,
+    /// Whether a lost node is to be switched off, and known to be, before it is taken over from there (protocol 4.6).
+    #[serde(default, skip_serializing_if = "Fencing::is_none", with = "fence::in_files")]
+    pub fence: Fencing,
 }
 
 /// What a service does when every complete copy of its state is gone (protocol 1.7).
@@ -196,11 +237,27 @@ pub struct Bundle {
 
 /// A configuration that contradicts itself. The operator's mistake; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
+pub struct ConfigError {
+    text: String,
+    /// A list of the file and the place in it, so that whoever has the file can say the line.
+    pub at: Option<(&'static str, usize)>,
+}
+
+impl ConfigError {
+    fn at(list: &'static str, number: usize, text: String) -> Self {
+        Self { text, at: Some((list, number)) }
+    }
+}
+
+impl From<String> for ConfigError {
+    fn from(text: String) -> Self {
+        Self { text, at: None }
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -260,6 +317,16 @@ impl DomainConfig {
         self.groups().find(|g| g.name == *group).map(|g| g.candidates).unwrap_or_default()
     }
 
+    /// Whether a group is a service that waits for a fence.
+    pub fn requires_fence(&self, group: &GroupName) -> bool {
+        self.service(group).is_some_and(|s| s.fence == Fencing::Required)
+    }
+
+    /// Whether anything is said of fencing.
+    pub fn is_fence_said(&self) -> bool {
+        self.fence.is_some() || self.services.iter().any(|s| s.fence == Fencing::Required)
+    }
+
     /// How many links each node has: all have as many.
     pub fn links(&self) -> u8 {
         self.nodes.first().and_then(|n| u8::try_from(n.links.len()).ok()).unwrap_or(1)
@@ -274,14 +341,15 @@ impl DomainConfig {
     /// # Errors
     /// The first one found, in the operator's words.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let fail = |text: String| Err(ConfigError(text));
+        let fail = |text: String| Err(ConfigError::from(text));
         if self.nodes.is_empty() || self.nodes.len() > 32 {
             return fail(format!("a domain has 1 to 32 nodes, this one has {}", self.nodes.len()));
         }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         let links = self.nodes[0].links.len();
-        for node in &self.nodes {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let fail = |text: String| Err(ConfigError::at("nodes", number, text));
             if node.id.0 == 0 || node.id.0 > 32 {
                 return fail(format!("node id {} is not between 1 and 32", node.id.0));
             }
@@ -308,20 +376,31 @@ impl DomainConfig {
             return fail("no node has a vote".into());
         }
         let mut names = BTreeSet::new();
-        for group in self.groups() {
+        for (number, group) in self.groups().enumerate() {
+            let fail = |text: String| match number.checked_sub(self.services.len()) {
+                None => Err(ConfigError::at("services", number, text)),
+                Some(number) => Err(ConfigError::at("chassis", number, text)),
+            };
             if !names.insert(group.name.clone()) {
                 return fail(format!("{} is there twice", group.name));
             }
-            if let Some(unknown) = group.candidates.iter().find(|n| self.node(**n).is_none_or(|n| n.witness)) {
+            if let Some(witness) = group.candidates.iter().find(|n| self.node(**n).is_some_and(|n| n.witness)) {
+                return fail(format!("{} cannot run on {witness}: a witness votes, and runs nothing", group.name));
+            }
+            if let Some(unknown) = group.candidates.iter().find(|n| self.node(**n).is_none()) {
                 return fail(format!("{} cannot run on {unknown}, which is no data node of this domain", group.name));
             }
             if group.copies == 0 || group.floor == 0 || group.floor > group.copies {
                 return fail(format!("{}: copies is 1 or more, floor between 1 and copies", group.name));
             }
         }
-        for service in &self.services {
+        for (number, service) in self.services.iter().enumerate() {
+            let fail = |text: String| Err(ConfigError::at("services", number, text));
             if service.name.as_str().contains([':', '/', ' ']) || service.name.as_str().is_empty() {
                 return fail(format!("{:?} cannot be a service's name: no colon, slash or blank", service.name.as_str()));
+            }
+            if service.fence == Fencing::Required && self.fence.is_none() {
+                return fail(format!("service {} says fence: required, and nothing says how a node is switched off: add fence: {{ command: [PROGRAM, ARGUMENT] }} to the domain", service.name));
             }
             if service.command.is_empty() {
                 return fail(format!("service {} has no command", service.name));
@@ -330,7 +409,10 @@ impl DomainConfig {
                 return fail(format!("service {} has addresses but no device to put them on", service.name));
             }
         }
-        self.limits.check().map_err(ConfigError)?;
+        if let Some(fence) = &self.fence {
+            fence.check()?;
+        }
+        self.limits.check()?;
         let (services, clients) = (self.services.len() as u64, self.limits.of(Limit::SdkClients));
         if services > clients {
             return fail(format!("{services} services, and limits.sdk_clients admits {clients} applications to a node: each service is one"));
@@ -373,13 +455,46 @@ mod tests {
     fn bounds_that_cannot_be_are_refused_wherever_they_come_from() {
         let links = vec!["10.9.1.1:7400".parse().expect("an address")];
         let node = NodeConfig { id: NodeId(1), chassis: "mxp1".into(), links, voter: true, witness: false };
-        let service = |name: &str| ServiceConfig { name: name.into(), command: vec!["x".into()], addresses: Vec::new(), device: None, nodes: Vec::new(), copies: 1, floor: 1, on_total_loss: OnTotalLoss::Wait };
+        let service = |name: &str| ServiceConfig { name: name.into(), command: vec!["x".into()], addresses: Vec::new(), device: None, nodes: Vec::new(), copies: 1, floor: 1, on_total_loss: OnTotalLoss::Wait, fence: Fencing::None };
         let chassis = vec![ChassisConfig { name: "mxp1".into(), manager: None }];
         let services = vec![service("calls"), service("mail")];
         let with = |limits| DomainConfig { domain: "lab".into(), nodes: vec![node.clone()], chassis: chassis.clone(), services: services.clone(), limits, ..DomainConfig::default() }.check().map_err(|e| e.to_string());
         assert_eq!(with(Limits::default()), Ok(()));
         assert!(with(Limits::default().with(Limit::Objects, 1)).is_err_and(|e| e.contains("between 64 and 65536")));
         assert!(with(Limits::default().with(Limit::SdkClients, 1)).is_err_and(|e| e.contains("2 services")));
+    }
+
+    #[test]
+    fn who_waits_for_a_fence_needs_a_command_and_files_and_bytes_bear_both() {
+        let head = "domain: lab\nnodes: [{ id: 1, chassis: m, links: [\"10.9.1.1:7400\"] }]\nchassis: [{ name: m }]\nservices:\n  - { name: mail, command: [x] }\n  - { name: calls, command: [x], fence: required }\n";
+        let read = |rest: &str| serde_yaml::from_str::<DomainConfig>(&format!("{head}{rest}")).map_err(|e| e.to_string());
+        let check = |rest: &str| read(rest).and_then(|c| c.check().map_err(|e| e.to_string()));
+        assert!(check("").is_err_and(|e| e.contains("service calls says fence: required") && e.contains("fence: { command:")));
+        assert_eq!(check("fence: { command: [/usr/bin/off] }"), Ok(()));
+        assert!(check("fence: { command: [] }").is_err_and(|e| e.contains("no command")));
+        assert!(check("fence: { command: [off], timeout: 20m }").is_err_and(|e| e.contains("between 100ms and 10m")));
+        assert!(check("fence: { command: [off], timeout: soon }").is_err_and(|e| e.contains("such as 10s") && e.contains("line")));
+        assert!(check("fence: { comand: [off] }").is_err_and(|e| e.contains("comand")));
+        let config = read("fence: { command: [off, now], timeout: 2s }").expect("good");
+        assert_eq!(config.fence, Some(FenceConfig { command: vec!["off".into(), "now".into()], timeout: Duration::from_secs(2) }));
+        assert!(config.requires_fence(&"calls".into()) && !config.requires_fence(&"mail".into()) && !config.requires_fence(&chassis_group("m")));
+        assert_eq!(serde_yaml::from_str::<DomainConfig>(&serde_yaml::to_string(&config).expect("written")).expect("read"), config);
+        for config in [config.clone(), DomainConfig { limits: Limits::default().with(Limit::Objects, 100), ..config }] {
+            let bytes = postcard::to_stdvec(&config).expect("encoded");
+            assert_eq!(postcard::from_bytes::<DomainConfig>(&bytes), Ok(config));
+        }
+    }
+
+    #[test]
+    fn two_voters_are_refused_with_a_fence_too_and_a_witness_makes_three() {
+        let node = |id: u16, witness| NodeConfig { id: NodeId(id), chassis: "m".into(), links: vec![format!("10.9.1.{id}:7400").parse().expect("an address")], voter: true, witness };
+        let fence = Some(FenceConfig { command: vec!["off".into()], timeout: Duration::from_secs(1) });
+        let chassis = vec![ChassisConfig { name: "m".into(), manager: None }];
+        let two = DomainConfig { domain: "lab".into(), nodes: vec![node(1, false), node(2, false)], chassis, fence, ..DomainConfig::default() };
+        assert!(two.check().is_err_and(|e| e.to_string().contains("add a witness")));
+        let three = DomainConfig { nodes: vec![node(1, false), node(2, false), node(3, true)], ..two };
+        assert_eq!(three.check(), Ok(()));
+        assert!(three.groups().all(|g| g.candidates == [NodeId(1), NodeId(2)]), "a witness is a candidate of nothing");
     }
 
     #[test]

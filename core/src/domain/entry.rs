@@ -135,6 +135,17 @@ pub enum Entry {
         /// What is to be law.
         limits: Limits,
     },
+    /// A node was switched off, and the device that did it has been read back (protocol 4.6).
+    Fenced {
+        /// Which life of it.
+        target: Member,
+        /// The `since` of its row that the proposer saw.
+        since: LogIndex,
+        /// The proposer, who ran the command.
+        by: Member,
+        /// What the device said; bounded by [`super::fence::EVIDENCE_MAX`].
+        evidence: String,
+    },
 }
 
 /// Why an old active can no longer speak.
@@ -186,15 +197,16 @@ impl Entry {
         match postcard::take_from_bytes(rest) {
             Ok((entry, [])) => Ok(entry),
             Ok((_, left)) => Err(DecodeError::Trailing(left.len())),
-            Err(postcard::Error::DeserializeUnexpectedEnd) if rest.first() == Some(&CONFIGURE) => Self::decode_without_limits(rest),
+            Err(postcard::Error::DeserializeUnexpectedEnd) if rest.first() == Some(&CONFIGURE) => Self::decode_shorter(rest),
             Err(source) => Err(DecodeError::Body(source)),
         }
     }
 
-    /// A configuration in which no limits are said ends before them: so have all that were written before there were any, and older versions
-    /// read those that are written today. None are a count of 0.
-    fn decode_without_limits(rest: &[u8]) -> Result<Self, DecodeError> {
-        postcard::from_bytes(&[rest, &[0]].concat()).map_err(DecodeError::Body)
+    /// A configuration in which nothing is said of fencing ends before it, and one without limits before those: so have all that were written
+    /// before there were any, and older versions read those that are written today. Nothing said is a 0 each.
+    fn decode_shorter(rest: &[u8]) -> Result<Self, DecodeError> {
+        let with = |zeros: &[u8]| postcard::from_bytes(&[rest, zeros].concat());
+        with(&[0]).or_else(|_| with(&[0, 0])).map_err(DecodeError::Body)
     }
 
     /// The nodes that the entry is about: until they have applied it they get no lease (protocol 3.3).
@@ -211,6 +223,7 @@ impl Entry {
             Self::Sync { by, in_sync, .. } => [by.node].into_iter().chain(in_sync.iter().map(|m| m.node)).collect(),
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
             Self::Admit { node, .. } | Self::Expel { node } => vec![*node],
+            Self::Fenced { target, .. } => vec![target.node],
             Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } | Self::Limits { .. } => Vec::new(),
         };
         named.into_iter()

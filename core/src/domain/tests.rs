@@ -30,6 +30,7 @@ fn domain() -> Domain {
             copies: 2,
             floor: 1,
             on_total_loss: Default::default(),
+            fence: Default::default(),
         }],
         ..DomainConfig::default()
     };
@@ -265,4 +266,85 @@ fn limits_change_at_one_version_and_nothing_else_does() {
     let config = DomainConfig { limits, ..before.config.clone() };
     assert_eq!((&domain.config, domain.config_version), (&config, Version(before.config_version.0 + 1)));
     assert_eq!((&domain.groups, &domain.nodes), (&before.groups, &before.nodes), "no lease waits for it");
+}
+
+/// [`serving`], and `calls` waits for a fence.
+fn fencing() -> Domain {
+    let mut domain = serving();
+    let mut config = domain.config.clone();
+    config.services[0].fence = fence::Fencing::Required;
+    config.fence = Some(fence::FenceConfig { command: vec!["off".into()], timeout: std::time::Duration::from_secs(2) });
+    let expected = domain.config_version;
+    apply(&mut domain, &Entry::Configure { expected, config }).expect("a good configuration");
+    domain
+}
+
+fn fenced(domain: &Domain, target: u16, by: u16, evidence: &str) -> Entry {
+    Entry::Fenced { target: member(domain, target), since: domain.nodes[&NodeId(target)].since, by: member(domain, by), evidence: evidence.to_owned() }
+}
+
+#[test]
+fn a_takeover_that_waits_for_a_fence_does_nothing_without_evidence_of_this_very_life() {
+    let mut domain = fencing();
+    let old = member(&domain, 1);
+    let early = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    assert_eq!(apply(&mut domain, &early), Err(Void::NotFenced(old)));
+    let off = fenced(&domain, 1, 3, "outlet 7 is off");
+    assert_eq!(apply(&mut domain, &off), Ok(vec![Change::Fenced(old)]));
+    assert_eq!(apply(&mut domain, &off), Err(Void::Repeated));
+    let minority = takeover(&domain, 3, releases(&domain, 1, &[3]));
+    assert_eq!(apply(&mut domain, &minority), Err(Void::Releases { valid: 1, needed: 2 }), "evidence replaces no release");
+    let again = takeover(&domain, 3, releases(&domain, 1, &[2, 3]));
+    apply(&mut domain, &again).expect("released, and known to be off");
+    assert_eq!(row(&domain).active, Some(member(&domain, 3)));
+    join(&mut domain, 1, 99).expect("it is switched on again");
+    assert!(domain.fenced.is_empty());
+}
+
+#[test]
+fn evidence_of_another_life_or_of_an_older_sign_of_life_counts_for_nothing() {
+    let mut domain = fencing();
+    let (early, old, since) = (fenced(&domain, 1, 3, "off"), member(&domain, 1), domain.nodes[&NodeId(1)].since);
+    apply(&mut domain, &Entry::Confirm { node: old, since }).expect("it came back in time");
+    assert!(matches!(apply(&mut domain, &early), Err(Void::Version { .. })));
+    let late = fenced(&domain, 1, 3, "off");
+    join(&mut domain, 1, 99).expect("another life");
+    assert_eq!(apply(&mut domain, &late), Err(Void::Superseded(old)));
+    let of_a_dead_finder = fenced(&domain, 1, 3, "off");
+    let finder = member(&domain, 3);
+    join(&mut domain, 3, 98).expect("another life");
+    assert_eq!(apply(&mut domain, &of_a_dead_finder), Err(Void::Superseded(finder)));
+    let own = fenced(&domain, 1, 1, "I am off");
+    assert_eq!(apply(&mut domain, &own), Err(Void::NotFenced(member(&domain, 1))));
+    for evidence in [String::new(), "x".repeat(fence::EVIDENCE_MAX + 1)] {
+        let bad = fenced(&domain, 1, 3, &evidence);
+        assert!(matches!(apply(&mut domain, &bad), Err(Void::Config(_))));
+    }
+    assert!(domain.fenced.is_empty());
+}
+
+#[test]
+fn relinquished_roles_and_lives_that_are_over_wait_for_no_fence() {
+    let mut domain = fencing();
+    let old = member(&domain, 1);
+    let relinquished = takeover(&domain, 3, Evidence::Relinquished { by: old, epoch: Epoch(1) });
+    apply(&mut domain.clone(), &relinquished).expect("its own word");
+    join(&mut domain, 1, 99).expect("another life");
+    let over = takeover(&domain, 3, Evidence::Released(Vec::new()));
+    apply(&mut domain, &over).expect("it started clean");
+}
+
+#[test]
+fn a_domain_without_a_fence_takes_no_evidence_and_forgets_what_it_had() {
+    let mut domain = serving();
+    let off = fenced(&domain, 1, 3, "off");
+    assert!(matches!(apply(&mut domain, &off), Err(Void::Config(_))));
+    let mut domain = fencing();
+    let off = fenced(&domain, 1, 3, "off");
+    apply(&mut domain, &off).expect("evidence");
+    let mut config = domain.config.clone();
+    (config.fence, config.services[0].fence) = (None, fence::Fencing::None);
+    let expected = domain.config_version;
+    apply(&mut domain, &Entry::Configure { expected, config }).expect("a good configuration");
+    assert!(domain.fenced.is_empty());
 }

@@ -26,7 +26,7 @@ impl Offers {
 impl Roles {
     pub(super) fn consider_start(&mut self, now: Instant, me: Member, config: &GroupConfig) {
         let Some(row) = self.domain.groups.get(&config.name).cloned() else { return };
-        let alive = |m: &Member| self.domain.is_current(*m);
+        let alive = |m: &Member| self.domain.counts(*m);
         if row.in_sync.iter().any(alive) || row.active.is_some_and(|a| alive(&a)) {
             return;
         }
@@ -68,7 +68,8 @@ impl Roles {
         let domain = Arc::clone(&self.domain);
         let offers = self.offers.get(&config.name).expect("consider_start made it").clone();
         let current: BTreeMap<Member, Offer> = offers.found.into_iter().filter(|(m, _)| domain.is_current(*m)).collect();
-        let is_whole = config.candidates.iter().all(|n| current.keys().any(|m| m.node == *n));
+        let is_off = |n: NodeId| domain.member(n).is_some_and(|m| domain.is_fenced(m)); // its memory went with its power
+        let is_whole = config.candidates.iter().all(|n| is_off(*n) || current.keys().any(|m| m.node == *n));
         if let Some(at) = offers.asked_at {
             self.wake_at(at + ASK_AGAIN);
         }
@@ -117,7 +118,7 @@ impl Roles {
         let Some(row) = self.domain.groups.get(group) else {
             return self.refuse(cause, format!("there is no group {group}"));
         };
-        if let Some(alive) = row.in_sync.iter().chain(&row.active).find(|m| self.domain.is_current(**m)) {
+        if let Some(alive) = row.in_sync.iter().chain(&row.active).find(|m| self.domain.counts(**m)) {
             return self.refuse(cause, format!("{group} has lost nothing: {} has everything, and goes on by itself", alive.node));
         }
         self.take_start_word(now, group);

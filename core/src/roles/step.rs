@@ -76,6 +76,11 @@ impl Roles {
         if now < since + wait {
             return self.wake_at(since + wait);
         }
+        let is_released = matches!(evidence, Evidence::Released(_));
+        if is_released && self.domain.waits_for_fence(&config.name, old) {
+            return self.consider_fence(now, me, &config.name, old, (since, rank), cause);
+        }
+        let cause = self.fence_event(old).filter(|_| is_released && self.domain.config.requires_fence(&config.name)).or(cause);
         let entry = Entry::Takeover { group: config.name.clone(), version: row.version, to: me, evidence };
         self.propose(now, Purpose::Group(config.name.clone()), row.version, entry, cause);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::domain::fence::FenceConfig;
 use crate::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
 
 fn calls() -> GroupName {
@@ -41,6 +42,7 @@ fn config() -> DomainConfig {
             copies: 2,
             floor: 1,
             on_total_loss: OnTotalLoss::Wait,
+            fence: Default::default(),
         }],
         ..DomainConfig::default()
     }
@@ -68,7 +70,20 @@ fn configured() -> Domain {
 
 impl World {
     fn new() -> Self {
-        let domain = configured();
+        Self::with(configured())
+    }
+
+    /// `calls` waits for a fence.
+    fn fencing() -> Self {
+        let mut config = config();
+        config.services[0].fence = crate::domain::fence::Fencing::Required;
+        config.fence = Some(FenceConfig { command: vec!["off".into()], timeout: Duration::from_secs(5) });
+        let mut domain = Domain::default();
+        domain.apply(LogIndex(1), &Entry::Configure { expected: Version(0), config }).expect("a good configuration");
+        Self::with(domain)
+    }
+
+    fn with(domain: Domain) -> Self {
         let roles = (1..=3).map(|id| (n(id), Roles::new(n(id), u64::from(id)))).collect();
         let mut world = Self { now: Instant::from_nanos(1), domain, roles, orders: Vec::new(), down: Vec::new(), in_sync_by_itself: true };
         world.spread();
@@ -183,6 +198,12 @@ impl World {
 
     fn active(&self, group: &GroupName) -> Option<NodeId> {
         self.domain.groups[group].active.map(|m| m.node)
+    }
+
+    /// The fences that were asked for: by whom, the request, whom.
+    fn fences(&self) -> Vec<(NodeId, u64, NodeId)> {
+        let asked = |(at, o): &(NodeId, Output)| if let Output::Fence { request, target, .. } = o { Some((*at, *request, target.node)) } else { None };
+        self.orders.iter().filter_map(asked).collect()
     }
 
     fn in_sync(&self, group: &GroupName) -> Vec<NodeId> {
@@ -506,4 +527,109 @@ fn a_released_leader_that_is_back_is_left_to_lead() {
     world.give(n(2), Input::Leader(Some(n(1))));
     world.run(Duration::from_secs(1));
     assert!(!world.orders.iter().any(|(_, o)| matches!(o, Output::Campaign { .. })), "it is heard: {:?}", world.orders);
+}
+
+#[test]
+fn who_waits_for_a_fence_is_taken_over_when_the_log_has_the_evidence_and_not_before() {
+    let mut world = World::fencing();
+    world.kill(n(1));
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.active(&calls()), Some(n(1)), "released by everybody, and not known to be off");
+    assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(2)), "what checks epochs does not wait");
+    let asked = world.fences();
+    let &[(by, request, target)] = asked.as_slice() else { panic!("once, and by one: {asked:?}") };
+    assert_eq!((by, target), (n(3), n(1)), "by the best bidder");
+    world.give(by, Input::Fenced { request: request + 1, evidence: Some("another request".into()), cause: cause(20) });
+    assert_eq!(world.active(&calls()), Some(n(1)));
+    world.give(by, Input::Fenced { request, evidence: Some("outlet 7 is off".repeat(100)), cause: cause(20) });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.active(&calls()), Some(n(3)));
+    assert!(world.domain.fenced[&n(1)].evidence.len() <= crate::domain::fence::EVIDENCE_MAX);
+    assert_eq!(world.fences().len(), 1);
+}
+
+#[test]
+fn a_fence_that_fails_is_tried_again_with_longer_pauses_and_nothing_moves() {
+    let mut world = World::fencing();
+    world.kill(n(1));
+    for pause in [2, 4, 8, 16, 30, 30] {
+        let asked = world.fences().len();
+        let (by, request, _) = world.fences()[asked - 1];
+        world.give(by, Input::Fenced { request, evidence: None, cause: cause(21) });
+        world.run(Duration::from_millis(pause * 1000 - 100));
+        assert_eq!(world.fences().len(), asked, "not before {pause} s");
+        world.run(Duration::from_millis(200));
+        assert_eq!(world.fences().len(), asked + 1, "after {pause} s");
+    }
+    assert_eq!(world.active(&calls()), Some(n(1)));
+}
+
+#[test]
+fn a_node_that_comes_back_is_not_fenced_any_more() {
+    // In time: it is active as before, and a late answer is nobody's.
+    let mut world = World::fencing();
+    world.kill(n(1));
+    let (by, request, _) = world.fences()[0];
+    let (me, since) = (world.domain.member(n(1)).expect("joined"), world.domain.nodes[&n(1)].since);
+    world.domain.apply(LogIndex(world.domain.applied.0 + 1), &Entry::Confirm { node: me, since }).expect("it is back");
+    world.spread();
+    assert!(world.orders.contains(&(by, Output::FenceDropped { target: me })));
+    world.give(by, Input::Fenced { request, evidence: Some("off".into()), cause: cause(22) });
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.active(&calls()), world.domain.fenced.len()), (Some(n(1)), 0));
+
+    // In another life: the old one is over, by its own node, and nothing waits for a device.
+    let mut world = World::fencing();
+    world.kill(n(1));
+    world.restart(n(1), 44);
+    assert_eq!((world.active(&calls()), world.domain.fenced.len()), (Some(n(3)), 0));
+}
+
+#[test]
+fn a_role_that_is_given_up_or_handed_over_waits_for_no_fence() {
+    let mut world = World::fencing();
+    world.give(n(1), Input::Unit { group: calls(), unit: Unit::Gone, cause: cause(5) });
+    world.give(n(1), Input::Silenced { group: calls(), epoch: Epoch(1) });
+    assert_eq!(world.active(&calls()), Some(n(3)), "relinquished");
+    world.give(n(1), Input::Unit { group: calls(), unit: Unit::Ready, cause: cause(5) });
+    world.grow();
+    world.give(n(3), Input::Move { wish: Wish::Switchover { group: calls(), to: Some(n(1)) }, cause: cause(6) });
+    world.give(n(3), Input::Quiesced { group: calls(), epoch: Epoch(2) });
+    world.give(n(3), Input::Silenced { group: calls(), epoch: Epoch(2) });
+    assert_eq!((world.active(&calls()), world.fences().len()), (Some(n(1)), 0), "handed over");
+}
+
+#[test]
+fn who_has_no_lease_fences_nobody() {
+    let mut world = World::fencing();
+    world.give(n(3), Input::Suspended(Some(cause(30))));
+    world.kill(n(1));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.fences(), []);
+    world.give(n(3), Input::Suspended(None));
+    assert_eq!(world.fences().len(), 1);
+}
+
+#[test]
+fn a_sole_member_that_is_known_to_be_off_is_gone() {
+    let mut world = World::fencing();
+    world.in_sync_by_itself = false;
+    world.kill(n(3));
+    let row = world.domain.groups[&calls()].clone();
+    let sole = row.active.expect("active");
+    let index = |w: &World| LogIndex(w.domain.applied.0 + 1);
+    world.domain.apply(index(&world), &Entry::Sync { group: calls(), version: row.version, by: sole, in_sync: [sole].into() }).expect("shrunk");
+    world.restart(n(3), 33);
+    world.kill(n(1));
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.active(&calls()), world.fences().len()), (Some(n(1)), 0), "what it alone knows is not thrown away by itself");
+    let since = world.domain.nodes[&n(1)].since;
+    let fenced = Entry::Fenced { target: sole, since, by: world.domain.member(n(2)).expect("joined"), evidence: "off".into() };
+    world.domain.apply(index(&world), &fenced).expect("evidence");
+    world.spread();
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.active(&calls()), Some(n(1)), "on_total_loss is wait");
+    world.give(n(2), Input::Move { wish: Wish::Start { group: calls() }, cause: cause(6) });
+    world.run(Duration::from_secs(2));
+    assert!(world.active(&calls()).is_some_and(|a| a != n(1)), "an operator's word, and no offer of who is off");
 }

@@ -354,6 +354,7 @@ fn service(group: usize, data: &[usize]) -> ServiceConfig {
         copies: 2,
         floor: 1,
         on_total_loss: OnTotalLoss::Best,
+        fence: Default::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use serde::{Deserialize, Serialize};
 use sixnines_core::domain::config::{ChassisConfig, NodeConfig, Profile, ServiceConfig};
+use sixnines_core::domain::limits::Limits;
 use sixnines_core::domain::{Domain, Proposal};
 use sixnines_core::ids::{LogIndex, NodeId};
 
@@ -20,9 +21,11 @@ use super::types::{self, Answer, LogId, RaftEntry, SnapshotMeta, StoredMembershi
 use super::writer::{Work, Writer};
 use super::{Apply, Board, Failure, Faults, Port};
 
-/// First byte of a snapshot's domain in whose configuration limits are said.
-const DOMAIN_FORMAT: u8 = 4;
-/// None are said, and none are written: what was before there were any, and what older versions read.
+/// First byte of a snapshot's domain in whose configuration something is said of fencing: what was fenced stands behind it.
+const DOMAIN_FORMAT: u8 = 5;
+/// Nothing is said of fencing, but limits are: what older versions read.
+const DOMAIN_WITHOUT_FENCE: u8 = 4;
+/// No limits are said, and none are written: what was before there were any, and what older versions read.
 const DOMAIN_WITHOUT_LIMITS: u8 = 3;
 
 /// What a snapshot says of itself.
@@ -49,8 +52,12 @@ impl Content {
             membership_id: self.membership.log_id().map(Into::into),
             membership: self.membership.membership().into(),
         };
-        let format = if self.domain.config.limits.is_unsaid() { DOMAIN_WITHOUT_LIMITS } else { DOMAIN_FORMAT };
-        let domain = postcard::to_extend(&self.domain, vec![format]).expect("a domain in memory has an encoding");
+        let config = &self.domain.config;
+        let format = if config.is_fence_said() { DOMAIN_FORMAT } else if config.limits.is_unsaid() { DOMAIN_WITHOUT_LIMITS } else { DOMAIN_WITHOUT_FENCE };
+        let mut domain = postcard::to_extend(&self.domain, vec![format]).expect("a domain in memory has an encoding");
+        if format == DOMAIN_FORMAT {
+            domain = postcard::to_extend(&self.domain.fenced, domain).expect("a table in memory has an encoding");
+        }
         segment::file(&[(kind::SNAPSHOT_META, format::encode(&meta)), (kind::SNAPSHOT_DOMAIN, domain)]).into()
     }
 
@@ -65,8 +72,9 @@ impl Content {
         let body = |kind| records.iter().find(|r| r.kind == kind).map(|r| r.body);
         let meta: Meta = body(kind::SNAPSHOT_META).and_then(format::decode).ok_or_else(|| damaged("its head cannot be read"))?;
         let domain = match body(kind::SNAPSHOT_DOMAIN).and_then(|b| b.split_first()) {
-            Some((&DOMAIN_FORMAT, rest)) => format::decode(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
-            Some((&DOMAIN_WITHOUT_LIMITS, rest)) => decode_without_limits(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
+            Some((&DOMAIN_FORMAT, rest)) => decode_fencing(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
+            Some((&DOMAIN_WITHOUT_FENCE, rest)) => decode_shorter::<(Head, Limits)>(rest, &[0]).ok_or_else(|| damaged("its domain cannot be read"))?,
+            Some((&DOMAIN_WITHOUT_LIMITS, rest)) => decode_shorter::<Head>(rest, &[0, 0]).ok_or_else(|| damaged("its domain cannot be read"))?,
             Some((&theirs, _)) => return Err(OpenError::Format { file: FILE, theirs }),
             None => return Err(damaged("there is no domain in it")),
         };
@@ -82,12 +90,19 @@ impl Content {
     }
 }
 
-/// A domain whose configuration ends before its limits: none are a count of 0 in that place.
-fn decode_without_limits(bytes: &[u8]) -> Option<Domain> {
-    type Head = (LogIndex, String, Profile, Vec<NodeConfig>, Vec<ChassisConfig>, Vec<ServiceConfig>);
-    let (_, behind): (Head, &[u8]) = postcard::take_from_bytes(bytes).ok()?;
+/// What a domain's bytes begin with, up to the configuration's services.
+type Head = (LogIndex, String, Profile, Vec<NodeConfig>, Vec<ChassisConfig>, Vec<ServiceConfig>);
+
+/// A domain whose configuration ends with `H`: nothing said is a 0 each in the place of what would follow.
+fn decode_shorter<H: for<'de> Deserialize<'de>>(bytes: &[u8], zeros: &[u8]) -> Option<Domain> {
+    let (_, behind): (H, &[u8]) = postcard::take_from_bytes(bytes).ok()?;
     let head = &bytes[..bytes.len() - behind.len()];
-    format::decode(&[head, &[0], behind].concat())
+    format::decode(&[head, zeros, behind].concat())
+}
+
+fn decode_fencing(bytes: &[u8]) -> Option<Domain> {
+    let (domain, behind): (Domain, &[u8]) = postcard::take_from_bytes(bytes).ok()?;
+    Some(Domain { fenced: format::decode(behind)?, ..domain })
 }
 
 /// The newest snapshot that is on disk.
@@ -255,8 +270,9 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Builder<R> {
 #[cfg(test)]
 mod tests {
     use sixnines_core::domain::config::DomainConfig;
-    use sixnines_core::domain::limits::{Limit, Limits};
-    use sixnines_core::ids::Version;
+    use sixnines_core::domain::fence::{FenceConfig, Fenced};
+    use sixnines_core::domain::limits::Limit;
+    use sixnines_core::ids::{Incarnation, Member, Version};
 
     use super::*;
 
@@ -269,11 +285,23 @@ mod tests {
 
     #[test]
     fn a_snapshot_bears_the_limits_and_one_without_is_read_as_those_of_before() {
-        for (limits, format) in [(Limits::default(), DOMAIN_WITHOUT_LIMITS), (Limits::default().with(Limit::SdkClients, 5), DOMAIN_FORMAT)] {
+        for (limits, format) in [(Limits::default(), DOMAIN_WITHOUT_LIMITS), (Limits::default().with(Limit::SdkClients, 5), DOMAIN_WITHOUT_FENCE)] {
             let content = content(limits);
             let bytes = content.encode();
             let domain = segment::whole("snapshot", &bytes).expect("whole").iter().find(|r| r.kind == kind::SNAPSHOT_DOMAIN).map(|r| r.body[0]);
             assert_eq!(domain, Some(format));
+            assert_eq!(Content::decode(&bytes).expect("its own").domain, content.domain);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_a_domain_that_fences_bears_what_was_fenced() {
+        for limits in [Limits::default(), Limits::default().with(Limit::SdkClients, 5)] {
+            let mut content = content(limits);
+            content.domain.config.fence = Some(FenceConfig { command: vec!["off".into()], timeout: std::time::Duration::from_secs(1) });
+            let member = |node| Member { node: NodeId(node), incarnation: Incarnation(7) };
+            content.domain.fenced.insert(NodeId(2), Fenced { target: member(2), by: member(1), evidence: "outlet 7 is off".into() });
+            let bytes = content.encode();
             assert_eq!(Content::decode(&bytes).expect("its own").domain, content.domain);
         }
     }

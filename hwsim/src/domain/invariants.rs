@@ -4,6 +4,7 @@ pub mod alarms;
 pub mod causes;
 pub mod epochs;
 pub mod events;
+pub mod fences;
 pub mod log;
 pub mod one_active;
 pub mod policies;
@@ -26,6 +27,7 @@ pub struct Judge {
     sinks: sinks::Sinks,
     log: log::Log,
     events: events::Events,
+    fences: fences::Fences,
     alarms: alarms::Alarms,
     policies: policies::Policies,
     broken: Option<String>,
@@ -91,6 +93,12 @@ impl Judge {
         self.epochs.node_stopped(node);
         self.log.node_stopped(node);
         self.events.node_stopped(node);
+        self.fences.node_stopped(node);
+    }
+
+    /// A device has read back that a node is off: it may have been before.
+    pub(super) fn node_is_off(&mut self, node: NodeId) {
+        self.fences.node_stopped(node);
     }
 
     /// At the end, with the alarms that stand at the owners of their objects.
@@ -116,7 +124,11 @@ impl Judge {
             }
             Observation::Heard { origin, after, at, is_event } => self.events.heard(node, *origin, *after, *at, *is_event),
             Observation::Remembers(last) => self.events.remembers(node, *last),
-            Observation::Applied { index, domain } => self.log.applied(node, *index, domain),
+            Observation::Applied { index, domain } => {
+                self.fences.applied(*index);
+                self.log.applied(node, *index, domain)
+            }
+            Observation::TakenOver { group, old } => self.fences.taken_over(group, *old),
             Observation::Kept { group, section } => {
                 self.alarms.kept(node, group, section);
                 Ok(())

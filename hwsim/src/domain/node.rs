@@ -8,7 +8,7 @@ use sixnines_core::domain::config::Bundle;
 use sixnines_core::engine::{CommandBody, Engine};
 use sixnines_core::event::Event;
 use sixnines_core::feed::Place;
-use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, LogIndex, NodeId};
+use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, LogIndex, Member, NodeId};
 use sixnines_core::time::{Duration, Instant, WallTime};
 use sixnines_core::value::{Outcome, Request, Update};
 
@@ -118,6 +118,13 @@ pub enum SimOutput {
     },
     /// An order for a chassis; answered by [`SimInput::Outcome`].
     Act(Request),
+    /// Have a node switched off by the device that feeds it; answered by [`SimInput::Outcome`], when it has been read back.
+    Fence {
+        /// The request.
+        request: EventId,
+        /// Whom.
+        target: NodeId,
+    },
     /// Something that invariants judge.
     Observe(Observation),
     /// What became of an order.
@@ -243,6 +250,13 @@ pub enum Observation {
         index: LogIndex,
         /// The state.
         domain: Arc<Domain>,
+    },
+    /// A service that needs a fence was taken over because a majority of the voters had released its active, whose life still counted.
+    TakenOver {
+        /// The service.
+        group: GroupName,
+        /// Its active that was.
+        old: Member,
     },
     /// What the owner of a chassis saved last under this name is on every copy.
     Kept {

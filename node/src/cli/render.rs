@@ -65,7 +65,11 @@ fn status(status: &Status) -> String {
     let redundant = if status.is_redundant { "redundant" } else { "NOT redundant" };
     let mut out = format!("{}: {serving}, {redundant}    {} by {}, profile {}\n", status.domain, status.at, status.node, status.profile);
     for row in status.services.iter().chain(&status.chassis).filter(|r| !r.is_serving || r.wants_standby && r.standby.is_empty()) {
-        let what = if row.is_serving { "has no standby in sync" } else { "has no active that can speak" };
+        let what = match &row.waits {
+            Some(waits) => format!("waits: {waits}"),
+            None if row.is_serving => "has no standby in sync".to_owned(),
+            None => "has no active that can speak".to_owned(),
+        };
         out.push_str(&format!("  why   {} {what}.  To follow: nines why {}\n", row.name, row.name));
     }
     let rows = status.services.iter().chain(&status.chassis).map(|row| {
@@ -87,6 +91,7 @@ fn status(status: &Status) -> String {
             node.state.clone(),
             if node.id == status.node { "this node".into() } else if links.is_empty() { "none".into() } else { links.join(" ") },
             match node.log {
+                InLog::Votes if node.is_witness => if node.is_leader { "witness, leads".into() } else { "witness".into() },
                 InLog::Votes if node.is_leader => "leads".into(),
                 InLog::Votes => "votes".into(),
                 InLog::Learns => "learns".into(),

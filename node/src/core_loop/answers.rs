@@ -80,7 +80,7 @@ pub(crate) struct WaitingWish {
 
 enum WaitsFor {
     Role { group: GroupName, epoch: Epoch, cause: EventId },
-    Entry { proposal: Proposal, again_at: Option<Instant>, done: String },
+    Entry { proposal: Box<Proposal>, again_at: Option<Instant>, done: String },
     Command { id: CommandId, done: String },
 }
 
@@ -147,9 +147,10 @@ impl<W: Ways> CoreLoop<W> {
                 let active = row.active.filter(|m| domain.is_current(*m));
                 let is_serving = active.is_some_and(|m| is_alive(m.node) && !(m.node == self.me && self.is_suspended));
                 let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && is_alive(m.node)).map(|m| m.node).collect();
-                let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over, 0 acknowledged writes lost", standby[0]) };
+                let once = active.filter(|_| domain.config.requires_fence(name)).map(|a| format!(" once {} is known to be off", a.node)).unwrap_or_default();
+                let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over{once}, 0 acknowledged writes lost", standby[0]) };
                 let wants_standby = domain.config.candidates(name).len() > 1;
-                ServiceRow { name: name.clone(), wants_standby, active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies }
+                ServiceRow { name: name.clone(), wants_standby, active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies, waits: self.fence_wait(name).map(|(text, _)| text) }
             }).collect()
         };
         let (services, chassis) = (rows(true), rows(false));
@@ -160,6 +161,7 @@ impl<W: Ways> CoreLoop<W> {
             state: if domain.is_expelled(node.id) { "expelled".into() } else if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
             is_leader: self.leader == Some(node.id),
+            is_witness: node.witness,
             log: match self.places.get(&node.id) {
                 Some(Place { is_stranger: true, .. }) => InLog::KeptOut,
                 Some(Place { disk: 0, .. }) | None => InLog::Unknown,
@@ -250,6 +252,8 @@ impl<W: Ways> CoreLoop<W> {
         let service = format!("/services/{what}");
         let chain = if let Ok(id) = what.parse() {
             history.get(id).map(|_| history.why(id))
+        } else if let Some((_, Some(object))) = self.fence_wait(&GroupName::new(what)) {
+            history.why_object(&object)
         } else if engine.world().find(&service).is_some() {
             history.last_where(|e| e.object.as_str() == service && e.attribute.as_str() == "active").map(|e| history.why(e.id))
         } else if what.starts_with('n') && engine.world().find(&format!("/nodes/{what}")).is_some() {
@@ -406,7 +410,7 @@ impl<W: Ways> CoreLoop<W> {
     pub(super) fn propose_for(&mut self, now: Instant, entry: Entry, cause: EventId, done: String, reply: Sender<Reply>) {
         let proposal = Proposal { by: self.me, ticket: ASK_TICKETS + now.as_nanos(), cause: Some(cause), entry };
         self.ways.propose(proposal.clone());
-        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { proposal, again_at: None, done } });
+        self.wishes.push(WaitingWish { until: now + WISH_MAX, reply, waits_for: WaitsFor::Entry { proposal: Box::new(proposal), again_at: None, done } });
     }
 
     fn apply_bundle(&mut self, now: Instant, files: BTreeMap<String, String>, message: &str, principal: &Principal, reply: Sender<Reply>) {
@@ -511,7 +515,7 @@ impl<W: Ways> CoreLoop<W> {
             if let WaitsFor::Entry { proposal, again_at, .. } = &mut wish.waits_for
                 && again_at.take_if(|at| now >= *at).is_some()
             {
-                self.ways.propose(proposal.clone());
+                self.ways.propose(Proposal::clone(proposal));
             }
         }
         self.wishes.retain(|wish| {

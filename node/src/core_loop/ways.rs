@@ -17,6 +17,7 @@ use sixnines_discs::feed::wire::Resume;
 use sixnines_discs::wire::{Class, Kind};
 
 use super::answers::Watcher;
+use super::fences::FenceOrder;
 use super::limits::Uses;
 use crate::api::RightRow;
 
@@ -54,6 +55,11 @@ pub(crate) trait Ways {
     fn drive(&mut self, group: &GroupName, epoch: Option<Epoch>);
     /// A request for a driver or a unit; answered by [`super::In::Outcome`].
     fn act(&mut self, request: Request);
+
+    /// Has a node switched off by the domain's command; answered by [`super::In::Fenced`].
+    fn fence(&mut self, order: FenceOrder);
+    /// That node is back: whatever is under way against that life of it ends, and is not answered.
+    fn drop_fence(&mut self, target: Member);
 
     // ---- checkpoints
 

@@ -24,10 +24,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::checkpoints::Checkpoints;
 use super::drivers::Drivers;
+use super::fencer::Fencer;
 use super::{journal, keeper};
 use crate::api::RightRow;
 use crate::core_loop::In;
 use crate::core_loop::answers::Watcher;
+use crate::core_loop::fences::FenceOrder;
 use crate::core_loop::limits::Uses;
 use crate::core_loop::ways::{Journalled, Ways};
 
@@ -39,6 +41,7 @@ pub(super) struct Doors {
     pub(super) checkpoints: Checkpoints,
     pub(super) keepers: BTreeMap<GroupName, mpsc::UnboundedSender<keeper::Order>>,
     pub(super) drivers: Drivers,
+    pub(super) fencer: Fencer,
     pub(super) journal: journal::Writer,
     pub(super) inbox: Sender<In>,
     /// What this node wants to hear of the others.
@@ -111,6 +114,14 @@ impl Ways for Doors {
             return self.outcome(request.id, outcome);
         }
         self.drivers.act(request);
+    }
+
+    fn fence(&mut self, order: FenceOrder) {
+        self.fencer.begin(order);
+    }
+
+    fn drop_fence(&mut self, target: Member) {
+        self.fencer.end(target);
     }
 
     fn reach(&mut self, member: Member, is_reachable: bool) {

@@ -9,6 +9,7 @@ mod law;
 
 use sixnines_checkpoint::config::{Fault, IS_BREAKABLE};
 use sixnines_core::domain::config::Times;
+use sixnines_core::domain::fence::Fencing;
 use sixnines_core::domain::{Domain, Entry};
 use sixnines_core::ids::{Member, NodeId};
 use sixnines_core::time::{Duration, Instant};
@@ -108,6 +109,8 @@ pub(crate) enum Mutation {
     ShelvesObeyAnybody,
     /// 4.4: orders go out without a lease.
     ActsWithoutLease,
+    /// 4.6: releases are enough where a fence is needed.
+    TakeoverWithoutFence,
 
     // ---- the control log: protocol 6
     /// 6.1: a vote is given before it is on the disk, and never gets there.
@@ -153,6 +156,7 @@ impl Mutation {
             Self::PromotesNonMember => law::promotes_non_member,
             Self::RestartForgetsRelease => law::releases_of_any_life,
             Self::ConfirmLeavesReleases => law::confirm_leaves_releases,
+            Self::TakeoverWithoutFence => law::takeover_without_fence,
             _ => Domain::apply,
         }
     }
@@ -218,6 +222,9 @@ impl Mutation {
     pub(super) fn seen_by(self, me: Option<Member>, mut domain: Domain) -> Domain {
         if let Some(me) = me.filter(|_| self == Self::PromotesNonMember) {
             domain.groups.values_mut().filter(|row| row.active.is_some()).for_each(|row| row.in_sync.extend([me]));
+        }
+        if self == Self::TakeoverWithoutFence {
+            domain.config.services.iter_mut().for_each(|service| service.fence = Fencing::None);
         }
         domain
     }

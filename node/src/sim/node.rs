@@ -1,12 +1,12 @@
 //! One node: the product's machines, and the wires between them that are threads and channels in the daemon.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
 use sixnines_core::domain::config::Times;
-use sixnines_core::domain::{Change, Domain, Entry, Proposal, Release, Void};
+use sixnines_core::domain::{Change, Domain, Entry, Evidence, Proposal, Release, Void};
 use sixnines_core::engine::{Alarm, Command};
 use sixnines_core::feed;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LogIndex, Member, NodeId};
@@ -49,7 +49,7 @@ enum Frame {
 /// What the control log says; it speaks from within a step.
 enum News {
     Send(NodeId, Vec<u8>),
-    Applied(LogIndex, Option<Proposal>, Result<Vec<Change>, Void>, Box<Domain>),
+    Applied(LogIndex, Option<Box<Proposal>>, Result<Vec<Change>, Void>, Box<Domain>),
     Failed(u64, ProposeError),
     Leader(Option<NodeId>),
     Logged(Vec<(NodeId, LogIndex)>),
@@ -75,7 +75,7 @@ impl Port for Mailbox {
         self.put(News::Send(to, frame));
     }
     fn applied(&self, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: &Domain) {
-        self.put(News::Applied(index, proposal.cloned(), outcome.clone(), Box::new(domain.clone())));
+        self.put(News::Applied(index, proposal.cloned().map(Box::new), outcome.clone(), Box::new(domain.clone())));
     }
     fn proposed(&self, ticket: u64, outcome: Result<LogIndex, ProposeError>) {
         if let Err(error) = outcome {
@@ -131,6 +131,8 @@ pub(super) struct Node {
     tickets: u64,
     /// What owners of chassis have saved, and have not been told of yet.
     saves: BTreeMap<Ticket, (GroupName, String)>,
+    /// Requests to switches that are not answered yet.
+    fences: BTreeSet<EventId>,
     times: Times,
     mutation: Mutation,
     liar: Liar,
@@ -176,6 +178,7 @@ impl Node {
             is_journalling: false,
             tickets: 1 << 32,
             saves: BTreeMap::new(),
+            fences: BTreeSet::new(),
             times,
             mutation,
             orders: Orders::default(),
@@ -217,6 +220,9 @@ impl Node {
                 for update in list {
                     self.core(now, Some(In::Update(update.clone())));
                 }
+            }
+            SimInput::Outcome { request, .. } if self.fences.remove(&request) => {
+                self.core(now, Some(In::Fenced { request, result: Ok("its switch is off".to_owned()) }));
             }
             SimInput::Outcome { request, outcome } => self.core(now, Some(In::Outcome { request, outcome })),
             SimInput::Wall(wall) => self.wall_at_zero = wall.0.wrapping_sub(now.as_nanos()),
@@ -387,7 +393,7 @@ impl Node {
     fn on_news(&mut self, now: Instant, news: News) {
         match news {
             News::Send(to, frame) => self.mesh(to, &Frame::Log(frame)),
-            News::Applied(index, proposal, outcome, domain) => self.on_applied(now, index, proposal, outcome, *domain),
+            News::Applied(index, proposal, outcome, domain) => self.on_applied(now, index, proposal.map(|p| *p), outcome, *domain),
             News::Failed(ticket, why) => self.core(now, Some(In::Failed { ticket, why })),
             News::Leader(leader) => {
                 let term = self.log.handle().metrics().term;
@@ -411,9 +417,20 @@ impl Node {
         self.out.push(SimOutput::Observe(Observation::Lost { group: group.clone(), epoch }));
     }
 
+    /// On releases alone, of a life that counted, where a fence is needed.
+    fn note_takeover(&mut self, entry: &Entry) {
+        let Entry::Takeover { group, evidence: Evidence::Released(_), .. } = entry else { return };
+        let before = &self.domain;
+        let old = before.groups.get(group).and_then(|row| row.active).filter(|old| before.is_current(*old) && before.config.requires_fence(group));
+        if let Some(old) = old {
+            self.out.push(SimOutput::Observe(Observation::TakenOver { group: group.clone(), old }));
+        }
+    }
+
     fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Domain) {
         if let Some(proposal) = proposal.as_ref().filter(|_| outcome.is_ok()) {
             self.note_loss(&domain, &proposal.entry);
+            self.note_takeover(&proposal.entry);
         }
         let domain = Arc::new(domain);
         self.out.push(SimOutput::Observe(Observation::Applied { index, domain: Arc::clone(&domain) }));
@@ -421,7 +438,7 @@ impl Node {
         let rows = standing(&domain, self.me, self.life);
         self.liveness.handle(now, liveness::Input::Applied { index: domain.applied, standing: &rows });
         let seen = match self.mutation {
-            Mutation::PromotesNonMember => Arc::new(self.mutation.seen_by(self.core.roles.member(), Domain::clone(&domain))),
+            Mutation::PromotesNonMember | Mutation::TakeoverWithoutFence => Arc::new(self.mutation.seen_by(self.core.roles.member(), Domain::clone(&domain))),
             _ => Arc::clone(&domain),
         };
         self.core(now, Some(In::Applied { index, proposal, outcome, domain: seen }));
@@ -513,6 +530,10 @@ impl Node {
                 self.core(now, Some(In::Outcome { request: request.id, outcome }));
             }
             Way::Act(request) => self.out.push(SimOutput::Act(request)),
+            Way::Fence(order) => {
+                self.fences.insert(order.request);
+                self.out.push(SimOutput::Fence { request: order.request, target: order.target.node });
+            }
             Way::Reach(member, is_reachable) => {
                 for group in self.groups.values_mut() {
                     feed(&mut group.copy, now, if is_reachable { Input::Reachable(member) } else { Input::Unreachable(member) });

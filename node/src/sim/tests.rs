@@ -1,6 +1,7 @@
 //! Whole domains from one seed. `NINES_SEED=n` replays one, `NINES_SEEDS=n` runs so many.
 
 mod broken;
+mod fences;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -18,6 +18,7 @@ use sixnines_discs::wire::{Class, Kind};
 use super::broken::Mutation;
 use crate::api::RightRow;
 use crate::core_loop::answers::Watcher;
+use crate::core_loop::fences::FenceOrder;
 use crate::core_loop::limits::Uses;
 use crate::core_loop::ways::{Journalled, Ways};
 
@@ -31,6 +32,7 @@ pub(super) enum Way {
     Relinquish(GroupName, Epoch),
     Drive(GroupName, bool),
     Act(Request),
+    Fence(FenceOrder),
     Reach(Member, bool),
     Prefer(GroupName, Vec<NodeId>),
     Quiesce(GroupName, Member),
@@ -125,6 +127,10 @@ impl Ways for SimWays {
     fn act(&mut self, request: Request) {
         self.queue.push_back(Way::Act(request));
     }
+    fn fence(&mut self, order: FenceOrder) {
+        self.queue.push_back(Way::Fence(order));
+    }
+    fn drop_fence(&mut self, _: Member) {} // an answer that comes all the same is nobody's
     fn reach(&mut self, member: Member, is_reachable: bool) {
         self.queue.push_back(Way::Reach(member, is_reachable));
     }

@@ -132,6 +132,7 @@ impl Watch {
 
     pub(super) fn is_whole(&self, world: &World, services: &[GroupName]) -> bool {
         let is_good = !self.is_cut && !self.is_broken && !self.is_never_whole && world.now() >= self.until + self.settled;
-        is_good && services.iter().all(|group| answers_steadily(world, group))
+        // A node that halted, or that another one had switched off, is nothing that the script has done.
+        is_good && world.whole_for() >= self.settled && services.iter().all(|group| answers_steadily(world, group))
     }
 }

@@ -6,7 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use sixnines_core::config::{Data, Fields, Key, Node};
 use sixnines_core::diagnostic::{Diagnostic, Diagnostics, Source, Spot, suggestion};
 use sixnines_core::domain::config::{ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::fence::{FenceConfig, Fencing};
 use sixnines_core::ids::{ChassisName, GroupName, NodeId};
+use sixnines_core::time::Duration;
 
 use super::header::{plan, seed};
 use super::{Open, list};
@@ -132,6 +134,9 @@ impl Reader<'_> {
             services: self.services(said.services, &nodes, out)?,
             ..DomainConfig::default()
         };
+        // Each simulated node hangs on a switch; the command is never run.
+        let fence = config.is_fence_said().then(|| FenceConfig { command: vec!["switch".to_owned()], timeout: Duration::from_secs(1) });
+        let config = DomainConfig { fence, ..config };
         if let Err(wrong) = config.check() {
             self.complain("domain", wrong.to_string(), said.nodes.at, None, out);
             return None;
@@ -244,6 +249,9 @@ impl Reader<'_> {
             let all = [("wait", OnTotalLoss::Wait), ("best", OnTotalLoss::Best), ("empty", OnTotalLoss::Empty)];
             service.on_total_loss = self.word("on_total_loss", node, &all, out)?;
         }
+        if let Some(node) = fields.take("fence") {
+            service.fence = self.word("fence", node, &[("required", Fencing::Required), ("none", Fencing::None)], out)?;
+        }
         fields.finish(out);
         Some(service)
     }
@@ -319,6 +327,7 @@ fn named(name: &str) -> ServiceConfig {
         copies: 2,
         floor: 1,
         on_total_loss: OnTotalLoss::Wait,
+        fence: Fencing::None,
     }
 }
 

@@ -74,6 +74,7 @@ const UNSEEN: &[(Mutation, &str)] = &[
     (Mutation::RestartForgetsPromise, "who is not heard is held for dead only after as long a silence as the promise lasts; caught in core/tests/takeover_model"),
     (Mutation::OpensWithoutLease, "under load whoever is granted no lease does not stay in the set; caught in core/tests/takeover_model"),
     (Mutation::TimersNotContinued, "no board hangs there, and the policies that ship wait for nothing else; caught by the scenario board-hangs-for-good.yaml"),
+    (Mutation::TakeoverWithoutFence, "nothing is fenced in the domain that seeds are drawn for; found in tests::fences"),
     (Mutation::ActsWithoutLease, "the shelves check epochs by themselves"),
 ];
 
