@@ -1,5 +1,7 @@
 //! What every `nines bench` has in common: its file, and how many values become one row.
 
+pub(crate) mod discs;
+
 use std::path::Path;
 
 use anyhow::Context as _;

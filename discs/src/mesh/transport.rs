@@ -92,9 +92,11 @@ fn endpoint(identity: &Identity) -> EndpointConfig {
 }
 
 fn transport(profile: Profile) -> TransportConfig {
-    let (round_trip, idle) = match profile {
-        Profile::Fabric | Profile::Lan => (Duration::from_millis(1), 2_000),
-        Profile::Wan => (Duration::from_millis(50), 6_000),
+    // What one stream may have under way: as much as its path holds in a round trip, and no more. The library's congestion control goes on until
+    // something is lost, which inside a building is when a buffer of megabytes is full; what is urgent would stand behind all of it.
+    let (round_trip, idle, under_way) = match profile {
+        Profile::Fabric | Profile::Lan => (Duration::from_millis(1), 2_000, 256 << 10),
+        Profile::Wan => (Duration::from_millis(50), 6_000, 4 << 20),
     };
     let mut acks = AckFrequencyConfig::default();
     // 25 ms by default, which a lost last packet would wait for.
@@ -111,7 +113,7 @@ fn transport(profile: Profile) -> TransportConfig {
         // own trap, a long list of small writes, is avoided by writing all that waits at once.
         .send_window(32 << 20)
         .receive_window(VarInt::from_u32(32 << 20))
-        .stream_receive_window(VarInt::from_u32(4 << 20))
+        .stream_receive_window(VarInt::from_u32(under_way))
         .max_concurrent_uni_streams(VarInt::from_u32(8))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .datagram_receive_buffer_size(None);
