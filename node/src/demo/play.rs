@@ -74,7 +74,7 @@ impl Field {
         stage.client.mark(&scenario.name)?;
         let ground = scenario.setting.domain.as_ref().map(|domain| Ground::of(&domain.config));
         let whole = Made { runs: SEATS.map(|seat| (seat, Run::Up)).into(), ..Made::default() };
-        Ok(LabStage { stage, live, ground, faults: Vec::new(), made: whole, asked: SEATS[0], answered: Instant::ZERO, now: Instant::ZERO, outage: Duration::ZERO, past: Duration::ZERO, breach: None })
+        Ok(LabStage { stage, live, ground, faults: Vec::new(), made: whole, asked: SEATS[0], answered: Instant::ZERO, now: Instant::ZERO, outage: Duration::ZERO, past: Duration::ZERO, two_spoke: false, breach: None })
     }
 }
 
@@ -119,6 +119,8 @@ pub(crate) struct LabStage<'a> {
     /// The longest that clients waited so far, and before this window.
     outage: Duration,
     past: Duration,
+    /// More than one has spoken for the service.
+    two_spoke: bool,
     breach: Option<Breach>,
 }
 
@@ -288,9 +290,9 @@ impl LabStage<'_> {
         let seen = self.stage.client.report()?;
         self.outage = Duration::from_secs_f64(seen.client.outage_ms / 1000.0).max(self.past);
         let frames = seen.frames.as_ref().map_or(0.0, |frames| frames.two_speakers_ms);
-        let two_actives_ms = seen.client.two_actives_ms.max(frames);
+        self.two_spoke |= seen.client.two_actives_ms.max(frames) > 0.0;
         let sums = seen.client.sums;
-        let wrong = [(two_actives_ms > 0.0, "two actives"), (sums.lost > 0, "an acknowledged write lost"), (sums.doubled > 0, "a write done twice")];
+        let wrong = [(self.two_spoke, "two actives"), (sums.lost > 0, "an acknowledged write lost"), (sums.doubled > 0, "a write done twice")];
         if let Some((_, what)) = wrong.into_iter().find(|(is, _)| *is) {
             self.breach = Some(Breach { what: what.to_owned(), story: Vec::new() });
         }
@@ -400,7 +402,7 @@ impl OnStage for LabStage<'_> {
     }
 
     fn speakers(&self, _: &GroupName) -> Option<usize> {
-        Some(if self.breach.is_some() { 2 } else { 1 })
+        Some(if self.two_spoke { 2 } else { 1 })
     }
 
     fn outage(&self, _: &GroupName) -> Option<Duration> {
