@@ -170,6 +170,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: LimitsStep,
     },
+    /// The feature level: what the domain's log may bear, and raising it once every node runs a newer build.
+    #[command(after_help = "Examples:\n  nines feature                 the level in force, and what each node reads\n  nines feature raise           the next one, after an upgrade of every node\n  nines feature raise 2 --json")]
+    Feature {
+        #[command(subcommand)]
+        step: Option<FeatureStep>,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// A node's journal, read where it lies: proving it, and looking at what happened. No daemon is needed.
     #[command(after_help = "Examples:\n  nines journal check /var/lib/sixnines/journal\n  nines journal show lab/n1/state/journal '/mxp1/**' --last 100\n  nines journal show lab/n1/state/journal/0000000001.journal --json")]
     Journal {
@@ -360,6 +368,21 @@ pub(crate) enum LimitsStep {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum FeatureStep {
+    /// Lets new kinds of things be written. Refused if a member does not read them, or is not there to say so; there is no way back.
+    Raise {
+        /// The level; the next one if left out.
+        #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+        level: Option<u8>,
+        /// Why, for the audit trail.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PolicyStep {
     /// Finds mistakes before anything is loaded.
     Check {
@@ -471,6 +494,8 @@ impl Command {
             }
             Self::Limits { step: LimitsStep::List { ask } } => plain(Call::Limits, ask),
             Self::Limits { step: LimitsStep::Set { bounds, message, ask } } => plain(Call::LimitsSet { bounds, message }, ask),
+            Self::Feature { step: None, ask } => plain(Call::Feature, ask),
+            Self::Feature { step: Some(FeatureStep::Raise { level, message, ask }), .. } => plain(Call::FeatureRaise { level, message }, ask),
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
             Self::Demo(_) | Self::Init(_) | Self::Join(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }
