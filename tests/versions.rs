@@ -6,6 +6,8 @@ mod client;
 #[path = "support/domain.rs"]
 mod domain;
 
+use std::process::Command;
+
 use client::Client;
 use domain::{Domain, nines, said, text_of};
 use serde_json::Value;
@@ -52,7 +54,7 @@ fn move_calls(domain: &Domain, to: usize) {
 fn a_domain_is_upgraded_node_by_node_and_its_level_is_raised_at_the_end() {
     let mut domain = Domain::start_whole(
         &["calls"],
-        &[],
+        &["--authority", "n1"],
         |_, yaml| yaml.replace("{ name: calls,", "{ name: calls, copies: 3,"),
         |node| if node == 3 { vec![(PRETEND_LEVEL, "2")] } else { Vec::new() },
     );
@@ -152,6 +154,21 @@ fn a_domain_is_upgraded_node_by_node_and_its_level_is_raised_at_the_end() {
     domain.start_node(2);
     domain.wait_redundant();
     assert_eq!(client.ask("query", 1).applied, 2);
+
+    // Nor does a machine join with an older build. The token is not used up by that.
+    let links = domain.links(4);
+    let invited = domain.json(1, &["node", "invite", "n4", "--chassis", "mxp2", "--links", &links]).expect("an invitation");
+    let token = invited.pointer("/invited/token").and_then(Value::as_str).expect("a token");
+    let dir = domain.path("lab/n4");
+    let join = |level| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
+        command.args(["join", token, "--dir", text_of(&dir)]).env(PRETEND_LEVEL, level).output().expect("nines runs")
+    };
+    let older = join("1");
+    assert_eq!((older.status.code(), said(&older).contains("feature level 2") && said(&older).contains("too-old")), (Some(4), true), "{}", said(&older));
+    assert!(!dir.exists(), "nothing was made");
+    let newer = join("2");
+    assert!(newer.status.success(), "{}", said(&newer));
 }
 
 #[test]
@@ -161,7 +178,7 @@ fn a_pretended_level_that_is_none_is_refused_before_anything_runs() {
     assert!(nines(&["init", text_of(&lab)]).status.success());
     for wrong in ["", "0", "two", "256"] {
         let config = lab.join("n1/nines.yaml");
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nines"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
         let output = command.args(["run", "--without-gate", "--config", text_of(&config)]).env(PRETEND_LEVEL, wrong).output().expect("nines runs");
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         assert!(said(&output).contains(PRETEND_LEVEL), "{}", said(&output));

@@ -60,7 +60,7 @@ pub(crate) enum Call {
     Invite { token: Fingerprint, seat: Box<NodeConfig>, expires: WallTime },
     /// A token was shown. From inside the daemon alone.
     #[serde(skip)]
-    Admit { node: NodeId, token: Fingerprint, key: Fingerprint },
+    Admit { node: NodeId, token: Fingerprint, key: Fingerprint, reads: Level },
     Inject { chassis: String, fault: String, target: Option<String>, for_s: u64 },
     InjectClear { chassis: String },
     InjectList { chassis: String },

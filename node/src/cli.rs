@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Makes this machine a node of a domain that is there, by a token. Exit 2 bad token, 3 nobody answers, 4 refused.
     #[command(after_help = "Examples:\n  nines node invite n4 --chassis mxp2 --links 10.9.1.4:7400,10.9.2.4:7400    prints a token\n  nines join nines1-abcd --dir /var/lib/sixnines/n4                         on the new machine\n  nines join nines1-abcd --dir n4 --at 192.0.2.7:7400                       if the addresses in the token are not to be reached\n  nines run --config /var/lib/sixnines/n4/nines.yaml")]
     Join(join::Options),
-    /// Runs a node until SIGTERM or Ctrl-C.
+    /// Runs a node until SIGTERM or Ctrl-C. Exit 2 if an operator has something to mend: a file, an address, a build that is too old for its domain.
     #[command(after_help = "Examples:\n  nines run --config /etc/sixnines/nines.yaml\n  nines run --config lab/n1/nines.yaml --log-format json")]
     Run(crate::daemon::Options),
     /// Runs a simulated chassis as hardware is: a process of its own that outlives the nodes.

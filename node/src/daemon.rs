@@ -418,7 +418,7 @@ const GATE_LOOK: Duration = Duration::from_secs(3);
 const PRETEND_LEVEL: &str = "SIXNINES_PRETEND_LEVEL";
 
 /// The newest feature level that this node reads.
-fn reads() -> anyhow::Result<Level> {
+pub(crate) fn reads() -> anyhow::Result<Level> {
     let Some(text) = std::env::var_os(PRETEND_LEVEL) else { return Ok(Level::NEWEST) };
     let level = text.to_str().and_then(|t| t.parse().ok()).filter(|level| *level >= Level::FIRST.0);
     let level = level.with_context(|| format!("{PRETEND_LEVEL} is {}: it is a feature level, from 1 to 255", text.display()))?;

@@ -115,7 +115,10 @@ impl<W: Ways> CoreLoop<W> {
             Call::NodeReplace { node } => self.give_up_disk(now, node, &principal, reply),
             Call::NodeExpel { node, force } => self.expel(now, node, force, &principal, reply),
             Call::Invite { token, seat, expires } => self.invite(now, token, *seat, expires, &principal, reply),
-            Call::Admit { node, token, key } => self.admit(now, node, token, key, &principal, reply),
+            Call::Admit { node, token, key, reads } => match self.domain.check_level(reads) {
+                Ok(()) => self.admit(now, node, token, key, &principal, reply),
+                Err(why) => say(&reply, fail_help("too-old", why.to_string(), "the same token counts with a newer build: nines join TOKEN --dir DIR", 4)),
+            },
             Call::NodeInvite { .. } | Call::NodeRenew => say(&reply, fail("not-here", "that is the door's business, not the core loop's".into(), 2)),
             Call::Limits => say(&reply, Reply::Limits(self.limit_rows())),
             Call::Feature => say(&reply, Reply::Feature(self.features())),
