@@ -73,6 +73,8 @@ pub enum Wanted<'a> {
     ApplyPolicies,
     /// Other limits in force.
     ChangeLimits,
+    /// A higher feature level in force (protocol 6.3).
+    RaiseLevel,
     /// A node's disk to be given up, and another one to be let in (protocol 6.1).
     GiveUpDisk,
     /// A machine to be invited into the domain, or a node to be expelled from it.
@@ -101,6 +103,7 @@ pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> 
         Wanted::Renew => ("renew a certificate", &[Operator, Admin, Node]),
         Wanted::ApplyPolicies => ("change the policies", &[Operator, Admin]),
         Wanted::ChangeLimits => ("change the limits", &[Operator, Admin]),
+        Wanted::RaiseLevel => ("raise the feature level", &[Operator, Admin]),
         Wanted::Inject => ("break anything", &[Operator, Admin]),
         Wanted::Command(body) => match body {
             CommandBody::Acknowledge { .. } => ("acknowledge an alarm", &[Operator, Admin]),

@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod config;
 pub mod entry;
+pub mod feature;
 pub mod fence;
 pub mod limits;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, Generation, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use admission::{Admission, Invitation};
 use config::{Bundle, DomainConfig};
+use feature::Level;
 use fence::Fenced;
 use limits::Limits;
 pub use entry::{DecodeError, Entry, Evidence, Proposal, Release};
@@ -51,6 +53,9 @@ pub struct Domain {
     /// The lives that were ended by a fence. Empty where no fence is configured. A snapshot bears them behind the rest, and only then.
     #[serde(skip)]
     pub fenced: BTreeMap<NodeId, Fenced>,
+    /// The feature level in force. A snapshot bears it in front of the rest, and only above [`Level::FIRST`].
+    #[serde(skip)]
+    pub level: Level,
 }
 
 /// A node, as the control log knows it.
@@ -104,6 +109,8 @@ pub enum Change {
     Expelled(NodeId),
     /// A life was ended by a fence.
     Fenced(Member),
+    /// The feature level was raised.
+    Raised(Level),
 }
 
 /// Why an entry did nothing.
@@ -186,6 +193,7 @@ impl Domain {
             Entry::Expel { node } => self.expel(index, *node),
             Entry::Limits { expected, limits } => self.limit(index, *expected, limits),
             Entry::Fenced { target, since, by, evidence } => self.fence(*target, *since, *by, evidence),
+            Entry::Feature { level } => self.raise(*level),
         }
     }
 

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::fence::{FenceConfig, Fencing};
 use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Domain, Entry, Evidence, GroupRow, Release, Void};
@@ -107,6 +108,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => (0..3_u64, prop::option::of(0..200_u64))
             .prop_map(|(expected, objects)| Entry::Limits { expected: Version(expected), limits: Limits::default().with(Limit::Objects, objects) }),
         2 => (member(), index(), member(), ".{0,3}").prop_map(|(target, since, by, evidence)| Entry::Fenced { target, since, by, evidence }),
+        1 => (0..5_u8).prop_map(|level| Entry::Feature { level: Level(level) }),
     ]
 }
 
@@ -124,6 +126,7 @@ fn fit(domain: &Domain, entry: Entry) -> Entry {
         Entry::Configure { config, .. } => Entry::Configure { expected: domain.config_version, config },
         Entry::Bundle { bundle, .. } => Entry::Bundle { expected: domain.bundle_version, bundle },
         Entry::Limits { limits, .. } => Entry::Limits { expected: domain.config_version, limits },
+        Entry::Feature { .. } => Entry::Feature { level: domain.level.next().unwrap_or_default() },
         Entry::Fenced { target, since, by, evidence } => {
             let since = domain.nodes.get(&target.node).map_or(since, |n| n.since);
             Entry::Fenced { target: live(target), since, by: live(by), evidence }

@@ -59,6 +59,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sixnines_core::domain::config::{Bundle, DomainConfig};
+use sixnines_core::domain::feature::{Level, TooNew};
 use sixnines_core::domain::{Change, DecodeError, Domain, Entry, Proposal, Void};
 use sixnines_core::ids::{LogIndex, NodeId, Version};
 
@@ -113,13 +114,22 @@ pub enum Failure {
     #[error("the control log's disk failed: {0}")]
     Disk(String),
     /// An entry that this version does not understand.
-    #[error("entry {index} of the control log cannot be read: {source}")]
+    #[error("entry {index} of the control log cannot be read: {source}; nothing in the log is skipped: install a newer build of nines on this node, the one that the others run")]
     Unreadable {
         /// The entry.
         index: LogIndex,
         /// How it is unreadable.
         #[source]
         source: DecodeError,
+    },
+    /// An entry that leads to a feature level above those that this build reads.
+    #[error("entry {index} of the control log cannot be applied: {source}")]
+    TooNew {
+        /// The entry.
+        index: LogIndex,
+        /// Which level, and which ones are read.
+        #[source]
+        source: TooNew,
     },
     /// A snapshot that this version does not understand.
     #[error("a snapshot from the leader cannot be read: {0}")]
@@ -132,6 +142,11 @@ pub enum Failure {
 impl Failure {
     fn disk(error: &io::Error) -> Self {
         Self::Disk(error.to_string())
+    }
+
+    /// Whether nothing is broken but this build too old, or somebody wrote what nobody reads: an operator mends it, and another start does not.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::TooNew { .. } | Self::Snapshot(_))
     }
 }
 
@@ -149,6 +164,14 @@ pub enum ProposeError {
     /// There was no leader to give it to: it is not in the log and never will be.
     #[error("no leader of the control log is known")]
     NotSent,
+    /// It is of a kind that not every member may be able to read: it is not in the log and never will be (protocol 6.3).
+    #[error("it needs feature level {needs}, {present} is in force: nines feature raise, once every node runs a build that reads it")]
+    Level {
+        /// What it needs.
+        needs: Level,
+        /// What is in force, as far as this node has applied.
+        present: Level,
+    },
     /// It was given to a leader that did not answer: it may be in the log, now or later (protocol 1.2).
     #[error("the outcome is unknown")]
     Unknown,
@@ -170,6 +193,8 @@ pub struct Options {
     pub timing: Timing,
     /// What an entry does; the same on every node.
     pub apply: Apply,
+    /// The newest feature level that this node reads: [`Level::NEWEST`], but where two versions are tested against each other.
+    pub reads: Level,
 }
 
 /// What a new domain begins with. See the head of this file.
@@ -317,12 +342,14 @@ pub(crate) struct Law {
     pub(crate) voters: BTreeSet<NodeId>,
     pub(crate) nodes: BTreeSet<NodeId>,
     pub(crate) lost_disks: BTreeMap<NodeId, u64>,
+    pub(crate) level: Level,
 }
 
 impl Board {
     fn set_domain(&self, domain: &Domain) {
         let mut state = self.lock();
         state.law.bundle_version = domain.bundle_version;
+        state.law.level = domain.level;
         state.law.lost_disks.clone_from(&domain.lost_disks);
         if state.law.config_version != domain.config_version {
             state.law.config_version = domain.config_version;
@@ -333,6 +360,11 @@ impl Board {
 
     fn law(&self) -> Law {
         self.lock().law.clone()
+    }
+
+    /// What may be written now.
+    fn level(&self) -> Level {
+        self.lock().law.level
     }
 
     /// Of the law this alone: it is asked for with every entry.

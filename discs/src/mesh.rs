@@ -404,6 +404,11 @@ impl MeshHandle {
         self.shared.peer(peer).map_or_else(Vec::new, |peer| peer.links())
     }
 
+    /// What a peer said that it reads, by its newest connection; `None` while there is none: what it was before may not be what comes back.
+    pub fn versions(&self, peer: NodeId) -> Option<Versions> {
+        self.shared.peer(peer)?.versions()
+    }
+
     /// How often things happened in the session with a peer.
     pub fn counters(&self, peer: NodeId) -> Option<Counters> {
         Some(self.shared.peer(peer)?.counters())

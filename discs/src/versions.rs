@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, OnTotalLoss, Profile, ServiceConfig};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::fence::{FenceConfig, Fencing};
 use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Entry, Evidence, Proposal, Release, Void};
@@ -93,6 +94,7 @@ fn entries() -> Vec<Entry> {
         Entry::Limits { expected: Version(2), limits: Limits::default().with(Limit::Objects, 300) },
         Entry::Fenced { target: member(2), since: LogIndex(900), by: member(1), evidence: "outlet 7 is off".into() },
         Entry::Configure { expected: Version(1), config: fencing() },
+        Entry::Feature { level: Level(2) },
     ]
 }
 

@@ -13,14 +13,16 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use sixnines_core::domain::feature::Level;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use decode::Decoder;
 pub use hello::{BadHello, Hello, NodeRole, PROTOCOL, Refusal, Versions};
 
-/// The newest frame format that this build writes.
-pub const VERSION: u8 = 1;
+/// The newest frame format that this build reads and, to who reads it too, writes. It is the number of the newest feature level: a released version
+/// has one number for all that it says and keeps, and by its `Hello` a node also says which levels it reads.
+pub const VERSION: u8 = Level::NEWEST.0;
 /// The oldest frame format that this build reads.
 pub const VERSION_OLDEST: u8 = 1;
 /// Longest payload of one frame. Whoever has more to say says it in pieces.
@@ -223,16 +225,16 @@ impl Frame {
         HEADER_BYTES + self.payload.len()
     }
 
-    /// The header that goes in front of the payload.
+    /// The header that goes in front of the payload, in the format that both ends agreed on.
     ///
     /// # Panics
     /// If the payload is longer than [`PAYLOAD_BYTES_MAX`]; `Session::send` refuses such.
-    pub fn header(&self) -> Header {
+    pub fn header(&self, version: u8) -> Header {
         assert!(self.payload.len() <= PAYLOAD_BYTES_MAX, "{} bytes in one frame", self.payload.len());
         let length = u32::try_from(self.payload.len()).expect("the bound fits in 32 bits");
         Header {
             magic: MAGIC,
-            version: VERSION,
+            version,
             kind: self.kind.0,
             class: self.class as u8,
             flags: 0,
@@ -242,10 +244,10 @@ impl Frame {
         }
     }
 
-    /// Appends the frame's bytes.
+    /// Appends the frame's bytes in the oldest format: so are the first words of a connection written, before anything is agreed on.
     pub fn encode(&self, to: &mut BytesMut) {
         to.reserve(self.len_on_wire());
-        to.put_slice(self.header().as_bytes());
+        to.put_slice(self.header(VERSION_OLDEST).as_bytes());
         to.put_slice(&self.payload);
     }
 }
@@ -257,8 +259,8 @@ pub enum WireError {
     #[error("a frame starts with {0:02x?}")]
     Magic([u8; 2]),
     /// A format that we do not read, although the versions were agreed on.
-    #[error("frame format {0}, we read {VERSION_OLDEST} to {VERSION}")]
-    Version(u8),
+    #[error("frame format {0}, agreed on were {1}")]
+    Version(u8, Versions),
     /// No such class; unlike kinds these cannot be skipped, because the lane is not known.
     #[error("class {0} is unknown")]
     Class(u8),
@@ -272,12 +274,12 @@ pub enum WireError {
 
 impl Header {
     /// Checks everything but the kind, which may be unknown.
-    fn check(&self) -> Result<(Class, usize), WireError> {
+    fn check(&self, reads: Versions) -> Result<(Class, usize), WireError> {
         if self.magic != MAGIC {
             return Err(WireError::Magic(self.magic));
         }
-        if !(VERSION_OLDEST..=VERSION).contains(&self.version) {
-            return Err(WireError::Version(self.version));
+        if !(reads.oldest..=reads.newest).contains(&self.version) {
+            return Err(WireError::Version(self.version, reads));
         }
         if self.flags != 0 {
             return Err(WireError::Flags(self.flags));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use cluster::{Cluster, n};
 use sixnines_core::domain::config::Profile;
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::{Entry, Void};
-use sixnines_core::ids::{Incarnation, LogIndex, Version};
+use sixnines_core::ids::{Incarnation, LogIndex, NodeId, Version};
 use sixnines_discs::log::{Failure, OpenError, ProposeError, Timing};
 
 #[test]
@@ -199,6 +200,65 @@ fn a_failed_sync_and_a_full_disk_stop_the_node() {
         c.run_until("a failure", |c| c.said(follower, |s| s.failed.is_some()));
         assert!(matches!(c.said(follower, |s| s.failed.clone()), Some(Failure::Disk(_))));
     }
+}
+
+/// From its next start on, which is now, this node reads so much.
+fn restart_as(c: &mut Cluster, id: NodeId, reads: Level) -> Result<(), OpenError> {
+    c.kill(id);
+    c.places.get_mut(&id).expect("it is there").reads = reads;
+    c.start(id)
+}
+
+#[test]
+fn who_does_not_read_a_level_never_proposes_it_and_stops_when_others_raise_it() {
+    let timing = Timing { snapshot_every: 50, keep_entries: 10, ..Timing::of(Profile::Fabric) };
+    let mut c = Cluster::settle(Cluster::with_timing(21, 3, timing));
+    let raise = |level| Entry::Feature { level: Level(level) };
+    let refused = c.ask(n(1), raise(2)).expect_err("it reads 1");
+    assert_eq!(refused, ProposeError::Level { needs: Level(2), present: Level(1) });
+    for id in [1, 2] {
+        restart_as(&mut c, n(id), Level(2)).expect("an older log is read");
+    }
+    let refused = c.ask(n(1), raise(3)).expect_err("a step is not left out");
+    assert!(refused.to_string().contains("nines feature raise"), "{refused}");
+
+    // n3 leads, perhaps: then it does not take it. Two voters are enough.
+    loop {
+        c.wait_for_leader();
+        if c.leader() == Some(n(3)) {
+            c.log(n(3)).handle().transfer_leader(n(1));
+            c.run(Duration::from_millis(200));
+            continue;
+        }
+        match c.ask(n(1), raise(2)) {
+            Ok(_) | Err(ProposeError::Void { why: Void::Repeated, .. }) => break,
+            Err(why) => assert!(!matches!(why, ProposeError::Level { .. } | ProposeError::Void { .. }), "{why}"),
+        }
+    }
+    c.run_until("n3 has found that it cannot go on", |c| c.said(n(3), |s| s.failed.is_some()));
+    let why = c.said(n(3), |s| s.failed.clone()).expect("it failed");
+    assert!(matches!(why, Failure::TooNew { .. }) && why.is_unreadable(), "{why}");
+    assert!(why.to_string().contains("level 2") && why.to_string().contains("install a newer build"), "{why}");
+    assert_eq!(c.said(n(3), |s| s.domain.level), Level(1), "nobody there was told");
+    c.kill(n(3));
+    c.run_until("both others are at level 2", |c| [1, 2].iter().all(|id| c.said(n(*id), |s| s.domain.level == Level(2))));
+    for _ in 0..150 {
+        c.commit(n(1), n(2));
+    }
+
+    // Neither by the log nor by a snapshot, its own or the leader's, does it come in; as a newer build it does.
+    c.places.get_mut(&n(3)).expect("it is there").reads = Level(1);
+    c.start(n(3)).expect("on its own disk all is of level 1");
+    c.run_until("the leader's snapshot is too new", |c| c.said(n(3), |s| s.failed.is_some()));
+    let why = c.said(n(3), |s| s.failed.clone()).expect("it failed");
+    assert!(why.to_string().contains("level 2") && why.to_string().contains("install a newer build"), "{why}");
+    restart_as(&mut c, n(3), Level(2)).expect("an older log is read");
+    c.run_until("n3 has caught up", |c| c.said(n(3), |s| s.domain.level == Level(2)));
+    c.commit(n(3), n(3));
+    c.assert_same_domain();
+    let own = restart_as(&mut c, n(1), Level(1)).expect_err("its own snapshot is too new");
+    assert!(matches!(own, OpenError::TooNew { file: "snapshot", .. }) && own.to_string().contains("install a newer build"), "{own}");
+    c.commit(n(3), n(3));
 }
 
 #[test]

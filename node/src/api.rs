@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sixnines_core::authority::Wanted;
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::domain::config::{Bundle, DomainConfig, NodeConfig};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::event::{Body, Event};
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, NodeId};
 use sixnines_core::time::WallTime;
@@ -59,7 +60,7 @@ pub(crate) enum Call {
     Invite { token: Fingerprint, seat: Box<NodeConfig>, expires: WallTime },
     /// A token was shown. From inside the daemon alone.
     #[serde(skip)]
-    Admit { node: NodeId, token: Fingerprint, key: Fingerprint },
+    Admit { node: NodeId, token: Fingerprint, key: Fingerprint, reads: Level },
     Inject { chassis: String, fault: String, target: Option<String>, for_s: u64 },
     InjectClear { chassis: String },
     InjectList { chassis: String },
@@ -68,6 +69,9 @@ pub(crate) enum Call {
     /// Other bounds, by the limits' names; none takes one back to its default.
     LimitsSet { bounds: Vec<(String, Option<u64>)>, message: String },
     PolicyList,
+    Feature,
+    /// The next feature level, or the one that is named.
+    FeatureRaise { level: Option<u8>, message: String },
 }
 
 impl Call {
@@ -85,6 +89,7 @@ impl Call {
             | Self::InjectList { .. }
             | Self::PolicyList
             | Self::Limits
+            | Self::Feature
             | Self::Set { .. }
             | Self::Unset { .. }
             | Self::AlarmAck { .. }
@@ -98,6 +103,7 @@ impl Call {
             Self::Inject { .. } | Self::InjectClear { .. } => Wanted::Inject,
             Self::PolicyApply { .. } => Wanted::ApplyPolicies,
             Self::LimitsSet { .. } => Wanted::ChangeLimits,
+            Self::FeatureRaise { .. } => Wanted::RaiseLevel,
         }
     }
 }
@@ -126,6 +132,7 @@ pub(crate) enum Reply {
     Faults(serde_json::Value),
     Policies { generation: u64, files: Vec<PolicyRow> },
     Limits(Vec<LimitRow>),
+    Feature(FeatureReport),
     Invited(Invited),
     /// Inside the daemon alone.
     #[serde(skip)]
@@ -174,6 +181,9 @@ pub(crate) struct Status {
     pub(crate) node: NodeId,
     pub(crate) at: String,
     pub(crate) profile: String,
+    /// The feature level in force.
+    #[serde(default)]
+    pub(crate) feature_level: Level,
     pub(crate) is_serving: bool,
     pub(crate) is_redundant: bool,
     pub(crate) services: Vec<ServiceRow>,
@@ -357,6 +367,25 @@ pub(crate) struct LimitRow {
     /// What is counted.
     pub(crate) unit: String,
     pub(crate) at_bound: String,
+}
+
+/// The feature level in force, and what stands in the way of the next one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FeatureReport {
+    pub(crate) level: u8,
+    /// The next level, if any member reads it.
+    pub(crate) next: Option<u8>,
+    /// Who does not read that one, in words.
+    pub(crate) hindered_by: Vec<String>,
+    pub(crate) nodes: Vec<FeatureRow>,
+}
+
+/// What one member reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FeatureRow {
+    pub(crate) node: NodeId,
+    /// The newest level; none while it is not there to say so.
+    pub(crate) reads: Option<u8>,
 }
 
 impl EventRow {

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Makes this machine a node of a domain that is there, by a token. Exit 2 bad token, 3 nobody answers, 4 refused.
     #[command(after_help = "Examples:\n  nines node invite n4 --chassis mxp2 --links 10.9.1.4:7400,10.9.2.4:7400    prints a token\n  nines join nines1-abcd --dir /var/lib/sixnines/n4                         on the new machine\n  nines join nines1-abcd --dir n4 --at 192.0.2.7:7400                       if the addresses in the token are not to be reached\n  nines run --config /var/lib/sixnines/n4/nines.yaml")]
     Join(join::Options),
-    /// Runs a node until SIGTERM or Ctrl-C.
+    /// Runs a node until SIGTERM or Ctrl-C. Exit 2 if an operator has something to mend: a file, an address, a build that is too old for its domain.
     #[command(after_help = "Examples:\n  nines run --config /etc/sixnines/nines.yaml\n  nines run --config lab/n1/nines.yaml --log-format json")]
     Run(crate::daemon::Options),
     /// Runs a simulated chassis as hardware is: a process of its own that outlives the nodes.
@@ -169,6 +169,14 @@ pub(crate) enum Command {
     Limits {
         #[command(subcommand)]
         step: LimitsStep,
+    },
+    /// The feature level: what the domain's log may bear, and raising it once every node runs a newer build.
+    #[command(after_help = "Examples:\n  nines feature                 the level in force, and what each node reads\n  nines feature raise           the next one, after an upgrade of every node\n  nines feature raise 2 --json")]
+    Feature {
+        #[command(subcommand)]
+        step: Option<FeatureStep>,
+        #[command(flatten)]
+        ask: Ask,
     },
     /// A node's journal, read where it lies: proving it, and looking at what happened. No daemon is needed.
     #[command(after_help = "Examples:\n  nines journal check /var/lib/sixnines/journal\n  nines journal show lab/n1/state/journal '/mxp1/**' --last 100\n  nines journal show lab/n1/state/journal/0000000001.journal --json")]
@@ -363,6 +371,21 @@ pub(crate) enum LimitsStep {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum FeatureStep {
+    /// Lets new kinds of things be written. Refused if a member does not read them, or is not there to say so; there is no way back.
+    Raise {
+        /// The level; the next one if left out.
+        #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+        level: Option<u8>,
+        /// Why, for the audit trail.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PolicyStep {
     /// Finds mistakes before anything is loaded.
     Check {
@@ -474,6 +497,8 @@ impl Command {
             }
             Self::Limits { step: LimitsStep::List { ask } } => plain(Call::Limits, ask),
             Self::Limits { step: LimitsStep::Set { bounds, message, ask } } => plain(Call::LimitsSet { bounds, message }, ask),
+            Self::Feature { step: None, ask } => plain(Call::Feature, ask),
+            Self::Feature { step: Some(FeatureStep::Raise { level, message, ask }), .. } => plain(Call::FeatureRaise { level, message }, ask),
             Self::Policy { step: PolicyStep::List { ask } } => plain(Call::PolicyList, ask),
             Self::Demo(_) | Self::Init(_) | Self::Join(_) | Self::Run(_) | Self::Chassis(_) | Self::Policy { .. } | Self::Journal { .. } | Self::Sim { .. } | Self::Bench { .. } | Self::Hidden(_) => None,
         }

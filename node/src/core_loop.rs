@@ -5,6 +5,7 @@
 //! takeover is an event with a cause. The daemon runs it on a thread of its own (`daemon/core_thread.rs`), the simulator in virtual time.
 
 pub(crate) mod answers;
+mod feature;
 pub(crate) mod feeds;
 pub(crate) mod fences;
 pub(crate) mod limits;
@@ -395,6 +396,9 @@ impl<W: Ways> CoreLoop<W> {
 
     fn on_applied(&mut self, now: Instant, index: LogIndex, proposal: Option<&Proposal>, outcome: &Result<Vec<Change>, Void>, domain: Arc<Domain>) {
         let before = std::mem::replace(&mut self.domain, Arc::clone(&domain));
+        if before.level != domain.level {
+            tracing::info!(level = %domain.level, was = %before.level, "feature level");
+        }
         self.follow_configuration(now, &before);
         self.feed_roles(now, roles::Input::Applied(Arc::clone(&domain)));
         self.follow_membership(now);
@@ -737,6 +741,7 @@ fn evidence(index: LogIndex, proposal: Option<&Proposal>) -> String {
         Entry::Admit { node, .. } => format!("{node} is let in"),
         Entry::Expel { node } => format!("{node} is expelled"),
         Entry::Fenced { target, evidence, .. } => format!("{} is off: {evidence}", target.node),
+        Entry::Feature { level } => format!("feature level {level}"),
         _ => "configuration".to_owned(),
     };
     format!("log entry {index}: {what}, asked by {}", proposal.by)

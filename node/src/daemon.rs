@@ -27,16 +27,18 @@ use sixnines_checkpoint::guard::{GuardPage, LeaseWord};
 use sixnines_checkpoint::service::{Service, ServiceConfig as CheckpointConfig};
 use sixnines_core::domain::Domain;
 use sixnines_core::domain::config::{DomainConfig, Times};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::limits::Limit;
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Instant;
 use sixnines_discs::liveness::{self, Part};
 use sixnines_discs::liveness::shell::{Handle as Liveness, Order as LivenessOrder, Turns, Wiring, Word};
 use sixnines_discs::log::shell as log_shell;
-use sixnines_discs::log::{FirstStart, Options as LogOptions, Timing};
+use sixnines_discs::log::{Failure, FirstStart, Options as LogOptions, Timing};
 use sixnines_discs::door::Door;
 use sixnines_discs::mesh::{Mesh, MeshConfig};
 use sixnines_discs::pki::{Identity, Members};
+use sixnines_discs::wire::Versions;
 use sixnines_drivers::address::{Address, Ledger};
 use sixnines_drivers::gate::{self, Gate, GateForm, Guard, Plan};
 use sixnines_drivers::process::Backoff;
@@ -93,13 +95,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let ledger = Arc::new(Ledger::start_clean(&file.state.join("addresses")).context("cannot take back what an earlier life left")?.0);
     let identity = Identity::load(&file.identity, &config.domain, file.node)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
-    let node = Node::start(options, &file, &config, &me.links, ledger, identity, runtime.handle())?;
+    let (stop, mut failed) = mpsc::unbounded_channel();
+    let node = Node::start(options, &file, &config, &me.links, ledger, identity, stop, runtime.handle())?;
     println!("{} runs; nines status --node {}", file.node, options.config.display());
-    runtime.block_on(signal());
+    let failure = runtime.block_on(async {
+        tokio::select! {
+            () = signal() => None,
+            failure = failed.recv() => failure,
+        }
+    });
     tracing::info!("stops in good order");
     node.stop(&runtime);
     runtime.shutdown_timeout(Duration::from_millis(200));
-    Ok(())
+    failure.map_or(Ok(()), |failure| Err(anyhow::anyhow!("{failure}. The node has stopped; the others go on")))
 }
 
 /// A running node.
@@ -130,7 +138,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const GUARD_SINK: u64 = 0;
 
 impl Node {
-    fn start(options: &Options, file: &NodeFile, config: &DomainConfig, links: &[SocketAddr], ledger: Arc<Ledger>, identity: Identity, runtime: &tokio::runtime::Handle) -> anyhow::Result<Self> {
+    #[expect(clippy::too_many_arguments, reason = "wiring")]
+    fn start(options: &Options, file: &NodeFile, config: &DomainConfig, links: &[SocketAddr], ledger: Arc<Ledger>, identity: Identity, stop: mpsc::UnboundedSender<Failure>, runtime: &tokio::runtime::Handle) -> anyhow::Result<Self> {
+        let reads = reads()?;
         let me = file.node;
         let life = crate::init::random()?;
         let (inbox, core_inbox) = crossbeam::channel::unbounded();
@@ -159,6 +169,7 @@ impl Node {
         let shown = Identity::load(&file.identity, &config.domain, me)?;
         let mut mesh = MeshConfig::new(shown, links.to_vec());
         mesh.profile = config.profile;
+        mesh.versions = Versions { newest: reads.0, ..Versions::OURS };
         mesh.peers = everybody.peers(me);
         let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
 
@@ -176,7 +187,7 @@ impl Node {
         bus.service.set(service.clone()).unwrap_or_else(|_| unreachable!("set once"));
 
         let checkpoints = Checkpoints::new(service.clone(), me, config, &inbox);
-        let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile), apply: Domain::apply };
+        let log_options = LogOptions { node: me, domain: file.domain_id, nonce: life, timing: Timing::of(config.profile), apply: Domain::apply, reads };
         let numbers = services.iter().enumerate().map(|(number, s)| (s.name.clone(), number as u64)).collect();
         let port = LogPort {
             me,
@@ -189,6 +200,7 @@ impl Node {
             turns: Arc::clone(&turns),
             numbers,
             speaks: std::sync::Mutex::default(),
+            stop,
         };
         let is_new = !file.state.join("log").exists();
         let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
@@ -209,6 +221,8 @@ impl Node {
         let feeds = Feeds::new(limits.clone(), journal::cursors(&journal_home)).with_own_lag(file.events.lag_events.is_some());
         remember(journal::segments(&journal_home).context("the journal cannot be read")?, limits.lag_events_max, inbox.clone()).context("no thread")?;
         let doors = Doors {
+            me,
+            reads,
             log: log.handle().clone(),
             liveness: Arc::clone(&liveness),
             mesh: mesh.handle(),
@@ -398,6 +412,19 @@ fn watch_gate(mut gate: Box<dyn Gate>, inbox: crossbeam::channel::Sender<In>) ->
 
 /// How often the gate is looked at.
 const GATE_LOOK: Duration = Duration::from_secs(3);
+
+/// For tests of two versions in one domain: a daemon says that it reads feature levels and frames up to this one, as a build to come does, and
+/// goes on in a domain at that level. Nothing else of it is new.
+const PRETEND_LEVEL: &str = "SIXNINES_PRETEND_LEVEL";
+
+/// The newest feature level that this node reads.
+pub(crate) fn reads() -> anyhow::Result<Level> {
+    let Some(text) = std::env::var_os(PRETEND_LEVEL) else { return Ok(Level::NEWEST) };
+    let level = text.to_str().and_then(|t| t.parse().ok()).filter(|level| *level >= Level::FIRST.0);
+    let level = level.with_context(|| format!("{PRETEND_LEVEL} is {}: it is a feature level, from 1 to 255", text.display()))?;
+    tracing::warn!(level, "a test: this node says that it reads feature levels up to this one");
+    Ok(Level(level))
+}
 
 /// One daemon per state directory.
 fn lock(state: &Path) -> anyhow::Result<File> {

@@ -1,8 +1,9 @@
 //! Three nodes and two chassis on loopback, as an operator would start them: real daemons, real applications, real sockets.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -16,6 +17,8 @@ const SOON: Duration = Duration::from_secs(60);
 pub(crate) struct Domain {
     home: tempfile::TempDir,
     nodes: Vec<Option<Child>>,
+    /// What stands in the environment of each node's daemon, from its next start on.
+    env: BTreeMap<usize, Vec<(&'static str, &'static str)>>,
     chassis: Vec<Child>,
     network: u8,
     _held: UdpSocket,
@@ -34,12 +37,17 @@ impl Domain {
 
     /// The same, with the domain's file changed before anybody reads it.
     pub(crate) fn start_edited(services: &[&str], options: &[&str], edit: impl FnOnce(&Self, String) -> String) -> Self {
+        Self::start_whole(services, options, edit, |_| Vec::new())
+    }
+
+    /// The same, with something in the environment of its daemons.
+    pub(crate) fn start_whole(services: &[&str], options: &[&str], edit: impl FnOnce(&Self, String) -> String, env: impl Fn(usize) -> Vec<(&'static str, &'static str)>) -> Self {
         // Any 127.x.0.0/16 whose keeper's port is free is ours, as the demo does it.
         let (network, held) = (9..=250)
             .find_map(|x| Some((x, UdpSocket::bind((Ipv4Addr::new(127, x, 0, 200), 4200)).ok()?)))
             .expect("a free loopback network");
         let home = tempfile::tempdir().expect("a directory");
-        let mut domain = Self { home, nodes: vec![None, None, None], chassis: Vec::new(), network, _held: held };
+        let mut domain = Self { home, nodes: vec![None, None, None], env: (1..=3).map(|node| (node, env(node))).collect(), chassis: Vec::new(), network, _held: held };
         let yaml = edit(&domain, domain.yaml(services));
         std::fs::write(domain.path("domain.yaml"), yaml).expect("it is written");
         let made = nines(&[&["init", text_of(&domain.path("lab")), "--domain", text_of(&domain.path("domain.yaml"))], options].concat());
@@ -97,6 +105,7 @@ impl Domain {
         let log = std::fs::File::options().create(true).append(true).open(self.path(&format!("n{node}.log"))).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_nines"))
             .args(["run", "--without-gate", "--config", text_of(&self.config(node))])
+            .envs(self.env.get(&node).cloned().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -104,6 +113,17 @@ impl Domain {
             .expect("nines runs");
         self.nodes.resize_with(self.nodes.len().max(node), || None);
         self.nodes[node - 1] = Some(child);
+    }
+
+    /// What its daemon finds in its environment, from its next start on.
+    pub(crate) fn set_env(&mut self, node: usize, env: &[(&'static str, &'static str)]) {
+        self.env.insert(node, env.to_vec());
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub(crate) fn wait_ended(&mut self, node: usize) -> ExitStatus {
+        let mut watched = Watched(self.nodes[node - 1].take().expect("it runs"));
+        self.wait("it ends by itself", |_| watched.0.try_wait().expect("it can be looked at"))
     }
 
     /// kill -9 of the daemon; its applications die with it.
@@ -202,6 +222,16 @@ impl Domain {
             }
             std::thread::yield_now();
         }
+    }
+}
+
+/// A process that is ended with whoever waits for its end.
+struct Watched(Child);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::Fingerprint;
 use super::config::{Bundle, DomainConfig, NodeConfig};
+use super::feature::Level;
 use super::limits::Limits;
 use crate::ids::{Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use crate::time::WallTime;
@@ -146,6 +147,11 @@ pub enum Entry {
         /// What the device said; bounded by [`super::fence::EVIDENCE_MAX`].
         evidence: String,
     },
+    /// Every member reads the next feature level, and an operator wants it in force: new kinds may be written from here on.
+    Feature {
+        /// The level that is to be in force: the present one and 1.
+        level: Level,
+    },
 }
 
 /// Why an old active can no longer speak.
@@ -177,6 +183,8 @@ pub struct Release {
 const FORMAT: u8 = 1;
 /// The number of [`Entry::Configure`].
 const CONFIGURE: u8 = 2;
+/// The number of the last kind that this version knows, [`Entry::Feature`].
+const LAST: u32 = 14;
 
 impl Entry {
     /// The entry's bytes in the log.
@@ -193,6 +201,11 @@ impl Entry {
         let (&format, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
         if format != FORMAT {
             return Err(DecodeError::Format { theirs: format, ours: FORMAT });
+        }
+        if let Ok((kind, _)) = postcard::take_from_bytes::<u32>(rest)
+            && kind > LAST
+        {
+            return Err(DecodeError::Kind { theirs: kind, ours: LAST });
         }
         match postcard::take_from_bytes(rest) {
             Ok((entry, [])) => Ok(entry),
@@ -224,7 +237,7 @@ impl Entry {
             Self::Configure { config, .. } => config.nodes.iter().map(|n| n.id).collect(),
             Self::Admit { node, .. } | Self::Expel { node } => vec![*node],
             Self::Fenced { target, .. } => vec![target.node],
-            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } | Self::Limits { .. } => Vec::new(),
+            Self::Bundle { .. } | Self::DiskLost { .. } | Self::Invite { .. } | Self::Limits { .. } | Self::Feature { .. } => Vec::new(),
         };
         named.into_iter()
     }
@@ -283,10 +296,18 @@ pub enum DecodeError {
         /// Known.
         ours: u8,
     },
+    /// Of a kind that came after this version.
+    #[error("it is of kind {theirs}, this build knows kinds up to {ours}")]
+    Kind {
+        /// Found.
+        theirs: u32,
+        /// The last one known.
+        ours: u32,
+    },
     /// Too long.
     #[error("{0} bytes follow the entry")]
     Trailing(usize),
-    /// Too short, or of an unknown kind.
+    /// Too short, or with something in it that this version does not know.
     #[error("the entry's body cannot be read")]
     Body(#[source] postcard::Error),
 }
@@ -332,6 +353,17 @@ mod tests {
         assert_eq!(Proposal::decode(&[&good[..], &[0]].concat()), Err(DecodeError::Trailing(1)));
         let mut unknown_kind = good;
         unknown_kind[9] = 200;
-        assert!(matches!(Proposal::decode(&unknown_kind), Err(DecodeError::Body(_))));
+        assert_eq!(Proposal::decode(&unknown_kind), Err(DecodeError::Kind { theirs: 328, ours: LAST }));
+    }
+
+    #[test]
+    fn the_kind_after_the_last_one_is_named_and_the_last_one_is_read() {
+        let last = Entry::Feature { level: Level(2) };
+        assert_eq!(last.encode(), [FORMAT, u8::try_from(LAST).expect("small"), 2]);
+        assert_eq!(Entry::decode(&last.encode()), Ok(last));
+        let next = LAST + 1;
+        let why = Entry::decode(&[FORMAT, u8::try_from(next).expect("small"), 2]).expect_err("nobody knows it");
+        assert_eq!(why, DecodeError::Kind { theirs: next, ours: LAST });
+        assert_eq!(why.to_string(), "it is of kind 15, this build knows kinds up to 14");
     }
 }

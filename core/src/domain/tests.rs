@@ -196,7 +196,7 @@ fn bytes_that_are_no_entry_are_refused() {
     let good = Entry::Joined { node: NodeId(1), nonce: 7, replaces: Incarnation(0) }.encode();
     assert!(matches!(Entry::decode(&[]), Err(DecodeError::Empty)));
     assert!(matches!(Entry::decode(&[9, 0, 0]), Err(DecodeError::Format { theirs: 9, .. })));
-    assert!(matches!(Entry::decode(&[1, 99]), Err(DecodeError::Body(_))));
+    assert!(matches!(Entry::decode(&[1, 99]), Err(DecodeError::Kind { theirs: 99, .. })));
     assert!(matches!(Entry::decode(&[good.as_slice(), &[0]].concat()), Err(DecodeError::Trailing(1))));
 }
 

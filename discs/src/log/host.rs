@@ -7,6 +7,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use openraft::{AsyncRuntime, ChangeMembers, Raft, RaftMetrics, ServerState, Snapshot};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::{Domain, Entry, Proposal};
 use sixnines_core::ids::{LogIndex, NodeId, Version};
 
@@ -20,7 +21,7 @@ use super::store::LogStore;
 use super::types::{Command, Seat, Types};
 use super::wire::{Reply, Request, SnapshotPart};
 use super::writer::Writer;
-use super::{Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Place, Port, Timing};
+use super::{Board, Failure, Faults, FirstStart, Handle, INPUTS_MAX, Metrics, Options, Place, Port, ProposeError, Timing};
 
 /// What comes in from outside the runtime.
 pub(crate) enum Input {
@@ -49,6 +50,7 @@ pub(crate) struct Host<R: AsyncRuntime> {
     pub(crate) peers: Peers<R>,
     pub(crate) port: Arc<dyn Port>,
     pub(crate) timing: Timing,
+    reads: Level,
     faults: Faults,
     board: Board,
     state: Mutex<State>,
@@ -100,7 +102,7 @@ impl Opened {
         // 0 would mean "not known" in frames and in the membership.
         let ours = Identity { node: options.node, domain: options.domain, disk: options.nonce.max(1) };
         let (segment, identity, recovered) = Segment::open(disk, ours)?;
-        let content = recovered.snapshot.as_deref().map(Content::decode).transpose()?.unwrap_or_default();
+        let content = recovered.snapshot.as_deref().map(|bytes| Content::decode(bytes, options.reads)).transpose()?.unwrap_or_default();
         Ok(Self { writer: Writer::new(segment), options, identity, recovered, content })
     }
 
@@ -112,7 +114,7 @@ impl Opened {
         let timing = self.options.timing;
         let snapshot = self.recovered.snapshot.take();
         let about = about_from(&self.content.domain);
-        let machine = StateMachine::new(self.content, snapshot, self.options.apply, self.writer.clone(), port.clone(), board.clone(), faults.clone());
+        let machine = StateMachine::new(self.content, snapshot, self.options.apply, self.options.reads, self.writer.clone(), port.clone(), board.clone(), faults.clone());
         let store = LogStore::<R>::new(self.recovered, about, self.writer.clone(), port.clone(), faults.clone()).map_err(|e| refused(&e))?;
         let peers = Peers::<R>::new(self.identity, self.options.nonce, port.clone());
         let network = Network { peers: peers.clone(), snapshot_part: timing.snapshot_part() };
@@ -120,7 +122,7 @@ impl Opened {
         let raft = OurRaft::<R>::build(self.identity.node, config, network, store, machine).await.map_err(|e| refused(&e))?;
         let inbox = Arc::new(Inbox::new(INPUTS_MAX));
         let handle = Handle { inbox: inbox.clone(), board: board.clone(), port: port.clone() };
-        let host = Arc::new(Host { raft, peers, port, timing, faults, board, state: Mutex::default() });
+        let host = Arc::new(Host { raft, peers, port, timing, reads: self.options.reads, faults, board, state: Mutex::default() });
         // Before the first frame: which disks the log already knows.
         host.publish(&host.raft.metrics().borrow_watched(), &mut None);
         host.raft.run();
@@ -141,6 +143,13 @@ fn about_from(domain: &Domain) -> BTreeMap<NodeId, LogIndex> {
 impl<R: AsyncRuntime> Host<R> {
     pub(crate) fn me(&self) -> NodeId {
         self.peers.node()
+    }
+
+    /// Whether every member reads this entry, as far as the domain's level says, and this node what it leads to.
+    pub(crate) fn check_level(&self, entry: &Entry) -> Result<(), ProposeError> {
+        let present = self.board.level();
+        let is_read = entry.level() <= present && entry.leads_to() <= self.reads;
+        if is_read { Ok(()) } else { Err(ProposeError::Level { needs: entry.level().max(entry.leads_to()), present }) }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -372,13 +381,13 @@ impl<R: AsyncRuntime> Host<R> {
             }
             state.incoming.remove(&from).map(|i| i.bytes).unwrap_or_default()
         };
-        match Content::decode(&bytes) {
+        match Content::decode(&bytes, self.reads) {
             Ok(content) => {
                 let snapshot = Snapshot { meta: content.meta(), snapshot: bytes.into() };
                 let installed = self.raft.install_full_snapshot(part.vote.into(), snapshot).await;
                 installed.map_or(Reply::Unable, |done| Reply::SnapshotDone { vote: done.vote.into() })
             }
-            Err(e @ OpenError::Format { .. }) => {
+            Err(e @ (OpenError::Format { .. } | OpenError::TooNew { .. })) => {
                 self.faults.raise(Failure::Snapshot(e.to_string()));
                 Reply::Unable
             }

@@ -10,6 +10,7 @@ use openraft::async_runtime::{Oneshot, OneshotSender};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use serde::{Deserialize, Serialize};
+use sixnines_core::domain::feature::{Level, TooNew};
 use sixnines_core::domain::config::{ChassisConfig, NodeConfig, Profile, ServiceConfig};
 use sixnines_core::domain::limits::Limits;
 use sixnines_core::domain::{Domain, Proposal};
@@ -21,6 +22,9 @@ use super::types::{self, Answer, LogId, RaftEntry, SnapshotMeta, StoredMembershi
 use super::writer::{Work, Writer};
 use super::{Apply, Board, Failure, Faults, Port};
 
+/// First byte of a snapshot's domain above the first feature level: the level follows, then a domain of any of the formats below. So the level is
+/// read, and said, also by who does not read the rest.
+const DOMAIN_AT_LEVEL: u8 = 6;
 /// First byte of a snapshot's domain in whose configuration something is said of fencing: what was fenced stands behind it.
 const DOMAIN_FORMAT: u8 = 5;
 /// Nothing is said of fencing, but limits are: what older versions read.
@@ -54,24 +58,33 @@ impl Content {
         };
         let config = &self.domain.config;
         let format = if config.is_fence_said() { DOMAIN_FORMAT } else if config.limits.is_unsaid() { DOMAIN_WITHOUT_LIMITS } else { DOMAIN_WITHOUT_FENCE };
-        let mut domain = postcard::to_extend(&self.domain, vec![format]).expect("a domain in memory has an encoding");
+        let level = self.domain.level;
+        let head = if level.is_first() { vec![format] } else { vec![DOMAIN_AT_LEVEL, level.0, format] };
+        let mut domain = postcard::to_extend(&self.domain, head).expect("a domain in memory has an encoding");
         if format == DOMAIN_FORMAT {
             domain = postcard::to_extend(&self.domain.fenced, domain).expect("a table in memory has an encoding");
         }
         segment::file(&[(kind::SNAPSHOT_META, format::encode(&meta)), (kind::SNAPSHOT_DOMAIN, domain)]).into()
     }
 
-    /// Reads a snapshot.
+    /// Reads a snapshot, on a node that reads up to a level.
     ///
     /// # Errors
-    /// Damage, or another format; then the node stops (protocol 6.3).
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
+    /// Damage, another format, or a level above; then the node stops (protocol 6.3).
+    pub(crate) fn decode(bytes: &[u8], reads: Level) -> Result<Self, OpenError> {
         const FILE: &str = "snapshot";
         let damaged = |what: &str| OpenError::Damaged { file: FILE, at: 0, what: what.to_owned() };
         let records = segment::whole(FILE, bytes)?;
         let body = |kind| records.iter().find(|r| r.kind == kind).map(|r| r.body);
         let meta: Meta = body(kind::SNAPSHOT_META).and_then(format::decode).ok_or_else(|| damaged("its head cannot be read"))?;
-        let domain = match body(kind::SNAPSHOT_DOMAIN).and_then(|b| b.split_first()) {
+        let (level, domain) = match body(kind::SNAPSHOT_DOMAIN) {
+            Some(&[DOMAIN_AT_LEVEL, theirs, ref rest @ ..]) => (Level(theirs), Some(rest)),
+            at_first => (Level::FIRST, at_first),
+        };
+        if level > reads {
+            return Err(OpenError::TooNew { file: FILE, why: TooNew { theirs: level, ours: reads } });
+        }
+        let domain = match domain.and_then(|b| b.split_first()) {
             Some((&DOMAIN_FORMAT, rest)) => decode_fencing(rest).ok_or_else(|| damaged("its domain cannot be read"))?,
             Some((&DOMAIN_WITHOUT_FENCE, rest)) => decode_shorter::<(Head, Limits)>(rest, &[0]).ok_or_else(|| damaged("its domain cannot be read"))?,
             Some((&DOMAIN_WITHOUT_LIMITS, rest)) => decode_shorter::<Head>(rest, &[0, 0]).ok_or_else(|| damaged("its domain cannot be read"))?,
@@ -82,7 +95,7 @@ impl Content {
             return Err(damaged("its membership contradicts itself"));
         }
         let membership = StoredMembership::new(meta.membership_id.map(Into::into), meta.membership.into());
-        Ok(Self { last: meta.last.map(Into::into), membership, domain })
+        Ok(Self { last: meta.last.map(Into::into), membership, domain: Domain { level, ..domain } })
     }
 
     pub(crate) fn meta(&self) -> SnapshotMeta {
@@ -113,6 +126,7 @@ type OurSnapshot = Snapshot<types::LeaderId, NodeId, types::Seat, Arc<[u8]>>;
 pub(crate) struct StateMachine<R> {
     content: Content,
     apply: Apply,
+    reads: Level,
     snapshot: Held,
     writer: Writer,
     port: Arc<dyn Port>,
@@ -123,11 +137,13 @@ pub(crate) struct StateMachine<R> {
 
 impl<R: AsyncRuntime> StateMachine<R> {
     /// Goes on from the snapshot that was on disk, if there was one.
-    pub(crate) fn new(content: Content, snapshot: Option<Vec<u8>>, apply: Apply, writer: Writer, port: Arc<dyn Port>, board: Board, faults: Faults) -> Self {
+    #[expect(clippy::too_many_arguments, reason = "wiring")]
+    pub(crate) fn new(content: Content, snapshot: Option<Vec<u8>>, apply: Apply, reads: Level, writer: Writer, port: Arc<dyn Port>, board: Board, faults: Faults) -> Self {
         let snapshot = snapshot.map(|bytes| (content.meta(), bytes.into()));
         let machine = Self {
             content,
             apply,
+            reads,
             snapshot: Arc::new(Mutex::new(snapshot)),
             writer,
             port,
@@ -159,6 +175,8 @@ impl<R: AsyncRuntime> StateMachine<R> {
             types::Payload::Normal(command) => {
                 let proposal = Proposal::decode(&command.0).map_err(|source| Failure::Unreadable { index, source })?;
                 let outcome = (self.apply)(&mut self.content.domain, index, &proposal.entry);
+                // Before anybody is told: what the others do from here on is not known here.
+                self.content.domain.check_level(self.reads).map_err(|source| Failure::TooNew { index, source })?;
                 self.board.set_domain(&self.content.domain);
                 self.port.applied(index, Some(&proposal), &outcome, &self.content.domain);
                 return Ok(Answer(outcome.err()));
@@ -214,7 +232,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for StateMachine<R> {
     }
 
     async fn install_snapshot(&mut self, _: &SnapshotMeta, bytes: Arc<[u8]>) -> Result<(), io::Error> {
-        let content = match Content::decode(&bytes) {
+        let content = match Content::decode(&bytes, self.reads) {
             Ok(content) => content,
             Err(e) => return self.stop(Failure::Snapshot(e.to_string())),
         };
@@ -290,7 +308,37 @@ mod tests {
             let bytes = content.encode();
             let domain = segment::whole("snapshot", &bytes).expect("whole").iter().find(|r| r.kind == kind::SNAPSHOT_DOMAIN).map(|r| r.body[0]);
             assert_eq!(domain, Some(format));
-            assert_eq!(Content::decode(&bytes).expect("its own").domain, content.domain);
+            assert_eq!(Content::decode(&bytes, Level::FIRST).expect("its own").domain, content.domain);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_above_the_first_level_says_so_first_and_who_reads_less_is_told() {
+        let domain_of = |bytes: &[u8]| segment::whole("snapshot", bytes).expect("whole").iter().find(|r| r.kind == kind::SNAPSHOT_DOMAIN).map(|r| r.body.to_vec()).expect("a domain");
+        for fenced in [false, true] {
+            let mut content = content(Limits::default());
+            if fenced {
+                content.domain.config.fence = Some(FenceConfig { command: vec!["off".into()], timeout: std::time::Duration::from_secs(1) });
+            }
+            let at_first = domain_of(&content.encode());
+            content.domain.level = Level(2);
+            let bytes = content.encode();
+            assert_eq!(domain_of(&bytes), [&[DOMAIN_AT_LEVEL, 2][..], &at_first].concat(), "behind the level all is as it was");
+            assert_eq!(Content::decode(&bytes, Level(2)).expect("its own").domain, content.domain);
+            assert_eq!(Content::decode(&bytes, Level(3)).expect("newer ones read it").domain.level, Level(2));
+            let why = Content::decode(&bytes, Level::FIRST).expect_err("it is too new").to_string();
+            assert!(why.contains("snapshot") && why.contains("level 2") && why.contains("reads up to 1") && why.contains("install a newer build"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_a_format_to_come_is_refused_by_its_number() {
+        let bytes = segment::file(&[(kind::SNAPSHOT_META, format::encode(&Meta::default())), (kind::SNAPSHOT_DOMAIN, vec![DOMAIN_AT_LEVEL + 1, 9, 9])]);
+        let why = Content::decode(&bytes, Level::NEWEST).expect_err("nobody knows it").to_string();
+        assert!(why.contains("format 7") && why.contains("install a newer build"), "{why}");
+        for short in [&[DOMAIN_AT_LEVEL][..], &[DOMAIN_AT_LEVEL, 1], &[DOMAIN_AT_LEVEL, 1, DOMAIN_AT_LEVEL, 1]] {
+            let bytes = segment::file(&[(kind::SNAPSHOT_META, format::encode(&Meta::default())), (kind::SNAPSHOT_DOMAIN, short.to_vec())]);
+            assert!(Content::decode(&bytes, Level::NEWEST).is_err(), "{short:?}");
         }
     }
 
@@ -302,7 +350,7 @@ mod tests {
             let member = |node| Member { node: NodeId(node), incarnation: Incarnation(7) };
             content.domain.fenced.insert(NodeId(2), Fenced { target: member(2), by: member(1), evidence: "outlet 7 is off".into() });
             let bytes = content.encode();
-            assert_eq!(Content::decode(&bytes).expect("its own").domain, content.domain);
+            assert_eq!(Content::decode(&bytes, Level::FIRST).expect("its own").domain, content.domain);
         }
     }
 }

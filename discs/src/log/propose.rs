@@ -17,7 +17,10 @@ use super::wire::{Proposed, Reply, Request};
 
 impl<R: AsyncRuntime> Host<R> {
     pub(crate) async fn propose(self: Arc<Self>, proposal: Proposal) {
-        let outcome = self.propose_once(proposal.encode()).await;
+        let outcome = match self.check_level(&proposal.entry) {
+            Ok(()) => self.propose_once(proposal.encode()).await,
+            Err(why) => Err(why),
+        };
         self.port.proposed(proposal.ticket, outcome);
     }
 
@@ -100,8 +103,9 @@ impl<R: AsyncRuntime> Host<R> {
 
     /// A peer's proposal: taken only if this node leads, so that it goes round no circles.
     pub(crate) async fn serve_proposal(&self, proposal: Vec<u8>) -> Reply {
-        // What this version cannot read must not get into the log by its hand.
-        if Proposal::decode(&proposal).is_err() {
+        // What this version cannot read must not get into the log by its hand, nor what others may not read.
+        let is_read = Proposal::decode(&proposal).is_ok_and(|p| self.check_level(&p.entry).is_ok());
+        if !is_read {
             return Reply::Unable;
         }
         if self.leader() != Some(self.me()) {

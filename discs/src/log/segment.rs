@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use sixnines_core::domain::feature::TooNew;
 use sixnines_core::ids::NodeId;
 use sixnines_core::journal::record::{self, Record, Records, Tail};
 
@@ -83,12 +84,20 @@ pub enum OpenError {
         what: String,
     },
     /// Written by a version that knows more.
-    #[error("{file} has format {theirs}, this version reads {FORMAT}")]
+    #[error("{file} has format {theirs}, which this build does not read: install a newer build of nines on this node, the one that the others run")]
     Format {
         /// The file.
         file: &'static str,
         /// Found.
         theirs: u8,
+    },
+    /// Written at a feature level that this build does not read.
+    #[error("{file} cannot be read: {why}")]
+    TooNew {
+        /// The file.
+        file: &'static str,
+        /// Which level, and which ones are read.
+        why: TooNew,
     },
     /// The Raft library refused the state that was found.
     #[error("the control log could not be started: {0}")]

@@ -331,3 +331,24 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for LogStore<R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sixnines_core::domain::Entry;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_of_a_kind_to_come_is_refused_by_index_and_kind_with_what_to_do() {
+        let proposal = Proposal { by: NodeId(1), ticket: 0, cause: None, entry: Entry::Expel { node: NodeId(2) } };
+        let mut bytes = proposal.encode();
+        let kind = bytes.len() - 2;
+        bytes[kind] = 99;
+        let leader = types::LeaderId { term: 1, node_id: NodeId(1) };
+        let entry = RaftEntry { log_id: LogId { leader_id: leader, index: 7 }, payload: types::Payload::Normal(types::Command(bytes.into())) };
+        let why = Memory::default().note_about(&entry).expect_err("nobody knows it");
+        assert!(why.is_unreadable(), "{why}");
+        let text = why.to_string();
+        assert!(text.contains("entry 7") && text.contains("kind 99") && text.contains("install a newer build"), "{text}");
+    }
+}

@@ -18,7 +18,7 @@ use super::peer::{NewLink, Peer};
 use super::stream::LaneStream;
 use super::{Fault, Shared, priority};
 use crate::pki::certificate_name;
-use crate::wire::{Decoder, Frame, Hello, Lane, PROTOCOL, Refusal};
+use crate::wire::{Decoder, Frame, Hello, Lane, PROTOCOL, Refusal, Versions};
 
 /// Application error codes of a closed connection.
 pub(super) const CODE_STOPPED: u32 = 0;
@@ -261,19 +261,21 @@ async fn serve(
     own_life: u64,
     hello: &Hello,
 ) -> Failure {
-    let lanes = match open_lanes(&connection).await {
+    let ours = shared.hello.versions;
+    let Some(agreed) = ours.common(hello.versions) else { return Failure::RefusedByUs(Refusal::Version { ours, theirs: hello.versions }) };
+    let lanes = match open_lanes(&connection, agreed).await {
         Ok(lanes) => lanes,
         Err(error) => return Failure::of(&error),
     };
     let generation = shared.next_generation();
     hand_over_key(shared, peer.node, link, &connection);
-    let new = NewLink { link, generation, connection: connection.clone(), lanes, own_life, peer_life: hello.life };
+    let new = NewLink { link, generation, connection: connection.clone(), lanes, own_life, peer_life: hello.life, versions: hello.versions };
     if !peer.attach(new) {
         connection.close(VarInt::from_u32(CODE_REPLACED), b"too late");
         return Failure::Gone;
     }
     let in_use = InUse { peer, link, generation, connection: &connection };
-    let failure = read_all(peer, link, generation, &connection).await;
+    let failure = read_all(peer, link, generation, &connection, Versions { newest: agreed, ..ours }).await;
     if let Failure::Broken(reason) = &failure {
         connection.close(VarInt::from_u32(CODE_BROKEN), reason.as_bytes());
     }
@@ -296,14 +298,14 @@ impl Drop for InUse<'_> {
     }
 }
 
-async fn open_lanes(connection: &Connection) -> Result<[LaneStream; Lane::COUNT], ConnectionError> {
+async fn open_lanes(connection: &Connection, version: u8) -> Result<[LaneStream; Lane::COUNT], ConnectionError> {
     let mut lanes = Vec::with_capacity(Lane::COUNT);
     for lane in Lane::ALL {
         let stream = connection.open_uni().await?;
         if stream.set_priority(priority(lane)).is_err() {
             return Err(ConnectionError::LocallyClosed);
         }
-        lanes.push(LaneStream::new(stream));
+        lanes.push(LaneStream::new(stream, version));
     }
     lanes.try_into().map_err(|_| ConnectionError::LocallyClosed)
 }
@@ -319,13 +321,13 @@ fn hand_over_key(shared: &Shared, peer: NodeId, link: LinkId, connection: &Conne
     }
 }
 
-async fn read_all(peer: &Arc<Peer>, link: LinkId, generation: u64, connection: &Connection) -> Failure {
+async fn read_all(peer: &Arc<Peer>, link: LinkId, generation: u64, connection: &Connection, reads: Versions) -> Failure {
     let mut readers = JoinSet::new();
     loop {
         tokio::select! {
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
-                    readers.spawn(read(peer.clone(), link, generation, stream));
+                    readers.spawn(read(peer.clone(), link, generation, stream, reads));
                 }
                 Err(error) => return Failure::of(&error),
             },
@@ -339,8 +341,8 @@ async fn read_all(peer: &Arc<Peer>, link: LinkId, generation: u64, connection: &
 }
 
 /// Reads one stream to its end. How the connection ended is not this task's to say.
-async fn read(peer: Arc<Peer>, link: LinkId, generation: u64, mut stream: RecvStream) -> Result<(), String> {
-    let mut decoder = Decoder::default();
+async fn read(peer: Arc<Peer>, link: LinkId, generation: u64, mut stream: RecvStream, reads: Versions) -> Result<(), String> {
+    let mut decoder = Decoder::reading(reads);
     let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
     while let Ok(Some(count)) = stream.read_chunks(&mut chunks).await {
         peer.receive(link, generation, &mut decoder, &mut chunks[..count])?;

@@ -24,7 +24,7 @@ use super::report::Reports;
 use super::stream::LaneStream;
 use super::{Fault, LinkStats, PeerConfig, PeerState, QUEUE_BYTES_MAX, Receiver, SendError, link};
 use crate::session::{Counters, Input, Output, Session};
-use crate::wire::{Class, Decoder, HEADER_BYTES, Kind, Lane, PAYLOAD_BYTES_MAX};
+use crate::wire::{Class, Decoder, HEADER_BYTES, Kind, Lane, PAYLOAD_BYTES_MAX, Versions};
 
 pub(super) struct Peer {
     pub(super) node: NodeId,
@@ -71,6 +71,7 @@ struct Attached {
     generation: u64,
     connection: Connection,
     lanes: [LaneStream; Lane::COUNT],
+    versions: Versions,
 }
 
 /// A connection that both ends have agreed on.
@@ -81,6 +82,8 @@ pub(super) struct NewLink {
     pub(super) lanes: [LaneStream; Lane::COUNT],
     pub(super) own_life: u64,
     pub(super) peer_life: u64,
+    /// What the peer reads.
+    pub(super) versions: Versions,
 }
 
 /// What the receiver is to be told, once the core is let go.
@@ -165,6 +168,11 @@ impl Peer {
         stats.collect()
     }
 
+    /// What it said that it reads, on a connection that stands.
+    pub(super) fn versions(&self) -> Option<Versions> {
+        self.core().links.values().max_by_key(|attached| attached.generation).map(|attached| attached.versions)
+    }
+
     pub(super) fn counters(&self) -> Counters {
         self.core().session.counters()
     }
@@ -188,9 +196,9 @@ impl Peer {
         if core.expelled || new.own_life != known.0 || new.peer_life < known.1 {
             return false;
         }
-        let NewLink { link, generation, connection, lanes, own_life, peer_life } = new;
+        let NewLink { link, generation, connection, lanes, own_life, peer_life, versions } = new;
         let input = Input::LinkUp { link, own_life, peer_life };
-        if let Some(old) = core.links.insert(link, Attached { generation, connection, lanes }) {
+        if let Some(old) = core.links.insert(link, Attached { generation, connection, lanes, versions }) {
             old.connection.close(VarInt::from_u32(link::CODE_REPLACED), b"replaced by a newer connection");
         }
         core.session.handle(now(), input).expect("only frames can be the peer's fault");

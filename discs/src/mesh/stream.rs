@@ -20,13 +20,15 @@ const BLOCK_BYTES: usize = 16 * 1024;
 /// Bounded by the session's window: what waits here has not been acknowledged. A window is put here twice at most.
 pub(super) struct LaneStream {
     stream: SendStream,
+    /// The frame format that both ends agreed on.
+    version: u8,
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
 }
 
 impl LaneStream {
-    pub(super) fn new(stream: SendStream) -> Self {
-        Self { stream, chunks: VecDeque::new(), tail: BytesMut::new() }
+    pub(super) fn new(stream: SendStream, version: u8) -> Self {
+        Self { stream, version, chunks: VecDeque::new(), tail: BytesMut::new() }
     }
 
     pub(super) fn push(&mut self, frame: Frame) {
@@ -34,7 +36,7 @@ impl LaneStream {
         if self.tail.capacity() - self.tail.len() < HEADER_BYTES + inline {
             self.tail.reserve(BLOCK_BYTES);
         }
-        self.tail.extend_from_slice(frame.header().as_bytes());
+        self.tail.extend_from_slice(frame.header(self.version).as_bytes());
         if frame.payload.len() < COPY_BELOW {
             self.tail.extend_from_slice(&frame.payload);
         } else {

@@ -271,8 +271,33 @@ fn versions_that_overlap_work_together() {
     b.knows(&[&a]);
     a.knows(&[&b]);
     a.wait_for_links(&b, 1);
+    b.wait_for_links(&a, 1);
     a.send(&b, Class::State, 0);
     b.wait_for_numbers(&a, Class::State, 1);
+    assert_eq!((a.handle().versions(NodeId(2)), b.handle().versions(NodeId(1))), (Some(Versions::OURS), Some(Versions { oldest: 1, newest: 3 })));
+    assert_eq!(a.handle().versions(NodeId(3)), None, "nobody has said so");
+}
+
+#[test]
+fn two_that_read_a_format_to_come_speak_it_and_a_third_is_spoken_to_as_ever() {
+    let lab = Lab::new();
+    let next = |node| {
+        let mut config = lab.config(node, 1);
+        config.versions = Versions { oldest: 1, newest: 2 };
+        Node::start(config)
+    };
+    let (a, b, c) = (next(1), next(2), lab.node(3, 1));
+    for (node, others) in [(&a, [&b, &c]), (&b, [&a, &c]), (&c, [&a, &b])] {
+        node.knows(&others);
+    }
+    for (from, to) in [(&a, &b), (&a, &c), (&c, &b)] {
+        from.wait_for_links(to, 1);
+        to.wait_for_links(from, 1);
+        from.send(to, Class::State, 0);
+        to.wait_for_numbers(from, Class::State, 1);
+        to.send(from, Class::State, 0);
+        from.wait_for_numbers(to, Class::State, 1);
+    }
 }
 
 #[test]

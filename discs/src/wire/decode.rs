@@ -3,18 +3,31 @@
 use bytes::{Buf, Bytes, BytesMut};
 use zerocopy::FromBytes;
 
-use super::{Frame, HEADER_BYTES, Header, Kind, WireError};
+use super::{Frame, HEADER_BYTES, Header, Kind, Versions, WireError};
 
 /// Reads one stream. Payloads that came in one piece are not copied.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
+    reads: Versions,
     /// The start of a frame whose rest has not come; empty, or shorter than that frame.
     started: BytesMut,
     /// What came last and has not been looked at.
     fresh: Bytes,
 }
 
+impl Default for Decoder {
+    /// Of all that this build reads.
+    fn default() -> Self {
+        Self::reading(Versions::OURS)
+    }
+}
+
 impl Decoder {
+    /// Of these formats alone.
+    pub fn reading(reads: Versions) -> Self {
+        Self { reads, started: BytesMut::new(), fresh: Bytes::new() }
+    }
+
     /// Takes the stream's next bytes. The frames before have been taken out with [`Self::next_frame`].
     pub fn push(&mut self, bytes: Bytes) {
         if self.fresh.is_empty() {
@@ -37,7 +50,7 @@ impl Decoder {
             return Ok(None);
         }
         let header = header(&self.started);
-        let (class, length) = header.check()?;
+        let (class, length) = header.check(self.reads)?;
         let whole = HEADER_BYTES + length;
         if !self.fill(whole) {
             return Ok(None);
@@ -53,7 +66,7 @@ impl Decoder {
             return Ok(None);
         }
         let header = header(&self.fresh);
-        let (class, length) = header.check()?;
+        let (class, length) = header.check(self.reads)?;
         if self.fresh.len() < HEADER_BYTES + length {
             self.set_aside(HEADER_BYTES + length);
             return Ok(None);

@@ -106,10 +106,23 @@ fn wrong_headers_are_refused_before_their_payload_has_come() {
         decoded(&bytes[..HEADER_BYTES])
     };
     assert_eq!(with(0, 0x37), Err(WireError::Magic([0x37, 0x39])));
-    assert_eq!(with(2, 2), Err(WireError::Version(2)));
-    assert_eq!(with(2, 0), Err(WireError::Version(0)));
+    assert_eq!(with(2, 2), Err(WireError::Version(2, Versions::OURS)));
+    assert_eq!(with(2, 0), Err(WireError::Version(0, Versions::OURS)));
     assert_eq!(with(5, 1), Err(WireError::Flags(1)));
     assert_eq!(with(11, 0xff), Err(WireError::Length(0xff00_0003)));
+}
+
+#[test]
+fn a_frame_of_a_format_to_come_is_read_by_who_agreed_to_it() {
+    let frame = event();
+    let bytes = [frame.header(2).as_bytes(), &frame.payload].concat();
+    let read = |newest| {
+        let mut decoder = Decoder::reading(Versions { oldest: 1, newest });
+        decoder.push(Bytes::copy_from_slice(&bytes));
+        decoder.next_frame()
+    };
+    assert_eq!(read(2), Ok(Some(frame.clone())));
+    assert_eq!(read(1), Err(WireError::Version(2, Versions { oldest: 1, newest: 1 })));
 }
 
 #[test]

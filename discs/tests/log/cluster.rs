@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sixnines_core::domain::config::{Bundle, ChassisConfig, DomainConfig, NodeConfig, Profile};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
 use sixnines_core::ids::{LogIndex, NodeId};
 use sixnines_core::time::Instant;
@@ -83,6 +84,8 @@ impl Port for Recorder {
 
 pub(crate) struct Place {
     pub(crate) log: Option<SimLog>,
+    /// The newest feature level that it reads, from its next start on.
+    pub(crate) reads: Level,
     pub(crate) disk: SimDisk,
     pub(crate) port: Arc<Recorder>,
     starts: u64,
@@ -148,7 +151,7 @@ impl Cluster {
             next_ticket: 0,
         };
         for id in 1..=nodes {
-            let place = Place { log: None, disk: SimDisk::new(), port: Arc::new(Recorder { born: cluster.now, said: Mutex::default() }), starts: 0 };
+            let place = Place { log: None, disk: SimDisk::new(), port: Arc::new(Recorder { born: cluster.now, said: Mutex::default() }), starts: 0, reads: Level::NEWEST };
             place.disk.set_latency(Duration::from_micros(500));
             cluster.places.insert(n(id), place);
             cluster.start(n(id)).unwrap();
@@ -177,7 +180,7 @@ impl Cluster {
         place.starts += 1;
         let seed = self.seed ^ (u64::from(id.0) << 32) ^ (place.starts << 48);
         place.port = Arc::new(Recorder { born: self.now, said: Mutex::default() });
-        let options = Options { node: id, domain: DOMAIN, nonce: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), timing: self.timing, apply: Domain::apply };
+        let options = Options { node: id, domain: DOMAIN, nonce: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), timing: self.timing, apply: Domain::apply, reads: place.reads };
         place.log = Some(SimLog::start(options, place.disk.clone(), place.port.clone(), self.now, seed)?);
         Ok(())
     }

@@ -87,7 +87,8 @@ impl Drop for Beside {
 
 /// Door after door, until one answers.
 fn ask(token: &Token, request: &Request, at: Option<SocketAddr>) -> Result<Papers, Failure> {
-    let question = Question::Join { token: token.to_string(), request: request.der.clone() };
+    let reads = crate::daemon::reads().map_err(|e| failure("bad-input", format!("{e:#}"), "nothing was sent", 2))?;
+    let question = Question::Join { token: token.to_string(), request: request.der.clone(), reads };
     let question = serde_json::to_vec(&question).expect("a question has a text");
     // Whoever answers there may be any of those that the token names.
     let doors: Vec<_> = token.doors.iter().map(|(node, address)| (*node, at.unwrap_or(*address))).collect();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::api::{AlarmRow, EventRow, Failure, InLog, LimitRow, ObjectRow, Reply, Status, WhyStory};
+use crate::api::{AlarmRow, EventRow, Failure, FeatureReport, InLog, LimitRow, ObjectRow, Reply, Status, WhyStory};
 
 /// The answer as text for people.
 pub(crate) fn text(reply: &Reply) -> String {
@@ -20,6 +20,7 @@ pub(crate) fn text(reply: &Reply) -> String {
             format!("generation {generation} is in force\n{}", table(&["FILE", "BYTES"], rows))
         }
         Reply::Limits(rows) => limits(rows),
+        Reply::Feature(report) => feature(report),
         Reply::Invited(invited) => format!(
             "{}\n  It makes one machine {}, once, until {} UTC. On that machine:\n  nines join TOKEN --dir DIR\n",
             invited.token, invited.node, invited.expires
@@ -36,6 +37,17 @@ fn limits(rows: &[LimitRow]) -> String {
     let bound = |row: &LimitRow| if row.bound == row.default { row.bound.to_string() } else { format!("{} (else {})", row.bound, row.default) };
     let cells = rows.iter().map(|row| vec![row.name.clone(), used(row), bound(row), format!("{}..{}", row.min, row.max)]).collect();
     table(&["LIMIT", "USED", "BOUND", "RANGE"], cells)
+}
+
+fn feature(report: &FeatureReport) -> String {
+    let reads = |reads: Option<u8>| reads.map_or_else(|| "unknown: it is not there".to_owned(), |level| format!("up to {level}"));
+    let rows = report.nodes.iter().map(|row| vec![row.node.to_string(), reads(row.reads)]).collect();
+    let next = match report.next {
+        None => "no member reads a higher one".to_owned(),
+        Some(next) if report.hindered_by.is_empty() => format!("level {next} is read by every member    nines feature raise"),
+        Some(next) => format!("level {next} has to wait: {}", report.hindered_by.join(", ")),
+    };
+    format!("feature level {} is in force\n{}next    {next}\n", report.level, table(&["NODE", "READS"], rows))
 }
 
 /// A refusal or mistake, with what would be right.
@@ -63,7 +75,7 @@ pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
 fn status(status: &Status) -> String {
     let serving = if status.is_serving { "serving" } else { "NOT serving" };
     let redundant = if status.is_redundant { "redundant" } else { "NOT redundant" };
-    let mut out = format!("{}: {serving}, {redundant}    {} by {}, profile {}\n", status.domain, status.at, status.node, status.profile);
+    let mut out = format!("{}: {serving}, {redundant}    {} by {}, profile {}, level {}\n", status.domain, status.at, status.node, status.profile, status.feature_level);
     for row in status.services.iter().chain(&status.chassis).filter(|r| !r.is_serving || r.wants_standby && r.standby.is_empty()) {
         let what = match &row.waits {
             Some(waits) => format!("waits: {waits}"),

@@ -9,6 +9,7 @@ use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::{Kind, Pattern};
 use sixnines_core::domain::admission::{Fingerprint, Refusal};
 use sixnines_core::domain::config::{Bundle, NodeConfig};
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::{Change, Domain, Entry, Proposal, Void};
 use sixnines_core::engine::{self, AlarmRef, Command, CommandBody, CommandError, CommandId, Engine};
 use sixnines_core::event::Event;
@@ -114,9 +115,14 @@ impl<W: Ways> CoreLoop<W> {
             Call::NodeReplace { node } => self.give_up_disk(now, node, &principal, reply),
             Call::NodeExpel { node, force } => self.expel(now, node, force, &principal, reply),
             Call::Invite { token, seat, expires } => self.invite(now, token, *seat, expires, &principal, reply),
-            Call::Admit { node, token, key } => self.admit(now, node, token, key, &principal, reply),
+            Call::Admit { node, token, key, reads } => match self.domain.check_level(reads) {
+                Ok(()) => self.admit(now, node, token, key, &principal, reply),
+                Err(why) => say(&reply, fail_help("too-old", why.to_string(), "the same token counts with a newer build: nines join TOKEN --dir DIR", 4)),
+            },
             Call::NodeInvite { .. } | Call::NodeRenew => say(&reply, fail("not-here", "that is the door's business, not the core loop's".into(), 2)),
             Call::Limits => say(&reply, Reply::Limits(self.limit_rows())),
+            Call::Feature => say(&reply, Reply::Feature(self.features())),
+            Call::FeatureRaise { level, message } => self.raise_level(now, level.map(Level), &message, &principal, reply),
             Call::LimitsSet { bounds, message } => self.set_limits(now, &bounds, &message, &principal, reply),
             Call::PolicyApply { files, message } => self.apply_bundle(now, files, &message, &principal, reply),
             Call::Set { name, attribute, value, lease_s, reason } => self.set(now, &name, &attribute, &value, lease_s, reason, principal, reply),
@@ -180,6 +186,7 @@ impl<W: Ways> CoreLoop<W> {
             node: self.me,
             at: clock_text(self.wall),
             profile: domain.config.profile.word().to_owned(),
+            feature_level: domain.level,
             is_serving: services.iter().all(|r| r.is_serving) && domain.config_version.0 > 0,
             is_redundant: is_redundant && domain.config_version.0 > 0,
             services,
@@ -557,6 +564,7 @@ impl<W: Ways> CoreLoop<W> {
                     None
                 }
                 ProposeError::NotSent => Some(fail("no-quorum", why.to_string(), 4)),
+                ProposeError::Level { .. } => Some(fail_help("level-too-low", why.to_string(), "nines feature", 4)),
                 ProposeError::Void { .. } => None, // it was applied, and is answered by that
             },
             _ => None,
@@ -581,6 +589,7 @@ fn is_so(domain: &Domain, entry: &Entry) -> bool {
         Entry::Admit { node, token, key, at, .. } => matches!(domain.check_token(*node, *token, *key, *at), Ok(Some(_))),
         Entry::Expel { node } => domain.is_expelled(*node),
         Entry::Limits { limits, .. } => domain.config.limits == *limits,
+        Entry::Feature { level } => domain.level >= *level,
         _ => false,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::feature::Level;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId, Version};
@@ -113,6 +114,10 @@ pub(crate) trait Ways {
     }
     /// What the parts around the core loop use of what the domain allows; `None`: nobody asks for that here.
     fn uses(&self) -> Option<Uses> {
+        None
+    }
+    /// The newest feature level that a node reads, by its word on a connection that stands, or this node itself; `None`: it is not there to say so.
+    fn reads(&self, _node: NodeId) -> Option<Level> {
         None
     }
     /// The numbers of the connections to a peer.

@@ -13,6 +13,7 @@ use sixnines_discs::liveness::shell::{Handle as Liveness, Order, Turns};
 use sixnines_discs::log::{Failure, Handle as Log, Lane, Place, Port, ProposeError, lane};
 use sixnines_discs::mesh::{Fault, MeshHandle, PeerState, Receiver};
 use sixnines_discs::wire::{Class, Kind};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::checkpoints::GroupFrame;
 use super::roster::Roster;
@@ -98,6 +99,9 @@ impl Receiver for Bus {
     }
 }
 
+/// A node that cannot go on and has not stopped in good order by then is ended.
+const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What the control log says goes to everybody at once: who must be fenced first hears it first.
 pub(super) struct LogPort {
     pub(super) me: NodeId,
@@ -112,6 +116,8 @@ pub(super) struct LogPort {
     pub(super) numbers: BTreeMap<GroupName, u64>,
     /// Under which epoch each of them speaks here.
     pub(super) speaks: Mutex<BTreeMap<GroupName, Epoch>>,
+    /// Where it is told why the node cannot go on.
+    pub(super) stop: UnboundedSender<Failure>,
 }
 
 impl LogPort {
@@ -192,7 +198,18 @@ impl Port for LogPort {
         self.turns.turn(Part::ControlLog);
     }
 
+    /// Who is too old for its domain stops in good order, so that its services are handed over soon and its exit says what to do; everything else is
+    /// a reason not to take another step.
     fn failed(&self, failure: &Failure) {
+        if failure.is_unreadable() && self.stop.send(failure.clone()).is_ok() {
+            let bound = std::thread::Builder::new().name("stop-bound".into()).spawn(|| {
+                std::thread::sleep(STOP_WITHIN);
+                std::process::abort();
+            });
+            if bound.is_ok() {
+                return;
+            }
+        }
         tracing::error!(%failure, "the control log has failed; the node stops");
         eprintln!("nines: {failure}. The node stops, so that another can take over.");
         std::process::abort();

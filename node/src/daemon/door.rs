@@ -13,6 +13,7 @@ use crossbeam::channel::Sender;
 use serde::{Deserialize, Serialize};
 use sixnines_core::authority::{AccessRole, Principal};
 use sixnines_core::domain::config::NodeConfig;
+use sixnines_core::domain::feature::Level;
 use sixnines_core::time::WallTime;
 use sixnines_discs::door::{Keeper, Visitor};
 use sixnines_discs::pki::{self, Authority, Facts, Identity, Members, Request, Token};
@@ -27,7 +28,13 @@ use crate::core_loop::answers::Ask;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Question {
     /// To be let in: the token as it was printed, and a certificate request.
-    Join { token: String, request: Vec<u8> },
+    Join {
+        token: String,
+        request: Vec<u8>,
+        /// The newest feature level that the machine's build reads; who does not say reads the first.
+        #[serde(default)]
+        reads: Level,
+    },
     /// Another certificate for the one that was shown.
     Renew,
 }
@@ -102,12 +109,12 @@ impl Held {
         answer.recv_timeout(LOG_PATIENCE).unwrap_or_else(|_| gone())
     }
 
-    fn join(&self, from: SocketAddr, token: &str, request: &[u8]) -> Result<Answer, Failure> {
+    fn join(&self, from: SocketAddr, token: &str, request: &[u8], reads: Level) -> Result<Answer, Failure> {
         let bad = |message: String| failure("bad-request", message, "nines join TOKEN --dir DIR", 2);
         let token: Token = token.parse().map_err(|e: pki::TokenError| bad(e.to_string()))?;
         let key = Request::key(request).map_err(|e| bad(e.to_string()))?;
         let principal = Principal { name: format!("whoever shows a token at {from}").as_str().into(), role: AccessRole::Node };
-        let admitted = match self.ask(Call::Admit { node: token.node, token: token.fingerprint(), key: key.fingerprint() }, principal) {
+        let admitted = match self.ask(Call::Admit { node: token.node, token: token.fingerprint(), key: key.fingerprint(), reads }, principal) {
             Reply::Admitted(admitted) => admitted,
             Reply::Failed(failure) => return Err(failure),
             _ => return Err(bad("the node does not know what to say".into())),
@@ -138,7 +145,7 @@ impl Held {
 impl Keeper for Held {
     fn answer(&self, visitor: &Visitor, question: &[u8]) -> Vec<u8> {
         let answer = match serde_json::from_slice(question) {
-            Ok(Question::Join { token, request }) => self.join(visitor.address, &token, &request),
+            Ok(Question::Join { token, request, reads }) => self.join(visitor.address, &token, &request, reads),
             Ok(Question::Renew) => self.renew(visitor),
             Err(error) => Err(failure("bad-request", format!("no question that this version understands: {error}"), "compare the versions: nines --version", 2)),
         };

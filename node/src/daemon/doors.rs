@@ -9,6 +9,7 @@ use crossbeam::channel::Sender;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::limits::Limit;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
@@ -35,6 +36,9 @@ use crate::core_loop::ways::{Journalled, Ways};
 
 /// Everything that the core loop can give orders to.
 pub(super) struct Doors {
+    pub(super) me: NodeId,
+    /// The newest feature level that this node reads.
+    pub(super) reads: Level,
     pub(super) log: log::Handle,
     pub(super) liveness: Arc<sixnines_discs::liveness::shell::Handle>,
     pub(super) mesh: MeshHandle,
@@ -230,6 +234,10 @@ impl Ways for Doors {
 
     fn watch(&mut self, watcher: Watcher) {
         self.watchers.push(watcher);
+    }
+
+    fn reads(&self, node: NodeId) -> Option<Level> {
+        if node == self.me { Some(self.reads) } else { self.mesh.versions(node).map(|v| Level(v.newest)) }
     }
 
     fn connections(&self, peer: NodeId) -> Vec<u64> {

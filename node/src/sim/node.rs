@@ -144,7 +144,7 @@ impl Node {
     pub(super) fn start(me: NodeId, life: u64, now: Instant, first: &FirstStart, (disk, journal): (SimDisk, Journal), is_first: bool, mutation: Mutation) -> Result<Self, OpenError> {
         let config = &first.config;
         let mailbox = Arc::new(Mailbox::default());
-        let options = Options { node: me, domain: 1, nonce: mutation.disk_number(me, life), timing: Timing::of(config.profile), apply: mutation.apply() };
+        let options = Options { node: me, domain: 1, nonce: mutation.disk_number(me, life), timing: Timing::of(config.profile), apply: mutation.apply(), reads: sixnines_core::domain::feature::Level::NEWEST };
         let port: Arc<dyn Port> = Arc::clone(&mailbox) as _;
         let log = SimLog::start(options, disk, port, now, life)?;
         if is_first {

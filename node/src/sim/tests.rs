@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sixnines_core::authority::{AccessRole, Principal};
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::feature::Level;
 use sixnines_core::domain::limits::{Limit, Limits as DomainLimits, TABLE};
 use sixnines_core::domain::{Domain, Entry, Proposal};
 use sixnines_core::event::{Body, Event};
@@ -18,6 +19,7 @@ use sixnines_core::journal::replay::Past;
 use sixnines_core::time::{Instant, WallTime};
 use sixnines_discs::feed::Limits;
 use sixnines_discs::feed::wire::{Resume, Word};
+use sixnines_discs::liveness::Verdict;
 use sixnines_discs::wire::Kind;
 use sixnines_hwsim::domain::chaos::Report;
 use sixnines_hwsim::domain::chaos::breach::kind;
@@ -258,6 +260,33 @@ fn an_operators_bounds_become_law_by_an_entry_and_those_that_cannot_be_are_refus
     assert_eq!((expected, limits), (core.domain.config_version, DomainLimits::default().with(Limit::AttributesPerObject, 32)));
     let Some(Reply::Limits(rows)) = ask(&mut core, Call::Limits) else { panic!("rows are asked for") };
     assert!(rows.len() == TABLE.len() && rows.iter().all(|row| row.used.is_some()), "{rows:?}");
+}
+
+#[test]
+fn the_level_is_raised_by_one_step_once_every_member_is_there_and_reads_it() {
+    let mut core = restarted();
+    core.ways.reads = [(NodeId(1), Level(2)), (NodeId(2), Level(1)), (NodeId(3), Level(2))].into();
+    core.verdicts = [(NodeId(2), Verdict::Alive), (NodeId(3), Verdict::Dead)].into();
+    let refused = |core: &mut CoreLoop<SimWays>, level| match ask(core, Call::FeatureRaise { level, message: String::new() }) {
+        Some(Reply::Failed(failure)) => (failure.code, failure.exit, failure.message),
+        other => panic!("{other:?}"),
+    };
+    let (code, exit, message) = refused(&mut core, None);
+    assert_eq!((code.as_str(), exit), ("not-everywhere", 4));
+    assert!(message.ends_with("every member: n2 reads up to 1, n3 is not there to say what it reads"), "{message}");
+    assert_eq!(refused(&mut core, Some(3)).0, "one-step");
+    assert_eq!(refused(&mut core, Some(0)).0, "no-way-back");
+    assert!(matches!(ask(&mut core, Call::FeatureRaise { level: Some(1), message: String::new() }), Some(Reply::Done { .. })), "it is so already");
+    let Some(Reply::Feature(report)) = ask(&mut core, Call::Feature) else { panic!("it is asked for") };
+    assert_eq!((report.level, report.next, report.hindered_by.len()), (1, Some(2), 2));
+    assert_eq!(report.nodes.iter().map(|row| row.reads).collect::<Vec<_>>(), [Some(2), Some(1), None]);
+    core.ways.queue.clear();
+
+    core.ways.reads.insert(NodeId(2), Level(3));
+    core.verdicts.insert(NodeId(3), Verdict::Alive);
+    assert!(ask(&mut core, Call::FeatureRaise { level: None, message: "upgraded".into() }).is_none(), "it waits for its entry");
+    let proposed: Vec<_> = core.ways.queue.iter().filter_map(|way| if let Way::Propose(proposal) = way { Some(proposal.entry.clone()) } else { None }).collect();
+    assert_eq!(proposed, [Entry::Feature { level: Level(2) }]);
 }
 
 const FAULTS: u64 = 12;

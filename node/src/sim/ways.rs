@@ -1,12 +1,13 @@
 //! The core loop's ways out, in virtual time: a queue that the simulated node carries out after each input.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::Proposal;
 use sixnines_core::domain::config::DomainConfig;
+use sixnines_core::domain::feature::Level;
 use sixnines_core::engine::{Command, CommandError, CommandId};
 use sixnines_core::event::Event;
 use sixnines_core::ids::{Epoch, EventId, GroupName, LinkId, Member, NodeId, Version};
@@ -94,11 +95,13 @@ pub(super) struct SimWays {
     mutation: Mutation,
     /// What the parts use that are not simulated; nobody looks while it is none.
     pub(super) uses: Option<Uses>,
+    /// What nodes say that they read; nobody asks in a simulated domain.
+    pub(super) reads: BTreeMap<NodeId, Level>,
 }
 
 impl SimWays {
     pub(super) fn new(journal: Journal, mutation: Mutation) -> Self {
-        Self { queue: VecDeque::new(), journal, records: 0, mutation, uses: None }
+        Self { queue: VecDeque::new(), journal, records: 0, mutation, uses: None, reads: BTreeMap::new() }
     }
 }
 
@@ -186,6 +189,9 @@ impl Ways for SimWays {
     fn watch(&mut self, _: Watcher) {}
     fn uses(&self) -> Option<Uses> {
         self.uses
+    }
+    fn reads(&self, node: NodeId) -> Option<Level> {
+        self.reads.get(&node).copied()
     }
     fn standing(&self) -> (Vec<RightRow>, u64) {
         (Vec::new(), 0)

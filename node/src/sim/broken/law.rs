@@ -15,7 +15,7 @@ pub(super) fn entries_without_version(domain: &mut Domain, index: LogIndex, entr
     let mut entry = entry.clone();
     match &mut entry {
         Entry::Takeover { group, version, .. } | Entry::Switchover { group, version, .. } | Entry::Sync { group, version, .. } | Entry::Start { group, version, .. } => *version = present(group),
-        Entry::Joined { .. } | Entry::Confirm { .. } | Entry::Configure { .. } | Entry::Bundle { .. } | Entry::DiskLost { .. } | Entry::Invite { .. } | Entry::Admit { .. } | Entry::Expel { .. } | Entry::Limits { .. } | Entry::Fenced { .. } => {}
+        Entry::Joined { .. } | Entry::Confirm { .. } | Entry::Configure { .. } | Entry::Bundle { .. } | Entry::DiskLost { .. } | Entry::Invite { .. } | Entry::Admit { .. } | Entry::Expel { .. } | Entry::Limits { .. } | Entry::Fenced { .. } | Entry::Feature { .. } => {}
     }
     promotes_non_member(domain, index, &entry)
 }
