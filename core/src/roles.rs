@@ -22,7 +22,7 @@ use crate::ids::{ChassisName, Epoch, EventId, GroupName, Incarnation, LogIndex, 
 use crate::time::{Duration, Instant};
 use fence::Fence;
 use start::Offers;
-use step::{CONFIRM_AGAIN, Step};
+use step::Step;
 
 /// What goes in.
 #[derive(Clone, Debug)]
@@ -337,8 +337,8 @@ pub struct Roles {
     fences: BTreeMap<NodeId, Fence>,
     open: BTreeMap<Purpose, Open>,
     tickets: u64,
-    /// Which life or confirmation this node last asked to confirm anew, and since when.
-    confirmed: Option<(LogIndex, Instant)>,
+    /// What this node last asked for against releases of itself.
+    confirmed: Option<Confirmed>,
     leader: Option<NodeId>,
     /// The leader is dead, by the word of a majority or its own.
     leaderless: Option<Leaderless>,
@@ -363,6 +363,16 @@ enum Purpose {
     Group(GroupName),
     Sync(GroupName),
     Fence(NodeId),
+}
+
+/// A confirmation that was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    /// Of which life or earlier confirmation.
+    since: LogIndex,
+    at: Instant,
+    /// The next one waits so long.
+    wait: Duration,
 }
 
 /// The leader of the control log is dead, and there is no other yet.
@@ -434,6 +444,9 @@ impl Roles {
             Input::Leader(leader) => self.on_leader(now, leader),
             Input::Cut { from, to, cut } => {
                 if cut { self.cuts.insert((from, to)) } else { self.cuts.remove(&(from, to)) };
+                if !cut && from == self.me {
+                    self.confirm_soon(); // it hears me again, but its release stands until then
+                }
             }
             Input::Reborn(node) => self.is_leader_reborn |= self.leader == Some(node),
             Input::Failed { ticket } => self.open.values_mut().filter(|o| o.ticket == ticket).for_each(|o| o.again_at = now + AGAIN),
@@ -502,6 +515,7 @@ impl Roles {
             self.lost.insert(node, cause);
         } else {
             self.lost.remove(&node);
+            self.confirm_soon();
         }
     }
 
@@ -560,19 +574,29 @@ impl Roles {
             self.open.remove(&Purpose::Confirm);
             return;
         }
-        // A minority that does not hear me, while the others do, would release me again and again, as fast as the log takes entries; and each
-        // entry about me costs me grants. My lease does not need that minority now.
-        if let Some(last) = self.confirmed
-            && last.0 < since
-            && now < last.1 + CONFIRM_AGAIN
-            && self.released_by_majority(me).is_none()
-        {
-            return self.wake_at(last.1 + CONFIRM_AGAIN);
+        // Voters that do not hear me would release me again and again, as fast as the log takes entries, and each entry about me costs me
+        // grants of the others. But whoever hears me again grants me nothing before the next one.
+        let is_another = self.confirmed.is_none_or(|last| last.since < since);
+        if is_another && let Some(last) = self.confirmed {
+            let most = if self.released_by_majority(me).is_some() { CONFIRM_WITHOUT_LEASE } else { CONFIRM_MAX };
+            let due = last.at + last.wait.min(most);
+            if now < due {
+                return self.wake_at(due);
+            }
         }
-        if self.confirmed.is_none_or(|last| last.0 < since) {
-            self.confirmed = Some((since, now));
+        if is_another {
+            let last = self.confirmed.filter(|last| now < last.at + CONFIRM_MAX * 2);
+            let wait = last.map_or(CONFIRM_SOON, |last| (last.wait * 2).min(CONFIRM_MAX));
+            self.confirmed = Some(Confirmed { since, at: now, wait });
         }
         self.propose(now, Purpose::Confirm, Version(since.0), Entry::Confirm { node: me, since }, None);
+    }
+
+    /// Somebody may hear this node again.
+    fn confirm_soon(&mut self) {
+        if let Some(last) = &mut self.confirmed {
+            last.wait = CONFIRM_SOON;
+        }
     }
 
     /// Protocol 3.8: suspended for too long ends the roles by this node's own word.
@@ -622,5 +646,11 @@ impl Roles {
 
 /// A proposal without an outcome is repeated after so long.
 const AGAIN: Duration = Duration::from_millis(40);
+/// The second confirmation in a row comes so long after the first; each further one waits twice as long,
+const CONFIRM_SOON: Duration = Duration::from_millis(10);
+/// at most so long,
+const CONFIRM_MAX: Duration = Duration::from_millis(500);
+/// or so long while a majority's releases leave this node without a lease.
+const CONFIRM_WITHOUT_LEASE: Duration = Duration::from_millis(20);
 /// Protocol 3.8, `suspended_max`.
 const SUSPENDED_MAX: Duration = Duration::from_secs(10);

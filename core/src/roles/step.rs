@@ -326,7 +326,5 @@ const TELL_AGAIN: Duration = Duration::from_millis(20);
 /// A switchover whose target does not catch up is given up after so long: the application's time to write its last, and as much
 /// again for the target.
 const QUIESCE_MAX: Duration = Duration::from_secs(1);
-/// Between two confirmations against a minority.
-pub(super) const CONFIRM_AGAIN: Duration = Duration::from_millis(500);
 /// Leadership moves only after the role table has been still for so long.
 const QUIET: Duration = Duration::from_millis(300);
