@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn every_profile_keeps_the_lease_rule_under_every_gate() {
-        for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
+        for profile in Profile::ALL {
             for form in [GateForm::Bpf, GateForm::Nft, GateForm::None] {
                 let times = times(&DomainConfig { profile, ..DomainConfig::default() }, form);
                 assert!(times.is_safe(), "{profile:?} {form}");

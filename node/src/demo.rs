@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sixnines_core::domain::config::Profile;
 
 use crate::bench::{is_stdout, write_json};
 use crate::{callserver, loadgen};
@@ -51,7 +52,7 @@ pub(crate) struct Options {
     /// Leave the domain running, to play with, until Ctrl-C.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Only these steps, in this order; besides those that are shown there are one-way-cut and voter-killed.
+    /// Only these steps, in this order; besides those that are shown there are one-way-cut, voter-killed and node-killed-leader.
     #[arg(long, value_delimiter = ',')]
     pub(crate) steps: Vec<Step>,
     /// How many calls the client keeps up.
@@ -128,7 +129,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mode = if options.loopback { Mode::Loopback } else { world::enter() };
     let mut progress = Progress::new(is_stdout(options.json.as_deref()));
     let steps = wanted(options, mode, &mut progress);
-    let mut stage = raise(mode, options.calls, &options.without, progress)?;
+    let mut stage = raise(mode, options.calls, &options.without, None, progress)?;
     let mut outcomes = Vec::new();
     for (place, step) in (1..).zip(&steps) {
         let head = format!("[{place}/{}] {:<15}", steps.len(), step.name());
@@ -155,7 +156,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// If the domain could not be built, or did not come back after a fault.
 pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
-    let mut stage = raise(mode, CALLS, &[], Progress::new(is_stdout(Some(&options.json))))?;
+    let mut stage = raise(mode, CALLS, &[], options.profile, Progress::new(is_stdout(Some(&options.json))))?;
     let report = bench::run(&mut stage, options)?;
     write_json(&options.json, &report)?;
     let kept = report.rows.iter().all(|row| row.broken == 0);
@@ -168,7 +169,7 @@ pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
 /// If the domain could not be built, or a daemon went away.
 pub(crate) fn run_idle(options: &idle::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
-    let mut stage = raise(mode, 1, &[], Progress::new(is_stdout(Some(&options.json))))?;
+    let mut stage = raise(mode, 1, &[], None, Progress::new(is_stdout(Some(&options.json))))?;
     let report = idle::run(&mut stage, options)?;
     write_json(&options.json, &report)?;
     Ok(ExitCode::SUCCESS)
@@ -185,12 +186,12 @@ fn wanted(options: &Options, mode: Mode, progress: &mut Progress) -> Vec<Step> {
 }
 
 /// Builds the world, starts the domain in it and the client outside, and waits until all calls are up.
-fn raise(mode: Mode, calls: u32, without: &[Protection], mut progress: Progress) -> anyhow::Result<Stage> {
+fn raise(mode: Mode, calls: u32, without: &[Protection], profile: Option<Profile>, mut progress: Progress) -> anyhow::Result<Stage> {
     let place = if mode == Mode::Loopback { "on loopback addresses" } else { "in namespaces" };
     progress.tell(&format!("sixnines demo: {} nodes, {} chassis, real processes {place}, {calls} calls", lab::SEATS.len(), lab::CHASSIS.len()));
     let lab = Lab::build(mode, None)?;
     lab.keeper().end_on_signals()?;
-    setup::start(lab, calls, without, progress)
+    setup::start(lab, calls, without, profile, progress)
 }
 
 /// Plays one step and judges it. Also: how long the client's window was until the fault had had its effect.

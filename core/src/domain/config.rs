@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::ser::SerializeTuple as _;
@@ -178,6 +179,9 @@ pub struct Times {
 pub const DRIFT_PER_MILLE: u32 = 10;
 
 impl Profile {
+    /// The quickest first.
+    pub const ALL: [Self; 3] = [Self::Fabric, Self::Lan, Self::Wan];
+
     /// As files name it.
     pub const fn word(self) -> &'static str {
         match self {
@@ -194,6 +198,15 @@ impl Profile {
             Self::Lan => Times::of_millis(25, 125, 110, 125, 10),
             Self::Wan => Times::of_millis(250, 1500, 1400, 1500, 50),
         }
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = || Self::ALL.map(Self::word).join(", ");
+        Self::ALL.into_iter().find(|profile| profile.word() == text).ok_or_else(|| format!("there is no profile {text:?}; the profiles are {}", words()))
     }
 }
 
@@ -446,7 +459,7 @@ mod tests {
 
     #[test]
     fn every_profile_keeps_the_lease_rule() {
-        for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
+        for profile in Profile::ALL {
             assert!(profile.times().is_safe(), "{profile:?}");
         }
     }

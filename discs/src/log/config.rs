@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn openraft_accepts_every_profile_and_none_of_the_dangerous_defaults_is_left() {
-        for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
+        for profile in Profile::ALL {
             let config = Timing::of(profile).raft().validate().expect("a valid configuration");
             assert!(config.quorum_loss_probe_interval.is_some(), "{profile:?}");
             assert_eq!(config.enable_pre_vote, Some(true), "{profile:?}");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sixnines_core::domain::config::Profile;
 
 use super::report::Outcome;
 use super::stage::Stage;
@@ -16,6 +17,7 @@ use crate::bench::{BenchReport, Spread};
 #[command(after_help = "Examples:
   nines bench failover --json failover.json
   nines bench failover --json - --runs 20 --faults node-killed,node-hung
+  nines bench failover --json lan.json --profile lan
   nines bench failover --json quick.json --runs 3")]
 pub(crate) struct Options {
     /// Where the result goes; - for standard output.
@@ -25,8 +27,15 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) runs: u32,
     /// Which faults, named as the demo's steps.
-    #[arg(long, value_delimiter = ',', default_value = "process-killed,node-killed,standby-killed,voter-killed,node-hung,links-cut,one-way-cut,switchover")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "process-killed,node-killed,node-killed-leader,standby-killed,voter-killed,node-hung,links-cut,one-way-cut,switchover"
+    )]
     pub(crate) faults: Vec<Step>,
+    /// The domain's time profile, fabric or lan; without it fabric where real-time scheduling is allowed.
+    #[arg(long)]
+    pub(crate) profile: Option<Profile>,
 }
 
 /// One fault.
@@ -43,10 +52,16 @@ pub(crate) struct Row {
     pub(crate) two_actives_ms: f64,
     /// The p99 of the longest gap in windows of the same length without a fault, in between.
     pub(crate) floor_p99: f64,
+    /// The p99 of the gap less that: what is left when the machine's own stalls are taken out.
+    pub(crate) p99_less_floor: f64,
+    /// Runs in which a lease ran out without a takeover, or a node was not scheduled in time.
+    pub(crate) suspended: usize,
     /// Runs in which the prober itself woke up more than 5 ms late: they count all the same.
     pub(crate) prober_late: usize,
     /// Runs that broke a promise or could not be finished.
     pub(crate) broken: usize,
+    /// The chain of causes of the run with the longest gap, with times: where its milliseconds went.
+    pub(crate) longest: Vec<String>,
 }
 
 /// What the runs of one fault gave.
@@ -56,29 +71,41 @@ struct Runs {
     floors: Vec<f64>,
     lost: u64,
     two_actives_ms: f64,
+    suspended: usize,
     prober_late: usize,
     broken: usize,
+    longest: Option<(f64, Vec<String>)>,
 }
 
 impl Runs {
     fn add(&mut self, outcome: &Outcome, floor: f64) {
-        self.gaps.push(outcome.report.outage_ms);
+        let gap = outcome.report.outage_ms;
+        if self.longest.as_ref().is_none_or(|(longest, _)| gap > *longest) {
+            self.longest = Some((gap, outcome.report.why.clone()));
+        }
+        self.gaps.push(gap);
         self.floors.push(floor);
         self.lost += outcome.report.lost;
         self.two_actives_ms = self.two_actives_ms.max(outcome.report.two_actives_ms);
+        self.suspended += usize::from(outcome.report.suspensions > 0);
         self.prober_late += usize::from(outcome.prober_late > 0);
         self.broken += usize::from(!outcome.broken.is_empty());
     }
 
     fn row(self, name: &str) -> Row {
+        let gap = Spread::of(self.gaps, "ms");
+        let floor_p99 = Spread::of(self.floors, "ms").p99;
         Row {
             name: name.to_owned(),
-            gap: Spread::of(self.gaps, "ms"),
             lost: self.lost,
             two_actives_ms: self.two_actives_ms,
-            floor_p99: Spread::of(self.floors, "ms").p99,
+            floor_p99,
+            p99_less_floor: report::rounded(gap.p99 - floor_p99),
+            suspended: self.suspended,
             prober_late: self.prober_late,
             broken: self.broken,
+            longest: self.longest.map(|(_, why)| why).unwrap_or_default(),
+            gap,
         }
     }
 }
@@ -124,9 +151,9 @@ mod tests {
                 acknowledged: 1,
                 lost: 0,
                 two_actives_ms: 0.0,
-                suspensions: 0,
+                suspensions: late,
                 moved: true,
-                why: vec![],
+                why: vec![format!("{gap} ms")],
             },
             movement: String::new(),
             broken: vec![],
@@ -138,5 +165,6 @@ mod tests {
         runs.add(&outcome(90.0, 3), 2.5);
         let row = runs.row("node-killed");
         assert_eq!((row.gap.n, row.gap.max, row.gap.median, row.floor_p99, row.prober_late, row.broken), (2, 90.0, 28.0, 2.5, 1, 0));
+        assert_eq!((row.p99_less_floor, row.suspended, row.longest), (87.5, 1, vec!["90 ms".to_owned()]));
     }
 }

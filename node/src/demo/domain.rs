@@ -11,6 +11,8 @@ pub(crate) struct Status {
     pub(crate) services: Vec<Service>,
     /// Nodes that are up and in touch.
     pub(crate) nodes_up: Vec<String>,
+    /// Who leads the control log.
+    pub(crate) leader: Option<String>,
 }
 
 /// A service group.
@@ -98,6 +100,7 @@ mod tests {
         Status {
             services: vec![service("calls", &["n3"]), service("chassis:mxp2", &[])],
             nodes_up: ["n1", "n2", "n3"].map(String::from).to_vec(),
+            leader: None,
         }
     }
 
@@ -111,6 +114,6 @@ mod tests {
         let mut bare = healthy();
         bare.services[0].standbys.clear();
         assert_eq!(bare.lacks(3, candidates).unwrap(), "calls has no standby in sync");
-        assert!(Status { nodes_up: healthy().nodes_up, services: vec![] }.lacks(3, candidates).is_some());
+        assert!(Status { services: vec![], ..healthy() }.lacks(3, candidates).is_some());
     }
 }

@@ -26,9 +26,12 @@ pub(crate) const WITHOUT: &str = "SIXNINES_DEMO_WITHOUT";
 ///
 /// # Errors
 /// If something does not start; the lab's logs tell more.
-pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], mut progress: Progress) -> anyhow::Result<Stage> {
-    let profile = profile();
-    if profile == Profile::Lan {
+pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], profile: Option<Profile>, mut progress: Progress) -> anyhow::Result<Stage> {
+    let best = best_profile();
+    let profile = profile.unwrap_or(best);
+    if profile == Profile::Fabric && best == Profile::Lan {
+        progress.tell("no real-time scheduling is allowed here: at profile fabric a busy machine suspends its nodes");
+    } else if profile != Profile::Fabric && best == profile {
         progress.tell("no real-time scheduling is allowed here: profile lan (dead after 125 ms) instead of fabric (25 ms)");
     }
     progress.now("making the domain: authority, certificates, one configuration per node");
@@ -60,7 +63,7 @@ fn program() -> anyhow::Result<OsString> {
 }
 
 /// Without real-time scheduling a busy machine is late by more than a lease of `fabric` lasts: nodes would be suspended all the time.
-fn profile() -> Profile {
+fn best_profile() -> Profile {
     let probe = std::thread::spawn(|| realtime::schedule_fifo(realtime::LIVENESS_PRIORITY).got);
     if probe.join().unwrap_or(false) { Profile::Fabric } else { Profile::Lan }
 }

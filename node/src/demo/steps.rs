@@ -2,6 +2,7 @@
 
 mod cables;
 mod fans;
+mod leader;
 mod nodes;
 
 use std::str::FromStr;
@@ -32,6 +33,8 @@ pub(crate) enum Step {
     OneWayCut,
     /// kill -9 of every process of a node that votes, and neither serves nor stands by.
     VoterKilled,
+    /// kill -9 of every process of the active's node while it leads the control log.
+    NodeKilledLeader,
 }
 
 impl Step {
@@ -47,7 +50,7 @@ impl Step {
         Self::Switchover,
     ];
     /// What it also can.
-    const OTHERS: [Self; 2] = [Self::OneWayCut, Self::VoterKilled];
+    const OTHERS: [Self; 3] = [Self::OneWayCut, Self::VoterKilled, Self::NodeKilledLeader];
 
     /// Every step.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -67,6 +70,7 @@ impl Step {
             Self::Switchover => "switchover",
             Self::OneWayCut => "one-way-cut",
             Self::VoterKilled => "voter-killed",
+            Self::NodeKilledLeader => "node-killed-leader",
         }
     }
 
@@ -92,6 +96,7 @@ impl Step {
             Self::Switchover => switchover(stage, name),
             Self::OneWayCut => cables::one_way(stage, name),
             Self::VoterKilled => nodes::voter_killed(stage, name),
+            Self::NodeKilledLeader => leader::killed(stage, name),
         }
     }
 }

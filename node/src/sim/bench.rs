@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let kill = || Step { wait_us: APART_US, fault: Fault::NodeKilled { node: Place::ActiveOf("calls".into()), down_us: Some(DOWN_US) } };
     let kills: Vec<Step> = std::iter::repeat_with(kill).take(KILLS).collect();
     let mut rows = vec![row("failovers", options.rounds, "a second and core", |seed| per_second(Profile::Fabric, seed, &kills, 0))?];
-    for profile in [Profile::Fabric, Profile::Lan, Profile::Wan] {
+    for profile in Profile::ALL {
         rows.push(row(&format!("idle/{}", profile.word()), options.rounds, "virtual seconds a second and core", |seed| per_second(profile, seed, &[], IDLE_US))?);
     }
     write_json(&options.json, &BenchReport::new("sim", Profile::Fabric.word(), rows))?;

@@ -257,7 +257,7 @@ impl Reader<'_> {
     }
 
     fn profile(&self, node: &Node, out: &mut Diagnostics) -> Option<Profile> {
-        self.word("profile", node, &[Profile::Fabric, Profile::Lan, Profile::Wan].map(|p| (p.word(), p)), out)
+        self.word("profile", node, &Profile::ALL.map(|p| (p.word(), p)), out)
     }
 
     fn word<T: Copy>(&self, name: &str, node: &Node, all: &[(&str, T)], out: &mut Diagnostics) -> Option<T> {

@@ -111,6 +111,7 @@ fn status(reply: Reply) -> anyhow::Result<Status> {
     Ok(Status {
         services: status.services.iter().chain(&status.chassis).map(row).collect(),
         nodes_up: status.nodes.iter().filter(up).map(|n| n.id.to_string()).collect(),
+        leader: status.log.leader.map(|n| n.to_string()),
     })
 }
 
