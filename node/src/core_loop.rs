@@ -65,6 +65,8 @@ pub(crate) enum In {
     Fenced { request: EventId, result: Result<String, String> },
     /// The local unit of a service came or went.
     Unit { group: GroupName, unit: Unit, why: String },
+    /// This node's gate is open for a service and its addresses are announced, so long after its keeper was given the role.
+    Speaks { group: GroupName, epoch: Epoch, after: Duration },
     /// What the checkpoint service says.
     Quiesced { group: GroupName, epoch: Epoch },
     Silenced { group: GroupName, epoch: Epoch },
@@ -260,6 +262,7 @@ impl<W: Ways> CoreLoop<W> {
             In::Outcome { request, outcome } => self.feed_engine(now, engine::Input::Outcome { request, outcome }),
             In::Fenced { request, result } => self.on_fenced(now, request, result),
             In::Unit { group, unit, why } => self.on_unit(now, group, unit, &why),
+            In::Speaks { group, epoch, after } => self.on_speaks(now, &group, epoch, after),
             In::Quiesced { group, epoch } => self.feed_roles(now, roles::Input::Quiesced { group, epoch }),
             In::Silenced { group, epoch } => self.feed_roles(now, roles::Input::Silenced { group, epoch }),
             In::Offered { group, offer } => self.feed_roles(now, roles::Input::Offered { group, offer }),
@@ -562,6 +565,17 @@ impl<W: Ways> CoreLoop<W> {
             self.observe(now, &node_object(self.me), "unit", Some(value), Quality::Good, None, why, false)
         };
         self.feed_roles(now, roles::Input::Unit { group, unit, cause });
+    }
+
+    /// The last step of a takeover: from here on a client can be answered.
+    fn on_speaks(&mut self, now: Instant, group: &GroupName, epoch: Epoch, after: Duration) {
+        if self.roles.role(group) != Some(Role::Active(epoch)) {
+            return;
+        }
+        let cause = self.role_causes.get(group).copied();
+        let why = format!("gate open and addresses announced {:.1} ms after the role was given", after.as_secs_f64() * 1000.0);
+        let speaker = Value::Text(self.me.to_string().as_str().into());
+        self.observe(now, &format!("/services/{group}"), "speaks", Some(speaker), Quality::Good, cause, &why, false);
     }
 
     // ---- the machines and what they ask for ---------------------------------------------------------------------

@@ -262,7 +262,7 @@ impl<W: Ways> CoreLoop<W> {
         } else if let Some((_, Some(object))) = self.fence_wait(&GroupName::new(what)) {
             history.why_object(&object)
         } else if engine.world().find(&service).is_some() {
-            history.last_where(|e| e.object.as_str() == service && e.attribute.as_str() == "active").map(|e| history.why(e.id))
+            history.last_where(|e| e.object.as_str() == service && matches!(e.attribute.as_str(), "active" | "speaks")).map(|e| history.why(e.id))
         } else if what.starts_with('n') && engine.world().find(&format!("/nodes/{what}")).is_some() {
             history.why_object(&format!("/nodes/{what}"))
         } else {

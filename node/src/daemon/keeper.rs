@@ -50,7 +50,8 @@ pub(super) struct Keeper {
     pub(super) unit: Option<Unit>,
     pub(super) backoff: Backoff,
     pub(super) start_at: Option<Instant>,
-    pub(super) open: Option<Epoch>,
+    /// Under which epoch it speaks, and since when it has the role.
+    pub(super) open: Option<(Epoch, Instant)>,
     /// When to announce next, and how often it was done.
     pub(super) announce: Option<(Instant, usize)>,
 }
@@ -124,9 +125,10 @@ impl Keeper {
     }
 
     fn speak(&mut self, epoch: Epoch) {
-        if self.open == Some(epoch) {
+        if self.open.is_some_and(|(open, _)| open == epoch) {
             return;
         }
+        let since = Instant::now();
         self.fall_silent();
         for address in &mut self.addresses {
             if let Err(error) = address.take() {
@@ -136,13 +138,22 @@ impl Keeper {
         if let Some(word) = &self.word {
             self.liveness.order(LivenessOrder::Open(self.sink(epoch), Box::new(GateWord(word.clone()))));
         }
-        self.open = Some(epoch);
+        self.open = Some((epoch, since));
         self.announce = (!self.addresses.is_empty()).then(|| (Instant::now(), 0));
-        self.announce_now();
+        if self.addresses.is_empty() {
+            self.speaks();
+        } else {
+            self.announce_now();
+        }
+    }
+
+    fn speaks(&self) {
+        let Some((epoch, since)) = self.open else { return };
+        self.send(In::Speaks { group: self.config.name.clone(), epoch, after: since.elapsed() });
     }
 
     fn fall_silent(&mut self) {
-        let Some(epoch) = self.open.take() else { return };
+        let Some((epoch, _)) = self.open.take() else { return };
         self.liveness.close(self.sink(epoch));
         self.announce = None;
         for address in &mut self.addresses {
@@ -163,6 +174,9 @@ impl Keeper {
             if let Err(error) = address.announce() {
                 tracing::warn!(service = %self.config.name, %error, "an announcement did not leave");
             }
+        }
+        if done == 0 {
+            self.speaks();
         }
         self.announce = ANNOUNCE_AGAIN_AFTER.get(done).map(|wait| (Instant::now() + *wait, done + 1));
     }
@@ -219,7 +233,10 @@ impl Keeper {
     }
 
     fn tell(&self, unit: UnitState, why: &str) {
-        let input = In::Unit { group: self.config.name.clone(), unit, why: why.to_owned() };
+        self.send(In::Unit { group: self.config.name.clone(), unit, why: why.to_owned() });
+    }
+
+    fn send(&self, input: In) {
         if self.inbox.send(input).is_err() {
             tracing::debug!("the core loop has ended");
         }

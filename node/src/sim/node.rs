@@ -619,6 +619,7 @@ impl Node {
             group.is_open = true;
             app.become_active(epoch);
             self.out.push(SimOutput::Gate { group: name.clone(), until });
+            self.core(now, Some(In::Speaks { group: name.clone(), epoch, after: std::time::Duration::ZERO }));
         } else {
             if self.mutation != Mutation::OldEpochAnswers {
                 app.stop_serving();

@@ -151,9 +151,11 @@ impl Domain for Local {
         match self.ask(&Call::Why { what: name.to_owned() })? {
             Reply::Why(story) => {
                 let missing = story.missing.iter().map(|id| format!("missing: {id}"));
+                let first = story.chain.first().map_or(0, |e| e.at_ns);
                 let row = |e: &api::EventRow| {
                     let policy = e.policy.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
-                    format!("{} {} {}{policy}", e.id, e.object, e.text)
+                    let after = std::time::Duration::from_nanos(e.at_ns.saturating_sub(first)).as_secs_f64() * 1000.0;
+                    format!("{} +{after:.1} ms {} {} {}{policy}", e.id, e.object, e.attribute, e.text)
                 };
                 Ok(story.chain.iter().map(row).chain(missing).collect())
             }
