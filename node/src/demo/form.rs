@@ -103,13 +103,16 @@ fn domain_yaml(lab: &Lab, options: &Options) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// A state on the way, and how it is told.
+type Milestone<'a> = (&'a str, &'a dyn Fn(&Status) -> bool);
+
 /// Waits for one state after the other as the first node sees it, and then for the last one as everybody does.
 fn wait_formed(domain: &Local, begin: Instant, nodes: usize, found: &mut Found) -> anyhow::Result<()> {
     let leads = |s: &Status| s.log.leader.is_some();
     let serves = |s: &Status| s.is_serving;
     let members = |s: &Status| s.nodes.len() == nodes && s.nodes.iter().all(|n| n.state == "up" && n.links.iter().all(|up| *up) && matches!(n.log, InLog::Votes | InLog::Learns));
     let roles = |s: &Status| s.is_serving && s.is_redundant && s.services.iter().chain(&s.chassis).count() == 2;
-    let mut open: Vec<(&str, &dyn Fn(&Status) -> bool)> = vec![("formed/leader", &leads), ("formed/serving", &serves), ("formed/members", &members), ("formed/roles", &roles)];
+    let mut open: Vec<Milestone<'_>> = vec![("formed/leader", &leads), ("formed/serving", &serves), ("formed/members", &members), ("formed/roles", &roles)];
     while !open.is_empty() {
         let seen = domain.whole(0);
         if let Ok(status) = &seen {
