@@ -3,11 +3,12 @@
 //! - [`lab`]: the world of namespaces, cables and processes; [`setup`]: the domain in it; [`client`]: the load generator;
 //! - [`domain`]: what the demo asks the domain; [`shelf`]: its own eye on a chassis;
 //! - [`stage`] and [`steps`]: the faults; [`report`]: the verdict; [`bench`]: the same faults again and again;
-//! - [`idle`]: what the domain costs when nothing happens.
+//! - [`idle`]: what the domain costs when nothing happens; [`form`]: a chassis full of nodes.
 
 pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod domain;
+pub(crate) mod form;
 pub(crate) mod idle;
 pub(crate) mod lab;
 pub(crate) mod play;
@@ -171,6 +172,17 @@ pub(crate) fn run_idle(options: &idle::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
     let mut stage = raise(mode, 1, &[], None, Progress::new(is_stdout(Some(&options.json))))?;
     let report = idle::run(&mut stage, options)?;
+    write_json(&options.json, &report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `nines bench form`. Call it before any thread exists.
+///
+/// # Errors
+/// If the domain did not form, or a daemon went away.
+pub(crate) fn run_form(options: &form::Options) -> anyhow::Result<ExitCode> {
+    let lab = form::world()?;
+    let report = form::run(&lab, options, &mut Progress::new(is_stdout(Some(&options.json)))).inspect_err(|_| lab.keeper().keep_directory())?;
     write_json(&options.json, &report)?;
     Ok(ExitCode::SUCCESS)
 }

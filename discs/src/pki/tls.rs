@@ -83,6 +83,7 @@ impl Identity {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
+        config.enable_sni = false; // it would be the only name that travels in clear: who is dialled is checked here, and known there
         Ok(config)
     }
 
@@ -168,6 +169,7 @@ pub fn pinned_config(authority: Fingerprint) -> Result<ClientConfig, PkiError> {
     config.alpn_protocols = vec![DOOR_ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    config.enable_sni = false;
     Ok(config)
 }
 

@@ -65,12 +65,12 @@ pub(crate) fn run(stage: &mut Stage, options: &Options) -> anyhow::Result<BenchR
 }
 
 /// What a process had used at one moment, in seconds, by its threads' names.
-struct Look {
+pub(super) struct Look {
     at: Instant,
     used: BTreeMap<String, f64>,
 }
 
-fn looks(daemons: &[i32]) -> anyhow::Result<Vec<Look>> {
+pub(super) fn looks(daemons: &[i32]) -> anyhow::Result<Vec<Look>> {
     daemons.iter().map(|pid| look(*pid)).collect()
 }
 
@@ -88,17 +88,17 @@ fn look(pid: i32) -> anyhow::Result<Look> {
 }
 
 /// Megabytes, shared pages in parts.
-fn pss(pid: i32) -> anyhow::Result<f64> {
+pub(super) fn pss(pid: i32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("the memory of {pid}"))?;
     let kilobytes = text.lines().find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
     Ok(kilobytes.context("smaps_rollup has a line Pss")? / 1024.0)
 }
 
 #[derive(Default)]
-struct Samples(BTreeMap<String, Vec<f64>>);
+pub(super) struct Samples(BTreeMap<String, Vec<f64>>);
 
 impl Samples {
-    fn add(&mut self, before: &Look, now: &Look) {
+    pub(super) fn add(&mut self, before: &Look, now: &Look) {
         let share = |used: f64| used.max(0.0) * 100.0 / (now.at - before.at).as_secs_f64();
         let mut total = 0.0;
         for (name, used) in &now.used {
@@ -109,11 +109,11 @@ impl Samples {
         self.0.entry("cpu".to_owned()).or_default().push(share(total));
     }
 
-    fn put(&mut self, name: &str, values: Vec<f64>) {
+    pub(super) fn put(&mut self, name: &str, values: Vec<f64>) {
         self.0.insert(name.to_owned(), values);
     }
 
-    fn rows(self) -> Vec<Row> {
+    pub(super) fn rows(self) -> Vec<Row> {
         let row = |(name, values): (String, Vec<f64>)| {
             let unit = if name == "pss" { "MB" } else { PERCENT };
             Row { name, spread: Spread::of(values, unit) }

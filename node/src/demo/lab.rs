@@ -188,7 +188,7 @@ impl Lab {
     }
 
     /// `10.9.0.0/16` in namespaces, a 127.x.0.0/16 of our own on loopback.
-    fn ip(&self, third: u8, fourth: u8) -> Ipv4Addr {
+    pub(super) fn ip(&self, third: u8, fourth: u8) -> Ipv4Addr {
         match &self.loopback {
             Some((second, _held)) => Ipv4Addr::new(127, *second, third, fourth),
             None => Ipv4Addr::new(10, 9, third, fourth),

@@ -58,7 +58,7 @@ pub(super) fn socket(lab: &Lab, seat: Seat) -> PathBuf {
     lab.path(format!("domain/{}/run/{}", seat.node, crate::config::API_SOCKET))
 }
 
-fn program() -> anyhow::Result<OsString> {
+pub(super) fn program() -> anyhow::Result<OsString> {
     std::env::current_exe().context("finding this program").map(Into::into)
 }
 
@@ -69,8 +69,13 @@ fn best_profile() -> Profile {
 }
 
 fn init(lab: &Lab, profile: Profile) -> anyhow::Result<()> {
+    init_from(lab, &domain_yaml(lab, profile)?)
+}
+
+/// `nines init` of a domain's file.
+pub(super) fn init_from(lab: &Lab, yaml: &str) -> anyhow::Result<()> {
     let file = lab.path("domain.yaml");
-    std::fs::write(&file, domain_yaml(lab, profile)?).context("writing the domain's file")?;
+    std::fs::write(&file, yaml).context("writing the domain's file")?;
     let output = std::process::Command::new(program()?)
         .arg("init")
         .arg(lab.path("domain"))
@@ -111,9 +116,13 @@ fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// How a chassis is started.
+pub(super) fn chassis_arguments(lab: &Lab, chassis: &str) -> anyhow::Result<Vec<OsString>> {
+    Ok(vec![program()?, "chassis".into(), "--name".into(), chassis.into(), "--listen".into(), lab.manager(chassis).to_string().into()])
+}
+
 fn start_chassis(lab: &Lab, chassis: &str, without: &[Protection]) -> anyhow::Result<()> {
-    let mut arguments: Vec<OsString> = vec![program()?, "chassis".into(), "--name".into(), chassis.into(), "--listen".into()];
-    arguments.push(lab.manager(chassis).to_string().into());
+    let mut arguments = chassis_arguments(lab, chassis)?;
     if without.contains(&Protection::EpochCheck) {
         arguments.push("--without-epoch-check".into());
     }

@@ -53,6 +53,14 @@ impl Local {
         serde_json::from_str(&answer).with_context(|| format!("{} answered {answer:?}", self.nodes[index].0))
     }
 
+    /// All that a node says of the domain; `index` from 0, in the order given to [`Self::new`].
+    pub(crate) fn whole(&self, index: usize) -> anyhow::Result<api::Status> {
+        match self.ask_one(index, &Call::Status)? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(other)),
+        }
+    }
+
     fn ask_line(&self, index: usize, call: &Call) -> anyhow::Result<String> {
         let (name, socket) = &self.nodes[index];
         let asked = || format!("asking {name}");
