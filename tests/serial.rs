@@ -131,7 +131,7 @@ fn a_node_that_is_cut_off_is_told_from_a_dead_one_and_taken_over_all_the_same() 
         eprintln!("SKIPPED: no rights to a network namespace, or no ip");
         return;
     }
-    let mut domain = Domain::start(&["calls"]);
+    let mut domain = Domain::start_edited(&["calls"], &[], |_, yaml| yaml.replace("{ name: calls,", "{ name: calls, nodes: [1, 2],"));
     let cable = Cable::new();
     let ends = cable.ends.clone().map(|end| end.to_str().expect("a path").to_owned());
     plug(&mut domain, 1, 2, &ends[0]);
@@ -142,31 +142,33 @@ fn a_node_that_is_cut_off_is_told_from_a_dead_one_and_taken_over_all_the_same() 
     domain.wait("the line has carried the noise", |_| cable.noise.load(Ordering::Relaxed) == 0);
     domain.wait("and beats after it", |d| line(d, 1, 2) == "up" && line(d, 2, 1) == "up");
 
-    let active = domain.wait("calls has an active", |d| d.active(3, "calls"));
-    if active != 2 {
-        let moved = domain.ask(active, &["service", "switchover", "calls", "--to", "n2"]);
-        assert!(moved.status.success(), "{}", said(&moved));
-        domain.wait("n2 is the active", |d| (1..=3).all(|n| d.active(n, "calls") == Some(2)));
-        domain.wait_redundant();
-    }
+    let old = domain.wait("calls has an active", |d| d.active(3, "calls"));
+    let (new, about) = (3 - old, u64::try_from(old).expect("small"));
     let mut client = Client::new(&domain, "calls");
     assert_eq!(client.ask("setup", 1).result, "ok");
 
-    cut(&domain, 2, true);
-    domain.wait("n1 knows that n2 is cut off and lives", |d| state(d, 1, 2) == "cut off");
-    let told = said(&domain.ask(1, &["status"]));
-    assert!(told.contains("n2 is alive but cut off") && told.contains("on no fabric"), "{told}");
-    domain.wait("n3, which has no line, holds it for dead", |d| state(d, 3, 2) == "dead");
-    domain.wait("the takeover takes place", |d| d.active(3, "calls").filter(|n| *n != 2));
+    cut(&domain, old, true);
+    domain.wait("the other end knows that it is cut off and lives", |d| state(d, new, about) == "cut off");
+    let told = said(&domain.ask(new, &["status"]));
+    assert!(told.contains(&format!("n{old} is alive but cut off")) && told.contains("on no fabric"), "{told}");
+    domain.wait("n3, which has no line, holds it for dead", |d| state(d, 3, about) == "dead");
+    domain.wait("the takeover takes place", |d| d.active(3, "calls").filter(|n| *n == new));
     assert_eq!(client.ask("query", 1).result, "ok");
-    let events = said(&domain.ask(1, &["events", "/nodes/n2"]));
-    assert!(events.contains("cut off"), "{events}");
-    domain.wait("it is known that its lease is over", |d| said(&d.ask(1, &["status"])).contains("its lease is over"));
-    assert_ne!(domain.active(1, "calls"), Some(2), "a line gives nobody a lease");
+    let times = |d: &Domain| said(&d.ask(new, &["events", &format!("/nodes/n{old}"), "--last", "1000"])).matches("serial: cut off").count();
+    assert!(times(&domain) > 0, "it is an event");
+    domain.wait("it is known that its lease is over", |d| said(&d.ask(new, &["status"])).contains("its lease is over"));
+    assert_ne!(domain.active(new, "calls"), Some(old), "a line gives nobody a lease");
 
-    cut(&domain, 2, false);
+    cut(&domain, old, false);
     domain.wait_redundant();
-    domain.wait("n2 is up for everybody", |d| state(d, 1, 2) == "up" && line(d, 1, 2) == "up");
+    domain.wait("it is up for everybody", |d| state(d, new, about) == "up" && line(d, new, about) == "up");
+
+    let before = times(&domain);
+    domain.kill_node(old);
+    domain.wait("who has died is dead and not cut off", |d| state(d, new, about) == "dead" && line(d, new, about) == "silent");
+    assert_eq!(times(&domain), before, "nor was it for a moment");
+    domain.start_node(old);
+    domain.wait_redundant();
 
     drop(cable);
     domain.wait("both say that the line is gone", |d| line(d, 1, 2) == "closed" && line(d, 2, 1) == "closed");

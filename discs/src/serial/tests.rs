@@ -50,12 +50,13 @@ fn at(steps: u32) -> Instant {
 #[test]
 fn two_ends_hear_each_other_and_silence_is_noticed() {
     let (mut a, mut b) = (line(1, 2, &[7]), line(2, 1, &[7]));
+    let mut said = Vec::new();
     for step in 1..4 {
         let (from_a, from_b) = (beat_of(&mut a, at(step)), beat_of(&mut b, at(step)));
         a.handle(at(step), Input::Bytes(&from_b));
         b.handle(at(step), Input::Bytes(&from_a));
+        said.extend(outputs(&mut b));
     }
-    let said = outputs(&mut b);
     assert!(matches!(said.last(), Some(Output::State { state: State::Up, beat: Some(beat), .. }) if beat.life == 1), "{said:?}");
     assert!(b.poll_timeout().is_some_and(|due| due <= at(3) + window(BAUD)));
     b.handle(at(3) + window(BAUD), Input::Timeout);
