@@ -11,6 +11,7 @@ pub mod log;
 pub mod mesh;
 #[cfg(feature = "shell")]
 pub mod pki;
+pub mod serial;
 pub mod session;
 #[cfg(test)]
 mod versions;

@@ -17,12 +17,14 @@ use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::domain::{Entry, Evidence, Proposal, Release, Void};
 use sixnines_core::feed::{Cursor, Place};
 use sixnines_core::ids::{Epoch, EventId, Incarnation, LogIndex, Member, NodeId, Version};
+use sixnines_core::roles::Told;
 use sixnines_core::time::{Instant, WallTime};
 
 use crate::feed::wire::{Recorded, Resume, Word, read_subscription, subscription};
 use crate::liveness::wire::{Echo, Heartbeat};
 use crate::log::format::{LogEntry, LogId, Membership, Payload, Vote};
 use crate::log::wire::{self as log, Envelope, Message, Proposed, Reply, Request, SnapshotPart};
+use crate::serial::Beat;
 use crate::wire::{Class, Decoder, Frame, Hello, Kind, NodeRole, PROTOCOL, Refusal, Versions};
 
 const VERSION_1: &str = include_str!("../versions/1.txt");
@@ -196,6 +198,10 @@ fn things() -> Things {
             decoder.next_frame().ok()?
         });
     }
+    let relinquished = Told::Relinquished { group: "calls".into(), epoch: Epoch(300), by: member(1), cause: EventId { node: NodeId(3), incarnation: Incarnation(5), sequence: 990 } };
+    let beat = Beat { life: 0xBB, hears_line: true, hears_links: 2, is_suspended: true, active: vec![("bills".into(), Epoch(300))], words: vec![relinquished] };
+    let bytes = postcard::to_allocvec(&beat).expect("plain data");
+    things.add("serial", beat, bytes, |bytes| postcard::from_bytes(bytes).ok());
     let place = |sequence| Place { incarnation: Incarnation(5), sequence };
     let words = [Word::Begin(place(1)), Word::Event { after: place(1), at: place(300), event: [1, 2, 3].into() }, Word::Gap { from: place(1), to: place(300) }, Word::Settled { number: 2, alarms: vec![] }];
     for word in words {

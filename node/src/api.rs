@@ -226,6 +226,9 @@ pub(crate) struct NodeRow {
     pub(crate) state: String,
     /// Up or not, per link; empty for the node asked.
     pub(crate) links: Vec<bool>,
+    /// The serial line to it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) serial: Option<SerialRow>,
     pub(crate) is_leader: bool,
     /// It votes and runs nothing.
     #[serde(default)]
@@ -237,6 +240,16 @@ pub(crate) struct NodeRow {
     /// The numbers of this node's connections to it: another number is another connection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) connections: Vec<u64>,
+}
+
+/// A serial line to a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SerialRow {
+    pub(crate) device: String,
+    /// `up`, `one-way` (it does not hear this node), `silent` or `closed`.
+    pub(crate) state: String,
+    /// What the other node has said last, or why the line is closed.
+    pub(crate) says: String,
 }
 
 /// A node's place in the control log.

@@ -14,6 +14,7 @@ use sixnines_core::domain::limits::{Limit, Limits as DomainLimits};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Duration;
 use sixnines_discs::feed::Limits;
+use sixnines_discs::serial::shell::{BAUDS, is_baud};
 
 /// `nines.yaml`. Paths are relative to the file's directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,9 +53,52 @@ pub(crate) struct NodeFile {
     /// How long the certificates last that this authority issues, such as 90d. Left out: they have no end.
     #[serde(default)]
     pub(crate) certificate_life: Option<String>,
+    /// Serial lines to other nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) serial: Vec<SerialLine>,
     /// It was taken into a domain that was there: it never founds one.
     #[serde(default)]
     pub(crate) joined: bool,
+}
+
+/// A serial line to another node: it says that the other one lives when no fabric does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SerialLine {
+    /// The tty, or another character device; an absolute path.
+    pub(crate) device: PathBuf,
+    /// Bits a second, the same at both ends, such as 115200 (which it is if left out).
+    #[serde(default = "baud")]
+    pub(crate) baud: u32,
+    /// Who is at the other end, such as n2. One line for each peer.
+    #[serde(deserialize_with = "peer")]
+    pub(crate) peer: NodeId,
+}
+
+impl SerialLine {
+    /// What is wrong with it, after these lines of the same node.
+    fn wrong(&self, me: NodeId, before: &[Self]) -> Option<String> {
+        if !is_baud(self.baud) {
+            return Some(format!("baud is {}; it is one of {}", self.baud, BAUDS.map(|b| b.to_string()).join(", ")));
+        }
+        if !self.device.is_absolute() {
+            return Some(format!("device is {}; it is an absolute path, such as /dev/ttyS0", self.device.display()));
+        }
+        if self.peer == me {
+            return Some(format!("peer is {me}, which is this node itself"));
+        }
+        let other = before.iter().find(|line| line.peer == self.peer || line.device == self.device)?;
+        Some(format!("{} to {} is a second line with the same end as {} to {}", self.device.display(), self.peer, other.device.display(), other.peer))
+    }
+}
+
+fn baud() -> u32 {
+    115_200
+}
+
+/// `n2`, as people write it.
+fn peer<'de, D: serde::Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 /// What a node keeps of its events for those who are behind: one that was away, or is slow. Who is further behind is told which events it
@@ -141,6 +185,12 @@ impl NodeFile {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut file: Self = parse(&text, path)?;
         file.events.check().map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
+        for (number, line) in file.serial.iter().enumerate() {
+            if let Some(wrong) = line.wrong(file.node, &file.serial[..number]) {
+                let at = line_of(&text, ("serial", number)).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
+                anyhow::bail!("{}{at}: serial: {wrong}", path.display());
+            }
+        }
         let home = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
             *each = home.join(&*each);
@@ -246,6 +296,31 @@ mod tests {
             let error = load(&format!("events: {{ {bad} }}")).expect_err(bad);
             assert!(error.contains("nines.yaml") && error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn serial_lines_are_checked_and_what_is_wrong_is_named_with_its_place() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("nines.yaml");
+        let load = |lines: &str| {
+            std::fs::write(&path, format!("node: 1\ndomain_id: 7\nserial:\n  - {{ device: /dev/ttyS0, peer: n2 }}\n{lines}\n")).expect("written");
+            NodeFile::load(&path).map(|file| file.serial).map_err(|e| format!("{e:#}"))
+        };
+        let lines = load("  - { device: /dev/ttyS1, baud: 9600, peer: n3 }").expect("good");
+        assert_eq!(lines[0], SerialLine { device: "/dev/ttyS0".into(), baud: 115_200, peer: NodeId(2) });
+        assert_eq!((lines[1].baud, lines[1].peer), (9600, NodeId(3)));
+        for (bad, what) in [
+            ("device: /dev/ttyS1, baud: 9601, peer: n3", "baud is 9601; it is one of 9600, 19200"),
+            ("device: ttyS1, peer: n3", "an absolute path"),
+            ("device: /dev/ttyS1, peer: n1", "this node itself"),
+            ("device: /dev/ttyS1, peer: n2", "a second line"),
+            ("device: /dev/ttyS0, peer: n3", "a second line"),
+        ] {
+            let error = load(&format!("  - {{ {bad} }}")).expect_err(bad);
+            assert!(error.contains("nines.yaml:5:") && error.contains(what), "{error}");
+        }
+        let error = load("  - { device: /dev/ttyS1, peer: two }").expect_err("no node");
+        assert!(error.contains("such as n3") && error.contains("line 5"), "{error}");
     }
 
     #[test]

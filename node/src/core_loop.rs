@@ -9,6 +9,7 @@ mod feature;
 pub(crate) mod feeds;
 pub(crate) mod fences;
 pub(crate) mod limits;
+pub(crate) mod serial;
 pub(crate) mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +84,8 @@ pub(crate) enum In {
     Gate(GateState),
     /// Something is wrong between this node and somebody on a link.
     Mesh(Fault),
+    /// How a serial line is.
+    Serial(serial::SerialNews),
     /// How this node's certificate is.
     Certificate(CertificateNews),
     /// The journal is written again, or cannot be, and why.
@@ -141,6 +144,7 @@ pub(crate) struct CoreLoop<W> {
     /// Those that are heard and do not hear this node.
     deaf: BTreeSet<NodeId>,
     pub(crate) links: BTreeMap<NodeId, Vec<bool>>,
+    serial: BTreeMap<NodeId, serial::Line>,
     pub(crate) units: BTreeMap<GroupName, Unit>,
     compiled: Option<(Version, Arc<Compiled>)>,
     tokens: u64,
@@ -182,6 +186,7 @@ impl<W: Ways> CoreLoop<W> {
             verdicts: BTreeMap::new(),
             deaf: BTreeSet::new(),
             links: BTreeMap::new(),
+            serial: BTreeMap::new(),
             units: BTreeMap::new(),
             compiled: None,
             tokens: 0,
@@ -273,6 +278,7 @@ impl<W: Ways> CoreLoop<W> {
             In::Ask(ask) => self.answer(now, ask),
             In::Gate(state) => self.on_gate(now, state),
             In::Mesh(fault) => self.on_mesh_fault(now, &fault),
+            In::Serial(news) => self.on_serial(now, news),
             In::Certificate(news) => {
                 self.certificate = Some(news);
                 self.tell_certificate(now);
@@ -295,6 +301,7 @@ impl<W: Ways> CoreLoop<W> {
                 self.feed_roles(now, roles::Input::Verdict { node, lost: verdict.is_lost(), cause });
                 self.feeds.outlet.handle(now, feed::Input::Reach { node, is_reachable: !verdict.is_lost() });
                 self.tell_reach(node);
+                self.tell_serial(now, node, Some(cause));
                 self.follow_majority(now);
             }
             LivenessNews::Output(liveness::Output::Cut { from, to, cut }) => {
@@ -483,6 +490,9 @@ impl<W: Ways> CoreLoop<W> {
                 self.tell_verdict(now, peer, verdict, "as this node found it when it joined");
             }
             self.tell_certificate(now);
+            for peer in self.serial.keys().copied().collect::<Vec<_>>() {
+                self.tell_serial(now, peer, None);
+            }
             let domain = Arc::clone(&self.domain);
             for (name, row) in &domain.groups {
                 self.tell_group(now, name, row, None, None, "the control log, as this node found it");

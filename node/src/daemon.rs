@@ -15,6 +15,7 @@ pub(crate) mod journal;
 mod keeper;
 mod papers;
 mod roster;
+mod serial;
 
 use std::fs::{self, File, TryLockError};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -58,6 +59,7 @@ use fencer::Fencer;
 use keeper::{Keeper, Keepers, Order};
 use papers::Papers;
 use roster::{Everybody, Roster};
+use serial::Lines;
 
 /// What `nines run` takes.
 #[derive(Debug, clap::Args)]
@@ -157,11 +159,14 @@ impl Node {
             turns.count_by(Part::Gate, pulse);
         }
 
-        let bus = Arc::new(Bus { inbox: inbox.clone(), liveness: OnceLock::new(), log: OnceLock::new(), service: OnceLock::new() });
+        let bus = Arc::new(Bus { inbox: inbox.clone(), liveness: OnceLock::new(), log: OnceLock::new(), service: OnceLock::new(), serial: OnceLock::new() });
         let everybody = Everybody::read(&file.state, config);
         let (liveness, got) = start_liveness(me, life, config, form, links, &everybody, &inbox, &turns, patience)?;
         rights.extend(got);
         bus.liveness.set(Arc::clone(&liveness)).unwrap_or_else(|_| unreachable!("set once"));
+
+        let lines = Lines::start(file, life, &everybody.all_but(me).collect::<Vec<_>>(), &liveness, &inbox)?;
+        bus.serial.set(Arc::clone(&lines)).unwrap_or_else(|_| unreachable!("set once"));
 
         let at_doors = Members::new(&config.domain, everybody.admissions());
         let held = Held::load(file, &identity, &at_doors, &inbox)?;
@@ -194,7 +199,7 @@ impl Node {
         let port = LogPort {
             me,
             life,
-            roster: Roster::start(me, &file.state, mesh.handle(), Arc::clone(&liveness), Arc::clone(&at_doors)).context("no thread")?,
+            roster: Roster::start(me, &file.state, mesh.handle(), Arc::clone(&liveness), Arc::clone(&lines), Arc::clone(&at_doors)).context("no thread")?,
             mesh: mesh.handle(),
             liveness: Arc::clone(&liveness),
             service: service.clone(),
@@ -229,6 +234,7 @@ impl Node {
             log: log.handle().clone(),
             liveness: Arc::clone(&liveness),
             mesh: mesh.handle(),
+            serial: lines,
             checkpoints,
             keepers: keepers.clone(),
             drivers: Drivers::new(me, runtime, &inbox, &config.limits),

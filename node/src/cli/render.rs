@@ -117,6 +117,13 @@ fn status(status: &Status) -> String {
     for node in status.nodes.iter().filter(|n| n.log == InLog::KeptOut) {
         out.push_str(&format!("disk    {} came back with another disk, or an old image of its own, and is kept out    nines node replace {}\n", node.id, node.id));
     }
+    for node in &status.nodes {
+        let Some(serial) = &node.serial else { continue };
+        let cut_off = if node.state == "cut off" { format!("{} is alive but cut off: no fabric carries anything from it.    nines why /nodes/{}", node.id, node.id) } else { String::new() };
+        let says = if serial.says.is_empty() { String::new() } else { format!(": {}", serial.says) };
+        let ends = if cut_off.is_empty() { "" } else { ".  " };
+        out.push_str(&format!("serial  {} to {} is {}{says}{ends}{cut_off}\n", serial.device, node.id, serial.state));
+    }
     for feed in status.feeds.iter().filter(|f| f.behind > 0 || f.gaps > 0) {
         let lost = if feed.is_lost { ", out of reach" } else { "" };
         let missed = if feed.gaps == 0 { String::new() } else { format!("; missed {} ranges: nines events /nodes/{}/feed", feed.gaps, feed.node) };

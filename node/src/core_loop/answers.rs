@@ -164,8 +164,9 @@ impl<W: Ways> CoreLoop<W> {
         let nodes = domain.config.nodes.iter().map(|node| NodeRow {
             id: node.id,
             chassis: node.chassis.to_string(),
-            state: if domain.is_expelled(node.id) { "expelled".into() } else if is_alive(node.id) { "up".into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
+            state: if domain.is_expelled(node.id) { "expelled".into() } else if is_alive(node.id) { "up".into() } else if self.is_cut_off(node.id) { super::serial::CUT_OFF.into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
+            serial: self.serial_row(node.id),
             is_leader: self.leader == Some(node.id),
             is_witness: node.witness,
             log: match self.places.get(&node.id) {

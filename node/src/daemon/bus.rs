@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::checkpoints::GroupFrame;
 use super::roster::Roster;
+use super::serial::Lines;
 use crate::core_loop::In;
 use super::keeper::sink;
 use crate::standing::standing;
@@ -28,6 +29,7 @@ pub(super) struct Bus {
     pub(super) liveness: OnceLock<Arc<Liveness>>,
     pub(super) log: OnceLock<Log>,
     pub(super) service: OnceLock<Service>,
+    pub(super) serial: OnceLock<Arc<Lines>>,
 }
 
 impl Bus {
@@ -91,6 +93,9 @@ impl Receiver for Bus {
     fn liveness_key(&self, peer: NodeId, _link: LinkId, key_id: u32, key: [u8; 32]) {
         if let Some(liveness) = self.liveness.get() {
             liveness.order(Order::Key(peer, key_id, key));
+        }
+        if let Some(lines) = self.serial.get() {
+            lines.key(peer, key_id, key);
         }
     }
 

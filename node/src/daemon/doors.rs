@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use super::checkpoints::Checkpoints;
 use super::drivers::Drivers;
 use super::fencer::Fencer;
+use super::serial::Lines;
 use super::{journal, keeper};
 use crate::api::RightRow;
 use crate::core_loop::In;
@@ -42,6 +43,7 @@ pub(super) struct Doors {
     pub(super) log: log::Handle,
     pub(super) liveness: Arc<sixnines_discs::liveness::shell::Handle>,
     pub(super) mesh: MeshHandle,
+    pub(super) serial: Arc<Lines>,
     pub(super) checkpoints: Checkpoints,
     pub(super) keepers: BTreeMap<GroupName, mpsc::UnboundedSender<keeper::Order>>,
     pub(super) drivers: Drivers,
@@ -81,6 +83,7 @@ impl Ways for Doors {
     }
 
     fn role(&mut self, group: &GroupName, role: Role) {
+        self.serial.active(group, if let Role::Active(epoch) = role { Some(epoch) } else { None });
         if let Some(keeper) = self.keepers.get(group) {
             order(keeper, keeper::Order::Role(role));
         }
@@ -88,6 +91,7 @@ impl Ways for Doors {
 
     /// Services fall silent by their keeper; the ownership of a chassis by leaving its driver alone.
     fn relinquish(&mut self, group: &GroupName, epoch: Epoch) {
+        self.serial.active(group, None);
         match self.keepers.get(group) {
             Some(keeper) => order(keeper, keeper::Order::Relinquish(epoch)),
             None => {
@@ -153,6 +157,7 @@ impl Ways for Doors {
     }
 
     fn tell(&mut self, to: NodeId, told: &Told) {
+        self.serial.tell(to, told);
         let Ok(bytes) = postcard::to_allocvec(told) else { return };
         if let Err(error) = self.mesh.send(to, Class::Control, Kind::LEASE, bytes) {
             tracing::debug!(%to, %error, "a word about roles was not taken; it is repeated");
@@ -195,6 +200,7 @@ impl Ways for Doors {
     }
 
     fn link(&mut self, node: NodeId, link: LinkId, is_up: bool) {
+        self.serial.link(node, link, is_up);
         if is_up { self.mesh.link_up(node, link) } else { self.mesh.link_down(node, link) }
     }
 

@@ -21,6 +21,7 @@ use sixnines_discs::mesh::{MeshHandle, PeerConfig};
 use sixnines_discs::pki::Members;
 
 use super::beside;
+use super::serial::Lines;
 
 /// A node, as this one has last known it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,7 @@ pub(super) struct Roster {
     me: NodeId,
     mesh: MeshHandle,
     liveness: Arc<Liveness>,
+    serial: Arc<Lines>,
     /// Who is let in at this node's door with a certificate, and whose doors this node believes.
     at_doors: Arc<Members>,
     told: Mutex<(Version, BTreeMap<NodeId, Admission>)>,
@@ -109,7 +111,7 @@ fn file(state: &Path) -> PathBuf {
 }
 
 impl Roster {
-    pub(super) fn start(me: NodeId, state: &Path, mesh: MeshHandle, liveness: Arc<Liveness>, at_doors: Arc<Members>) -> std::io::Result<Self> {
+    pub(super) fn start(me: NodeId, state: &Path, mesh: MeshHandle, liveness: Arc<Liveness>, serial: Arc<Lines>, at_doors: Arc<Members>) -> std::io::Result<Self> {
         let (writer, work) = crossbeam::channel::unbounded::<Everybody>();
         let state = state.to_owned();
         std::thread::Builder::new().name("roster".into()).spawn(move || {
@@ -119,7 +121,7 @@ impl Roster {
                 }
             }
         })?;
-        Ok(Self { me, mesh, liveness, at_doors, told: Mutex::default(), writer })
+        Ok(Self { me, mesh, liveness, serial, at_doors, told: Mutex::default(), writer })
     }
 
     /// The control log has applied something. Who is gone is cut off before anything else happens; who comes is expected before he can be there.
@@ -132,6 +134,7 @@ impl Roster {
         let everybody = Everybody::of(domain);
         self.at_doors.set(everybody.admissions());
         self.liveness.order(Order::Peers(everybody.heartbeats(self.me)));
+        self.serial.members(&everybody.members().map(|k| k.node).collect());
         self.mesh.set_peers(everybody.peers(self.me));
         if self.writer.send(everybody).is_err() {
             tracing::error!("the thread that writes down who belongs has ended");
