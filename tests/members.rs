@@ -186,3 +186,57 @@ fn a_certificate_that_nobody_renews_is_an_alarm_before_its_end_and_connections_t
     let row = domain.row(2, 3).expect("a row");
     assert_eq!((row["state"].as_str(), &row["connections"]), (Some("up"), &stood));
 }
+
+#[test]
+fn a_node_that_nobody_will_be_again_is_forgotten_for_good() {
+    let mut domain = Domain::start_as(&["calls"], &["--authority", "n1"]);
+    let mut client = Client::new(&domain, "calls");
+    assert_eq!(client.ask("setup", 1).result, "ok");
+    let links = domain.links(4);
+    let seat = ["n4", "--chassis", "mxp2", "--links", links.as_str()];
+    let dir = domain.path("lab/n4");
+    assert!(join(&invite(&domain, &seat), &dir).status.success());
+    domain.start_node(4);
+    domain.wait("n4 is up for everybody", |d| (1..=4).all(|asked| (1..=4).all(|about| state(d, asked, about).as_deref() == Some("up"))));
+    domain.wait("n4 learns", |d| d.row(1, 4).is_some_and(|row| row["log"] == "learns"));
+    domain.wait("n4 stands by for its chassis", |d| d.group(1, "chassis:mxp2").is_some_and(|g| g["standby"].as_array().is_some_and(|s| !s.is_empty())));
+
+    let forget = |d: &Domain, asked: usize, node: &str| d.ask(asked, &["node", "forget", node]);
+    let refused = |output: &Output, exit: i32, words: &str| assert_eq!((output.status.code(), said(output).contains(words)), (Some(exit), true), "{}", said(output));
+    refused(&forget(&domain, 1, "n9"), 2, "there are: n1, n2, n3, n4");
+    refused(&forget(&domain, 1, "n4"), 4, "nines node expel n4");
+    let expelled = domain.ask(1, &["node", "expel", "n4"]);
+    assert!(expelled.status.success(), "{}", said(&expelled));
+    let speaks_of = |d: &Domain, asked: usize| d.json(asked, &["alarms"]).is_none_or(|a| a.to_string().contains("/nodes/n4"));
+    domain.wait("the others say that it is dead", |d| (1..=3).all(|n| speaks_of(d, n)));
+    let token = invite(&domain, &["n4"]);
+    refused(&forget(&domain, 1, "n4"), 4, "its token counts for another");
+    invite(&domain, &["n4", "--valid", "0s"]);
+    refused(&join(&token, &domain.path("elsewhere")), 4, "replaced by a newer one");
+
+    // n1 is away, and has written down that n4 is to be found dead.
+    domain.kill_node(1);
+    domain.wait("nobody misses n4", |d| forget(d, 2, "n4").status.success());
+    refused(&forget(&domain, 2, "n4"), 2, "there is no node n4");
+    let is_gone = |d: &Domain, asked: usize| d.row(asked, 4).is_none() && !speaks_of(d, asked);
+    domain.wait("nobody lists it, and no alarm about it stands", |d| [2, 3].iter().all(|n| is_gone(d, *n)));
+    domain.start_node(1);
+    domain.wait_redundant();
+    domain.wait("n1, who speaks for the domain again, says nothing of n4", |d| (1..=3).all(|n| is_gone(d, n)));
+    assert_eq!((domain.voters(1), client.ask("query", 1).applied), (vec![1, 2, 3], 1));
+    assert!(state(&domain, 4, 1).is_none_or(|s| s != "up"), "and n4 hears nobody");
+
+    // The name is free, for another machine with a disk of its own.
+    domain.stop_node(4);
+    std::fs::rename(&dir, domain.path("old-n4")).expect("it is moved away");
+    refused(&domain.ask(1, &["node", "invite", "n4"]), 2, "--chassis");
+    let joined = join(&invite(&domain, &seat), &dir);
+    assert!(joined.status.success(), "{}", said(&joined));
+    domain.start_node(4);
+    domain.wait("another n4 learns", |d| d.row(1, 4).is_some_and(|row| row["state"] == "up" && row["log"] == "learns"));
+
+    // A vote that the rest cannot do without keeps its seat.
+    domain.wait_redundant();
+    assert!(domain.ask(1, &["node", "expel", "n3"]).status.success());
+    domain.wait("its vote is missed", |d| said(&forget(d, 1, "n3")).contains("two voters"));
+}

@@ -98,7 +98,7 @@ pub fn decide(principal: &Principal, wanted: Wanted<'_>) -> Result<(), Refused> 
         Wanted::Switchover => ("move a role", &[Operator, Admin, Node]),
         Wanted::StartWithLoss => ("start a service from an incomplete copy", &[Admin]),
         Wanted::GiveUpDisk => ("give up a node's disk", &[Admin]),
-        Wanted::ChangeMembers => ("invite or expel a node", &[Admin]),
+        Wanted::ChangeMembers => ("invite, expel or forget a node", &[Admin]),
         Wanted::Admit => ("let somebody in", &[Node]),
         Wanted::Renew => ("renew a certificate", &[Operator, Admin, Node]),
         Wanted::ApplyPolicies => ("change the policies", &[Operator, Admin]),

@@ -10,6 +10,7 @@ pub mod config;
 pub mod entry;
 pub mod feature;
 pub mod fence;
+pub mod forget;
 pub mod limits;
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,8 @@ pub(crate) enum Call {
     NodeInvite { node: NodeId, valid_s: u64, seat: SeatWish },
     /// No certificate of this node counts any more.
     NodeExpel { node: NodeId, force: bool },
+    /// A node that was expelled, and that nobody will be again, goes out of the configuration.
+    NodeForget { node: NodeId },
     /// Another certificate for the node that is asked.
     NodeRenew,
     /// A token was drawn, and is to be known. From inside the daemon alone.
@@ -97,7 +99,7 @@ impl Call {
             Self::Switchover { .. } => Wanted::Switchover,
             Self::StartService { .. } => Wanted::StartWithLoss,
             Self::NodeReplace { .. } => Wanted::GiveUpDisk,
-            Self::NodeInvite { .. } | Self::NodeExpel { .. } | Self::Invite { .. } => Wanted::ChangeMembers,
+            Self::NodeInvite { .. } | Self::NodeExpel { .. } | Self::NodeForget { .. } | Self::Invite { .. } => Wanted::ChangeMembers,
             Self::NodeRenew => Wanted::Renew,
             Self::Admit { .. } => Wanted::Admit,
             Self::Inject { .. } | Self::InjectClear { .. } => Wanted::Inject,

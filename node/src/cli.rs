@@ -131,8 +131,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         step: ServiceStep,
     },
-    /// Nodes: inviting and expelling them, renewing a certificate, taking one in again after its disk was replaced.
-    #[command(after_help = "Examples:\n  nines node invite n4 --chassis mxp2 --links 10.9.1.4:7400,10.9.2.4:7400\n  nines node expel n3       its certificates count no more, at once\n  nines node invite n3      another machine may be n3\n  nines node renew          a new certificate for the node that is asked\n  nines status              shows a node that came back with another disk\n  nines node replace n3")]
+    /// Nodes: inviting, expelling and forgetting them, renewing a certificate, taking one in again after its disk was replaced.
+    #[command(after_help = "Examples:\n  nines node invite n4 --chassis mxp2 --links 10.9.1.4:7400,10.9.2.4:7400\n  nines node expel n3       its certificates count no more, at once\n  nines node invite n3      another machine may be n3\n  nines node forget n3      nobody will be n3 again\n  nines node renew          a new certificate for the node that is asked\n  nines status              shows a node that came back with another disk\n  nines node replace n3")]
     Node {
         #[command(subcommand)]
         step: NodeStep,
@@ -332,6 +332,17 @@ pub(crate) enum NodeStep {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Takes a node that was expelled out of the configuration for good: its seat waits for nobody any more.
+    ///
+    /// Refused while it would be missed: what it was active for not taken over, its copy still counted on, its vote or its place needed by the rest.
+    /// Its certificates stay without worth. Its name is free: a later invitation says its chassis and links anew.
+    Forget {
+        /// The node, such as n3.
+        #[arg(value_name = "NODE")]
+        which: NodeId,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Asks for another certificate for the node that is asked. Connections go on.
     ///
     /// A certificate that has an end is renewed by itself when two thirds of its life are over.
@@ -484,6 +495,7 @@ impl Command {
                     plain(Call::NodeInvite { node: which, valid_s: valid, seat: SeatWish { chassis, links, voter, witness } }, ask)
                 }
                 NodeStep::Expel { which, force, ask } => plain(Call::NodeExpel { node: which, force }, ask),
+                NodeStep::Forget { which, ask } => plain(Call::NodeForget { node: which }, ask),
                 NodeStep::Renew { ask } => plain(Call::NodeRenew, ask),
             },
             Self::Inject { chassis, clear: true, ask, .. } => plain(Call::InjectClear { chassis }, ask),

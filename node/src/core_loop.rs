@@ -8,6 +8,7 @@ pub(crate) mod answers;
 mod feature;
 pub(crate) mod feeds;
 pub(crate) mod fences;
+mod forget;
 pub(crate) mod limits;
 pub(crate) mod serial;
 pub(crate) mod ways;
@@ -295,6 +296,9 @@ impl<W: Ways> CoreLoop<W> {
         match news {
             LivenessNews::Output(liveness::Output::Verdict { node, was, now: verdict, silent }) => {
                 self.verdicts.insert(node, verdict);
+                if self.is_forgotten(node) {
+                    return; // known from what was written down before, and no node of this domain any more
+                }
                 tracing::info!(%node, was = was.as_str(), now = verdict.as_str(), ?silent, "verdict");
                 let why = format!("{} -> {}, silent for {:.1} ms on all links", was.as_str(), verdict.as_str(), silent.as_secs_f64() * 1e3);
                 let cause = self.tell_verdict(now, node, verdict, &why);
@@ -410,6 +414,7 @@ impl<W: Ways> CoreLoop<W> {
             tracing::info!(level = %domain.level, was = %before.level, "feature level");
         }
         self.follow_configuration(now, &before);
+        self.tell_forgotten(now, &before, proposal.and_then(|p| p.cause));
         self.feed_roles(now, roles::Input::Applied(Arc::clone(&domain)));
         self.follow_membership(now);
         let cause = proposal.and_then(|p| p.cause);
@@ -485,7 +490,8 @@ impl<W: Ways> CoreLoop<W> {
             self.give_objects(now);
             // What liveness has found before: else this node would hold itself for the lowest one alive, and alarms about the others for true.
             // And that it is well itself, which nobody else can tell it: it may be the one who owns what was said of it while it was away.
-            let verdicts = self.verdicts.clone().into_iter().chain([(self.me, Verdict::Alive)]);
+            let known: Vec<_> = self.verdicts.iter().filter(|(n, _)| !self.is_forgotten(**n)).map(|(n, v)| (*n, *v)).collect();
+            let verdicts = known.into_iter().chain([(self.me, Verdict::Alive)]);
             for (peer, verdict) in verdicts {
                 self.tell_verdict(now, peer, verdict, "as this node found it when it joined");
             }

@@ -287,10 +287,10 @@ impl Engine {
     }
 
     /// The node that a fact is about, and whether that node is alive. One that hears nobody (mute) is not: it is cut off, or has just
-    /// come back and does not know yet; who owned the domain while it was away still has to say that it is well.
+    /// come back and does not know yet; who owned the domain while it was away still has to say that it is well. Nor is one that has left.
     fn seen_of_a_node(&self, fact: &Fact) -> Option<(NodeId, bool)> {
         let node = fact.object.as_str().strip_prefix("/nodes/")?.parse::<NodeId>().ok().filter(|_| fact.attribute.as_str() == "state")?;
-        let is_lost = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if ["dead", "mute"].contains(&&**t));
+        let is_lost = matches!(&fact.value, Some(Value::Text(t) | Value::Enum(t)) if ["dead", "mute", "left"].contains(&&**t));
         Some((node, !is_lost || node == self.me.node))
     }
 

@@ -41,7 +41,12 @@ impl Roles {
             self.replicas.remove(&config.name);
             return;
         }
-        let nodes = placement::standbys(&self.domain, config, self.me, |n| !self.lost.contains_key(&n) && self.domain.member(n).is_some());
+        let mut nodes = placement::standbys(&self.domain, config, self.me, |n| !self.lost.contains_key(&n) && self.domain.member(n).is_some());
+        // Nobody means anybody, and a set shrinks when a write waits. But no life comes back from an expulsion, so its copy is let go at once.
+        let others = || row.in_sync.iter().filter(|m| **m != me);
+        if nodes.is_empty() && others().next().is_some() && others().all(|m| self.domain.is_expelled(m.node)) {
+            nodes.push(self.me);
+        }
         if self.replicas.get(&config.name) != Some(&nodes) {
             self.replicas.insert(config.name.clone(), nodes.clone());
             self.outputs.push_back(Output::Replicas { group: config.name.clone(), nodes });

@@ -1,5 +1,7 @@
 //! Roles of three nodes around one control log, without a network: what each proposes, and what comes of it.
 
+mod expelled;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

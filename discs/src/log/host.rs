@@ -242,6 +242,10 @@ impl<R: AsyncRuntime> Host<R> {
         let bound = membership.nodes().filter(|(_, seat)| seat.disk != 0).map(|(node, seat)| (*node, seat.disk));
         self.peers.bind(bound.collect());
         self.peers.lose(self.board.lost_disks());
+        let law = self.board.law();
+        if law.config_version != Version(0) {
+            self.peers.keep(&law.nodes);
+        }
         let applied = metrics.last_applied.map_or(0, |id| id.index);
         for (node, matching) in metrics.replication.iter().flatten().filter_map(|(node, at)| Some((*node, (*at)?.index))) {
             self.peers.holds(node, matching.min(applied));

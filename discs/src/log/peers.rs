@@ -171,6 +171,12 @@ impl<R: AsyncRuntime> Peers<R> {
         state.bound = disks;
     }
 
+    /// Who is no node of the domain any more, and comes back under its name, comes with another disk.
+    pub(crate) fn keep(&self, nodes: &BTreeSet<NodeId>) {
+        let own = self.node();
+        self.lock().heard.retain(|node, _| *node == own || nodes.contains(node));
+    }
+
     /// The log says which disks are lost.
     pub(crate) fn lose(&self, disks: BTreeMap<NodeId, u64>) {
         self.lock().lost = disks;

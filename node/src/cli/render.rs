@@ -130,7 +130,7 @@ fn status(status: &Status) -> String {
         out.push_str(&format!("feed    {} is {} events behind{lost}{missed}\n", feed.node, feed.behind));
     }
     for node in status.nodes.iter().filter(|n| n.state == "expelled") {
-        out.push_str(&format!("seat    {} was expelled, and its seat waits for another machine    nines node invite {}\n", node.id, node.id));
+        out.push_str(&format!("seat    {} was expelled, and its seat waits for another machine    nines node invite {}; if nobody comes: nines node forget {}\n", node.id, node.id, node.id));
     }
     let alarms: Vec<String> = status.alarms.iter().map(|(severity, count)| format!("{count} {severity}")).collect();
     if !alarms.is_empty() {

@@ -114,6 +114,7 @@ impl<W: Ways> CoreLoop<W> {
             Call::StartService { service } => self.move_role(now, Wish::Start { group: GroupName::new(&service) }, &service, &principal, reply),
             Call::NodeReplace { node } => self.give_up_disk(now, node, &principal, reply),
             Call::NodeExpel { node, force } => self.expel(now, node, force, &principal, reply),
+            Call::NodeForget { node } => self.forget(now, node, &principal, reply),
             Call::Invite { token, seat, expires } => self.invite(now, token, *seat, expires, &principal, reply),
             Call::Admit { node, token, key, reads } => match self.domain.check_level(reads) {
                 Ok(()) => self.admit(now, node, token, key, &principal, reply),
@@ -400,12 +401,8 @@ impl<W: Ways> CoreLoop<W> {
     fn harm_of_expelling(&self, node: NodeId) -> Option<String> {
         let domain = &self.domain;
         let is_alive = |n: NodeId| n == self.me || self.verdicts.get(&n) == Some(&Verdict::Alive);
-        let votes = |n: &NodeId| !domain.is_expelled(*n) && is_alive(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
-        let left: Vec<NodeId> = domain.config.voters().filter(|n| *n != node).filter(votes).collect();
-        if domain.config.is_voter(node) && left.len() < domain.majority() {
-            let names: Vec<String> = left.iter().map(ToString::to_string).collect();
-            let names = if names.is_empty() { "nobody".to_owned() } else { names.join(" and ") };
-            return Some(format!("without {node} nothing could be decided: {names} would be left of {} voters, and it takes {}", domain.config.voters().count(), domain.majority()));
+        if let Some(why) = self.undecided_without(node) {
+            return Some(why);
         }
         // A chassis' owner finds anew what its sensors say; a service's acknowledged writes are nowhere else.
         let only = domain.groups.iter().filter(|(group, _)| domain.config.service(group).is_some()).find(|(_, row)| {
@@ -413,6 +410,20 @@ impl<W: Ways> CoreLoop<W> {
             complete().any(|m| m.node == node) && complete().all(|m| m.node == node || domain.is_expelled(m.node) || !is_alive(m.node))
         });
         only.map(|(group, _)| format!("{node} has the only complete copy of what {group} knows"))
+    }
+
+    /// What keeps the others from deciding anything without a voter.
+    pub(super) fn undecided_without(&self, node: NodeId) -> Option<String> {
+        let domain = &self.domain;
+        let is_alive = |n: NodeId| n == self.me || self.verdicts.get(&n) == Some(&Verdict::Alive);
+        let votes = |n: &NodeId| !domain.is_expelled(*n) && is_alive(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
+        let left: Vec<NodeId> = domain.config.voters().filter(|n| *n != node).filter(votes).collect();
+        if domain.config.is_voter(node) && left.len() < domain.majority() {
+            let names: Vec<String> = left.iter().map(ToString::to_string).collect();
+            let names = if names.is_empty() { "nobody".to_owned() } else { names.join(" and ") };
+            return Some(format!("without {node} nothing could be decided: {names} would be left of {} voters, and it takes {}", domain.config.voters().count(), domain.majority()));
+        }
+        None
     }
 
     pub(super) fn propose_for(&mut self, now: Instant, entry: Entry, cause: EventId, done: String, reply: Sender<Reply>) {
@@ -589,6 +600,7 @@ fn is_so(domain: &Domain, entry: &Entry) -> bool {
         Entry::Invite { token, seat, .. } => domain.invitations.get(&seat.id).is_some_and(|i| i.token == *token),
         Entry::Admit { node, token, key, at, .. } => matches!(domain.check_token(*node, *token, *key, *at), Ok(Some(_))),
         Entry::Expel { node } => domain.is_expelled(*node),
+        Entry::Configure { config, .. } => domain.config == *config,
         Entry::Limits { limits, .. } => domain.config.limits == *limits,
         Entry::Feature { level } => domain.level >= *level,
         _ => false,
