@@ -192,6 +192,7 @@ pub(crate) enum Command {
     },
     /// Measures.
     #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed\n  nines bench idle --json idle.json
+  nines bench soak --json soak.json
   nines bench discs --json discs.json
   nines bench sim --json sim.json")]
     Bench {
@@ -208,6 +209,8 @@ pub(crate) enum Bench {
     Failover(crate::demo::bench::Options),
     /// What a domain that has nothing to do costs each node, thread by thread, in processor time and memory.
     Idle(crate::demo::idle::Options),
+    /// Whether a domain under stress takes anybody for dead who is not. Exit 1 if it does.
+    Soak(crate::demo::soak::Options),
     /// What the bus between nodes costs, in microseconds and events a second, beside bare QUIC.
     Discs(crate::bench::discs::Options),
     /// How much virtual time, and how many failovers in it, the simulator gets through in a second of one core.
