@@ -129,7 +129,7 @@ impl Extras {
         } else {
             None
         };
-        Ok(Self { ballast_megabytes, storm: options.stresses.contains(&Stress::Events) })
+        Ok(Self { ballast_megabytes, storm: options.stresses.iter().any(|s| matches!(s, Stress::Events | Stress::Policy)) })
     }
 
     /// Where the nodes find the manager of a chassis.

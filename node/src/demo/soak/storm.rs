@@ -26,10 +26,7 @@ pub(crate) struct Options {
     /// The chassis.
     #[arg(long)]
     pub(crate) chassis: String,
-    /// Readings a second.
-    #[arg(long)]
-    pub(crate) rate: u64,
-    /// It blows while this file exists.
+    /// It blows while this file exists and holds a number: readings a second.
     #[arg(long)]
     pub(crate) when: PathBuf,
     /// Where it writes how many readings it has sent.
@@ -101,12 +98,12 @@ fn stand_between(options: &Options, driver: TcpStream, sent: &Arc<AtomicU64>) ->
 
 /// Adds readings until the driver is gone. What back-pressure holds up is not made up for.
 fn blow(options: &Options, driver: &Mutex<TcpStream>, sent: &AtomicU64) {
-    let per_line = options.rate * u64::try_from(EVERY.as_millis()).expect("10") / 1000;
     let mut turn = 0;
     loop {
         let began = Instant::now();
-        let blows = options.when.exists();
-        if blows {
+        let rate: Option<u64> = std::fs::read_to_string(&options.when).ok().and_then(|text| text.parse().ok());
+        if let Some(rate) = rate {
+            let per_line = rate * u64::try_from(EVERY.as_millis()).expect("10") / 1000;
             turn += per_line;
             if say(driver, &readings(&options.chassis, turn, per_line)).is_err() {
                 return;
