@@ -9,6 +9,8 @@
 //! is the role table's business.
 
 mod clock;
+#[cfg(feature = "shell")]
+pub mod lateness;
 mod peer;
 pub mod seal;
 #[cfg(feature = "shell")]
@@ -266,6 +268,11 @@ impl Liveness {
         let promises = self.peers.values().filter_map(Peer::release_due);
         let from = self.judge_from;
         silence.chain(promises).map(|t| t.max(from)).chain([self.next_beat]).min().expect("a beat is always due")
+    }
+
+    /// When the next heartbeat is due: how late this thread is shows in it.
+    pub fn beat_due(&self) -> Instant {
+        self.next_beat
     }
 
     /// Until when this node may speak.

@@ -197,6 +197,9 @@ pub(crate) struct Status {
     pub(crate) rights: Vec<RightRow>,
     /// How often this node's lease ran out since it started.
     pub(crate) suspensions: u64,
+    /// The longest lateness of its liveness thread, in microseconds, in each second of the last minute, by the boot-time clock.
+    #[serde(default)]
+    pub(crate) late_us: Vec<(u64, u64)>,
     /// The nodes that hear of this one's events.
     #[serde(default)]
     pub(crate) feeds: Vec<FeedRow>,

@@ -193,6 +193,7 @@ pub(crate) enum Command {
     /// Measures.
     #[command(after_help = "Examples:\n  nines bench failover --runs 10 --json failover.json\n  nines bench failover --json - --faults node-killed,process-killed\n  nines bench idle --json idle.json
   nines bench form --json form.json --nodes 18
+  nines bench soak --json soak.json
   nines bench discs --json discs.json
   nines bench sim --json sim.json")]
     Bench {
@@ -211,6 +212,8 @@ pub(crate) enum Bench {
     Idle(crate::demo::idle::Options),
     /// How soon a chassis full of nodes is one domain, and what each of them costs when it is quiet.
     Form(crate::demo::form::Options),
+    /// Whether a domain under stress takes anybody for dead who is not. Exit 1 if it does.
+    Soak(crate::demo::soak::Options),
     /// What the bus between nodes costs, in microseconds and events a second, beside bare QUIC.
     Discs(crate::bench::discs::Options),
     /// How much virtual time, and how many failovers in it, the simulator gets through in a second of one core.

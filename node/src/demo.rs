@@ -3,7 +3,8 @@
 //! - [`lab`]: the world of namespaces, cables and processes; [`setup`]: the domain in it; [`client`]: the load generator;
 //! - [`domain`]: what the demo asks the domain; [`shelf`]: its own eye on a chassis;
 //! - [`stage`] and [`steps`]: the faults; [`report`]: the verdict; [`bench`]: the same faults again and again;
-//! - [`idle`]: what the domain costs when nothing happens; [`form`]: a chassis full of nodes.
+//! - [`idle`]: what the domain costs when nothing happens; [`form`]: a chassis full of nodes; [`soak`]: that nobody is taken for dead who is
+//!   only busy.
 
 pub(crate) mod bench;
 pub(crate) mod client;
@@ -16,6 +17,7 @@ mod progress;
 mod report;
 pub(crate) mod setup;
 mod shelf;
+pub(crate) mod soak;
 mod stage;
 mod steps;
 
@@ -31,6 +33,7 @@ use crate::{callserver, loadgen};
 use lab::{Lab, Mode, world};
 use progress::Progress;
 use report::{DemoReport, Facts, Meant, Outcome};
+use soak::Extras;
 use stage::Stage;
 use steps::Step;
 
@@ -89,6 +92,12 @@ pub(crate) enum Hidden {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What a stress puts on the machine.
+    #[command(name = soak::burden::BURDEN, hide = true)]
+    Burden {
+        #[command(subcommand)]
+        what: soak::burden::Burden,
+    },
     /// Become another program that ends with the demo.
     #[command(name = lab::room::EXEC, hide = true)]
     Exec {
@@ -116,6 +125,7 @@ impl Hidden {
         match self {
             Self::Client(options) => loadgen::run(&options),
             Self::CallServer { arguments } => callserver::run(arguments.into_iter()).map_err(|error| anyhow::anyhow!("{error}")),
+            Self::Burden { what } => what.run(),
             Self::Exec { parent, command } => Err(lab::keeper::run_wrapped(parent, &command)),
             Self::Lab { loopback } => lab::script::run(loopback.then_some(Mode::Loopback)),
         }
@@ -130,7 +140,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mode = if options.loopback { Mode::Loopback } else { world::enter() };
     let mut progress = Progress::new(is_stdout(options.json.as_deref()));
     let steps = wanted(options, mode, &mut progress);
-    let mut stage = raise(mode, options.calls, &options.without, None, progress)?;
+    let mut stage = raise(mode, options.calls, &options.without, None, &Extras::default(), progress)?;
     let mut outcomes = Vec::new();
     for (place, step) in (1..).zip(&steps) {
         let head = format!("[{place}/{}] {:<15}", steps.len(), step.name());
@@ -157,7 +167,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// If the domain could not be built, or did not come back after a fault.
 pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
-    let mut stage = raise(mode, CALLS, &[], options.profile, Progress::new(is_stdout(Some(&options.json))))?;
+    let mut stage = raise(mode, CALLS, &[], options.profile, &Extras::default(), Progress::new(is_stdout(Some(&options.json))))?;
     let report = bench::run(&mut stage, options)?;
     write_json(&options.json, &report)?;
     let kept = report.rows.iter().all(|row| row.broken == 0);
@@ -170,7 +180,7 @@ pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
 /// If the domain could not be built, or a daemon went away.
 pub(crate) fn run_idle(options: &idle::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
-    let mut stage = raise(mode, 1, &[], None, Progress::new(is_stdout(Some(&options.json))))?;
+    let mut stage = raise(mode, 1, &[], None, &Extras::default(), Progress::new(is_stdout(Some(&options.json))))?;
     let report = idle::run(&mut stage, options)?;
     write_json(&options.json, &report)?;
     Ok(ExitCode::SUCCESS)
@@ -187,6 +197,33 @@ pub(crate) fn run_form(options: &form::Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs `nines bench soak`. Call it before any thread exists.
+///
+/// # Errors
+/// If the domain could not be built, a stress not be brought about, or the domain did not come back after one.
+pub(crate) fn run_soak(options: &soak::Options) -> anyhow::Result<ExitCode> {
+    let mode = world::enter();
+    let extras = Extras::of(options)?;
+    let mut stage = raise(mode, CALLS, &[], options.profile, &extras, Progress::new(is_stdout(options.json.as_deref())))?;
+    let report = match soak::run(&mut stage, options, &extras) {
+        Ok(report) => report,
+        Err(error) => {
+            stage.lab.keeper().keep_directory();
+            stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
+            return Err(error);
+        }
+    };
+    if let Some(file) = &options.json {
+        write_json(file, &report)?;
+    }
+    let kept = report.rows.iter().all(|row| row.broken(stage.profile).is_empty());
+    if !kept {
+        stage.lab.keeper().keep_directory();
+        stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
+    }
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
 /// The steps that were asked for, without those that this world cannot show, which are named.
 fn wanted(options: &Options, mode: Mode, progress: &mut Progress) -> Vec<Step> {
     let mut steps = if options.steps.is_empty() { Step::SHOWN.to_vec() } else { options.steps.clone() };
@@ -198,12 +235,12 @@ fn wanted(options: &Options, mode: Mode, progress: &mut Progress) -> Vec<Step> {
 }
 
 /// Builds the world, starts the domain in it and the client outside, and waits until all calls are up.
-fn raise(mode: Mode, calls: u32, without: &[Protection], profile: Option<Profile>, mut progress: Progress) -> anyhow::Result<Stage> {
+fn raise(mode: Mode, calls: u32, without: &[Protection], profile: Option<Profile>, extras: &Extras, mut progress: Progress) -> anyhow::Result<Stage> {
     let place = if mode == Mode::Loopback { "on loopback addresses" } else { "in namespaces" };
     progress.tell(&format!("sixnines demo: {} nodes, {} chassis, real processes {place}, {calls} calls", lab::SEATS.len(), lab::CHASSIS.len()));
     let lab = Lab::build(mode, None)?;
     lab.keeper().end_on_signals()?;
-    setup::start(lab, calls, without, profile, progress)
+    setup::start(lab, calls, without, profile, extras, progress)
 }
 
 /// Plays one step and judges it. Also: how long the client's window was until the fault had had its effect.

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Failover(options) } => ended(demo::run_bench(&options)),
         Command::Bench { what: Bench::Idle(options) } => ended(demo::run_idle(&options)),
         Command::Bench { what: Bench::Form(options) } => ended(demo::run_form(&options)),
+        Command::Bench { what: Bench::Soak(options) } => ended(demo::run_soak(&options)),
         Command::Bench { what: Bench::Discs(options) } => ended(bench::discs::run(&options)),
         Command::Bench { what: Bench::Sim(options) } => ended(sim::bench::run(&options)),
         Command::Sim { step: SimStep::Run(options) } => cli::sim::run(&options),

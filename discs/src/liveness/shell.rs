@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use sixnines_core::ids::{LinkId, LogIndex, NodeId};
 use sixnines_core::time::{Duration, Instant, nanos};
 
+use super::lateness::Lateness;
 use super::seal::{DATAGRAM_MAX, KEY_LENGTH, Seals};
 use super::{Input, Liveness, Output, Part, Setup, Standing};
 
@@ -135,6 +136,8 @@ pub struct Counters {
     pub longest_pause: AtomicU64,
     /// How often the lease ran out.
     pub suspensions: AtomicU64,
+    /// How late the thread was, second by second.
+    pub lateness: Lateness,
 }
 
 impl Handle {
@@ -244,6 +247,7 @@ impl Shell {
             self.machine.handle(now, Input::Progress(stalled));
             let due = self.machine.poll_timeout();
             if now >= due {
+                self.counters.lateness.note(now, now.since(self.machine.beat_due()));
                 if now.since(due) > LATE {
                     self.receive(ALL_LINKS, CATCH_UP); // nobody is judged by what has come meanwhile and lies unread (5.1)
                 }

@@ -199,6 +199,7 @@ impl<W: Ways> CoreLoop<W> {
             policies: domain.bundle_version.0,
             rights,
             suspensions,
+            late_us: self.ways.lateness(),
             feeds: self.feed_rows(),
         }
     }

@@ -126,4 +126,8 @@ pub(crate) trait Ways {
     }
     /// The rights that were asked of the operating system, and how often the lease has run out.
     fn standing(&self) -> (Vec<RightRow>, u64);
+    /// How late the liveness thread was: second of the boot-time clock, and microseconds; of the last minute.
+    fn lateness(&self) -> Vec<(u64, u64)> {
+        Vec::new()
+    }
 }

@@ -253,6 +253,10 @@ impl Ways for Doors {
     fn standing(&self) -> (Vec<RightRow>, u64) {
         (self.rights.clone(), self.liveness.counters().suspensions.load(Ordering::Relaxed))
     }
+
+    fn lateness(&self) -> Vec<(u64, u64)> {
+        self.liveness.counters().lateness.seconds()
+    }
 }
 
 fn order(keeper: &mpsc::UnboundedSender<keeper::Order>, what: keeper::Order) {

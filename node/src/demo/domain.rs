@@ -2,6 +2,8 @@
 
 pub(crate) mod local;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The domain as one of its nodes sees it.
@@ -39,6 +41,15 @@ pub(crate) struct Alarm {
     pub(crate) alarm: String,
 }
 
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The longest lateness of its liveness thread, in microseconds, in each second of the last minute, by the boot-time clock.
+    pub(crate) late_us: Vec<(u64, u64)>,
+    /// How often its lease ran out since it started.
+    pub(crate) suspensions: u64,
+}
+
 impl Status {
     /// The service of that name.
     pub(crate) fn service(&self, name: &str) -> Option<&Service> {
@@ -72,6 +83,12 @@ pub(crate) trait Domain {
     fn status_of(&mut self, node: &str) -> anyhow::Result<Status>;
     /// How often leases ran out without a takeover, summed over the nodes that answer.
     fn suspensions(&mut self) -> anyhow::Result<u64>;
+    /// What a node says of itself.
+    fn standing_of(&mut self, node: &str) -> anyhow::Result<Standing>;
+    /// Makes other policies law.
+    fn apply_policies(&mut self, files: BTreeMap<String, String>) -> anyhow::Result<()>;
+    /// How many events a node has made since it started.
+    fn events_made(&mut self, node: &str) -> anyhow::Result<u64>;
     /// The chain of causes, one line each.
     fn why(&mut self, name: &str) -> anyhow::Result<Vec<String>>;
     /// Moves a service in an orderly way.

@@ -41,7 +41,7 @@ impl Field {
     pub(crate) fn raise() -> anyhow::Result<Self> {
         let mode = world::enter();
         anyhow::ensure!(mode != Mode::Loopback, "no namespaces are allowed here: nothing of a lab could be broken");
-        Ok(Self { stage: raise(mode, CALLS, &[], None, Progress::new(true))? })
+        Ok(Self { stage: raise(mode, CALLS, &[], None, &super::soak::Extras::default(), Progress::new(true))? })
     }
 
     /// Why a scenario cannot be played here.

@@ -14,6 +14,7 @@ use super::domain::local::Local;
 use super::lab::{CHASSIS, FRONT_DEVICE, Lab, Mode, SEATS, SERVICE_ADDRESS, Seat};
 use super::progress::Progress;
 use super::shelf::Shelf;
+use super::soak::Extras;
 use super::stage::{SERVICE, Stage};
 
 /// The hidden subcommand that runs the example application.
@@ -26,7 +27,7 @@ pub(crate) const WITHOUT: &str = "SIXNINES_DEMO_WITHOUT";
 ///
 /// # Errors
 /// If something does not start; the lab's logs tell more.
-pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], profile: Option<Profile>, mut progress: Progress) -> anyhow::Result<Stage> {
+pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], profile: Option<Profile>, extras: &Extras, mut progress: Progress) -> anyhow::Result<Stage> {
     let best = best_profile();
     let profile = profile.unwrap_or(best);
     if profile == Profile::Fabric && best == Profile::Lan {
@@ -35,10 +36,13 @@ pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], profile: Optio
         progress.tell("no real-time scheduling is allowed here: profile lan (dead after 125 ms) instead of fabric (25 ms)");
     }
     progress.now("making the domain: authority, certificates, one configuration per node");
-    init(&lab, profile)?;
+    init(&lab, profile, extras)?;
     progress.now("starting the chassis and the nodes");
     for chassis in CHASSIS {
         start_chassis(&lab, chassis, without)?;
+        if let Some(words) = extras.beside(&lab, chassis)? {
+            lab.room(chassis).start(&words)?;
+        }
     }
     for seat in SEATS {
         start_node(&lab, seat, without)?;
@@ -68,8 +72,8 @@ fn best_profile() -> Profile {
     if probe.join().unwrap_or(false) { Profile::Fabric } else { Profile::Lan }
 }
 
-fn init(lab: &Lab, profile: Profile) -> anyhow::Result<()> {
-    init_from(lab, &domain_yaml(lab, profile)?)
+fn init(lab: &Lab, profile: Profile, extras: &Extras) -> anyhow::Result<()> {
+    init_from(lab, &domain_yaml(lab, profile, extras)?)
 }
 
 /// `nines init` of a domain's file.
@@ -89,7 +93,7 @@ pub(super) fn init_from(lab: &Lab, yaml: &str) -> anyhow::Result<()> {
 }
 
 /// The domain as an operator would write it.
-fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
+fn domain_yaml(lab: &Lab, profile: Profile, extras: &Extras) -> anyhow::Result<String> {
     let quoted = |text: &str| serde_json::to_string(text).context("quoting a text"); // JSON's quoting is YAML's, too
     let mut text = format!("domain: demo\nprofile: {}\nnodes:\n", profile.word());
     for seat in SEATS {
@@ -99,7 +103,7 @@ fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
     }
     text += "chassis:\n";
     for chassis in CHASSIS {
-        text += &format!("  - {{ name: {chassis}, manager: \"{}\" }}\n", lab.manager(chassis));
+        text += &format!("  - {{ name: {chassis}, manager: \"{}\" }}\n", extras.manager(lab, chassis));
     }
     let program = program()?;
     let program = quoted(program.to_str().context("this program's path is not text")?)?;
@@ -113,6 +117,7 @@ fn domain_yaml(lab: &Lab, profile: Profile) -> anyhow::Result<String> {
         text += &format!(", --listen, \"{}\"]\n", lab.service()[0]);
         text += &format!("    addresses: [\"{SERVICE_ADDRESS}/24\"]\n    device: {FRONT_DEVICE}\n");
     }
+    text += &extras.services(lab, &program);
     Ok(text)
 }
 

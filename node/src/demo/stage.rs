@@ -126,7 +126,8 @@ impl Stage {
         })
     }
 
-    fn chassis_two_actives_ms(&mut self) -> anyhow::Result<f64> {
+    /// For how long, at most, a chassis has carried out an older epoch's actions after a newer one's.
+    pub(crate) fn chassis_two_actives_ms(&mut self) -> anyhow::Result<f64> {
         self.shelves.iter_mut().try_fold(0.0, |longest: f64, shelf| Ok(longest.max(shelf.two_actives_ms()?)))
     }
 

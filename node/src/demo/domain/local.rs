@@ -1,6 +1,7 @@
 //! The domain through its nodes' local sockets.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sixnines_core::ids::NodeId;
 
-use super::{Alarm, Domain, Service, Status};
+use super::{Alarm, Domain, Service, Standing, Status};
 use crate::api::{self, Call, Reply, Request};
 
 /// How long a node may take to answer. A stopped one never does.
@@ -153,6 +154,25 @@ impl Domain for Local {
             sum += answer.pointer("/status/suspensions").and_then(serde_json::Value::as_u64).unwrap_or(0);
         }
         Ok(sum)
+    }
+
+    fn standing_of(&mut self, node: &str) -> anyhow::Result<Standing> {
+        match self.ask_one(self.index(node)?, &Call::Status)? {
+            Reply::Status(status) => Ok(Standing { late_us: status.late_us, suspensions: status.suspensions }),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn apply_policies(&mut self, files: BTreeMap<String, String>) -> anyhow::Result<()> {
+        self.order(&Call::PolicyApply { files, message: "the demo".to_owned() })
+    }
+
+    fn events_made(&mut self, node: &str) -> anyhow::Result<u64> {
+        let me: NodeId = node.parse()?;
+        match self.ask_one(self.index(node)?, &Call::Events { last: EVENTS, pattern: "/**".to_owned() })? {
+            Reply::Events(rows) => Ok(rows.iter().filter(|r| r.id.node == me).map(|r| r.id.sequence).max().unwrap_or(0)),
+            other => Err(unexpected(other)),
+        }
     }
 
     fn why(&mut self, name: &str) -> anyhow::Result<Vec<String>> {
