@@ -439,16 +439,23 @@ pub(crate) fn reads() -> anyhow::Result<Level> {
     Ok(Level(level))
 }
 
-/// One daemon per state directory.
+/// One daemon per state directory. One that was killed a moment ago has its lock until the kernel has taken it apart.
 fn lock(state: &Path) -> anyhow::Result<File> {
     let path = state.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another daemon runs with {}: one node is one process", state.display()),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    let deadline = std::time::Instant::now() + LOCKED_FOR;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if std::time::Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) => bail!("another daemon runs with {}: one node is one process", state.display()),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 }
+
+/// How long a dying daemon may take.
+const LOCKED_FOR: Duration = Duration::from_secs(3);
 
 fn trace(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("NINES_LOG").unwrap_or_else(|_| "info,quinn=warn,openraft=error".into());

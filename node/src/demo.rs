@@ -168,7 +168,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 pub(crate) fn run_bench(options: &bench::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
     let mut stage = raise(mode, CALLS, &[], options.profile, &Extras::default(), Progress::new(is_stdout(Some(&options.json))))?;
-    let report = bench::run(&mut stage, options)?;
+    let report = bench::run(&mut stage, options).inspect_err(|_| keep_logs(&mut stage))?;
     write_json(&options.json, &report)?;
     let kept = report.rows.iter().all(|row| row.broken == 0);
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -205,23 +205,20 @@ pub(crate) fn run_soak(options: &soak::Options) -> anyhow::Result<ExitCode> {
     let mode = world::enter();
     let extras = Extras::of(options)?;
     let mut stage = raise(mode, CALLS, &[], options.profile, &extras, Progress::new(is_stdout(options.json.as_deref())))?;
-    let report = match soak::run(&mut stage, options, &extras) {
-        Ok(report) => report,
-        Err(error) => {
-            stage.lab.keeper().keep_directory();
-            stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
-            return Err(error);
-        }
-    };
+    let report = soak::run(&mut stage, options, &extras).inspect_err(|_| keep_logs(&mut stage))?;
     if let Some(file) = &options.json {
         write_json(file, &report)?;
     }
     let kept = report.rows.iter().all(|row| row.broken(stage.profile).is_empty());
     if !kept {
-        stage.lab.keeper().keep_directory();
-        stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
+        keep_logs(&mut stage);
     }
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn keep_logs(stage: &mut Stage) {
+    stage.lab.keeper().keep_directory();
+    stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
 }
 
 /// The steps that were asked for, without those that this world cannot show, which are named.
@@ -317,14 +314,13 @@ fn conclude(stage: &mut Stage, options: &Options, report: &DemoReport, outcomes:
     }
     let broken: Vec<_> = outcomes.iter().filter(|o| !o.broken.is_empty()).collect();
     if !broken.is_empty() {
-        stage.lab.keeper().keep_directory();
+        keep_logs(stage);
         for outcome in &broken {
             for promise in &outcome.broken {
                 stage.progress.tell(&format!("BROKEN  {}: {promise}", outcome.report.name));
             }
         }
         let names: Vec<_> = broken.iter().map(|o| o.report.name.as_str()).collect();
-        stage.progress.tell(&format!("logs    {}", stage.lab.directory().display()));
         stage.progress.tell(&format!("again   nines demo --steps {}", names.join(",")));
     }
     if options.keep {

@@ -78,6 +78,8 @@ pub(crate) struct Row {
     pub(crate) acknowledged: u64,
     /// Of these, those that were lost.
     pub(crate) lost: u64,
+    /// Changes that were applied twice.
+    pub(crate) doubled: u64,
     /// For how long two spoke or acted.
     pub(crate) two_actives_ms: f64,
     /// What each stress says of itself.
@@ -96,6 +98,9 @@ impl Row {
         }
         if self.lost > 0 {
             broken.push(format!("{} acknowledged changes are lost", self.lost));
+        }
+        if self.doubled > 0 {
+            broken.push(format!("{} changes were applied twice", self.doubled));
         }
         if self.two_actives_ms > 0.0 {
             broken.push(format!("two actives for {} ms", self.two_actives_ms));
@@ -245,6 +250,7 @@ fn soak(stage: &mut Stage, judge: &mut Judge, stresses: &[Stress], name: String,
         prober_late_ms: rounded(seen.client.late_max_ms),
         acknowledged: seen.client.sums.acknowledged,
         lost: seen.client.sums.lost.max(read_back.lost),
+        doubled: seen.client.sums.doubled.max(read_back.doubled),
         two_actives_ms: seen.client.two_actives_ms.max(frames).max(chassis),
         told,
     })
@@ -313,6 +319,7 @@ mod tests {
             prober_late_ms: 0.1,
             acknowledged: 1000,
             lost: 0,
+            doubled: 0,
             two_actives_ms: 0.0,
             told: vec![],
         }
@@ -328,6 +335,7 @@ mod tests {
         assert!(row().broken(Profile::Fabric).is_empty());
         assert_eq!(moved(Kind::False).broken(Profile::Fabric), ["1 false takeovers"]);
         assert_eq!(Row { lost: 2, ..row() }.broken(Profile::Fabric), ["2 acknowledged changes are lost"]);
+        assert_eq!(Row { doubled: 1, ..row() }.broken(Profile::Fabric), ["1 changes were applied twice"]);
         assert_eq!(Row { two_actives_ms: 0.5, ..row() }.broken(Profile::Fabric), ["two actives for 0.5 ms"]);
         assert_eq!(Row { acknowledged: 0, ..row() }.broken(Profile::Fabric), ["nothing was acknowledged"]);
     }

@@ -144,7 +144,11 @@ impl Judge {
 
     /// What came of the window so far.
     pub(crate) fn verdict(&self) -> Verdict {
-        let late = |node: &str, from: u64, to: u64| self.late.get(node).and_then(|late| late.range(from..=to).map(|(_, us)| *us).max()).unwrap_or(0);
+        let late = |node: &str, from: u64, to: u64| {
+            // It is noted when it is over: one that was noted after `to` counts if it had begun by then.
+            let began = |(second, us): &(&u64, &u64)| **second - (**us / 1_000_000 + 1).min(**second) <= to;
+            self.late.get(node).and_then(|late| late.range(from..).filter(began).map(|(_, us)| *us).max()).unwrap_or(0)
+        };
         let takeover = |Moved { group, from, epoch, second, is_asked_for }: &Moved| {
             let victim_late_us = from.as_deref().map_or(0, |node| late(node, second.saturating_sub(CAUSE_WITHIN), *second));
             let kind = match from {
@@ -203,6 +207,16 @@ mod tests {
         killed.role(112, "calls", 8, Some("n2"));
         killed.role(113, "calls", 9, Some("n3"));
         assert_eq!(killed.verdict().takeovers.iter().map(|t| t.kind).collect::<Vec<_>>(), [Kind::AskedFor, Kind::AskedFor, Kind::False]);
+    }
+
+    #[test]
+    fn a_pause_that_ends_after_the_takeover_excuses_it_and_a_later_one_does_not() {
+        for (noted, us, kind) in [(114, 4_000_000, Kind::Late), (114, 900_000, Kind::False)] {
+            let mut judge = judge();
+            judge.role(111, "calls", 8, Some("n2"));
+            judge.node("n1", &[(noted, us)], 3);
+            assert_eq!(judge.verdict().takeovers[0].kind, kind, "{us} us noted at {noted}");
+        }
     }
 
     #[test]
