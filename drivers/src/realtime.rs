@@ -13,9 +13,6 @@ pub const LIVENESS_PRIORITY: i32 = 50;
 /// Of the gate's thread.
 pub const GATE_PRIORITY: i32 = 49;
 
-/// Of everything else that a takeover waits for: core loop, control log, mesh, keepers and checkpoints.
-pub const TAKEOVER_PRIORITY: i32 = 20;
-
 /// A right that was asked for: a row in `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Right {
@@ -46,38 +43,16 @@ impl fmt::Display for Right {
 
 /// Asks for `SCHED_FIFO` at `priority` (1 to 99) for the calling thread. Threads and processes that it starts do not inherit it.
 pub fn schedule_fifo(priority: i32) -> Right {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: one live parameter to read; thread 0 is the caller.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameter) };
     Right::new(
         "real-time",
         format!("SCHED_FIFO {priority}"),
-        schedule(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority),
+        check(result),
         "the thread runs as soon as it has to, whatever else is busy",
         "under load the thread may run late: the node then suspends itself, or is taken for dead",
     )
-}
-
-/// Calls `start`. The threads that it starts, and theirs, run with `SCHED_FIFO` at `priority`, if that is allowed; the caller does afterwards as
-/// it did before. Processes started by those threads would inherit it: `start` is for threads that start none.
-pub fn start_urgent<T>(priority: i32, start: impl FnOnce() -> T) -> (T, Right) {
-    let result = schedule(libc::SCHED_FIFO, priority);
-    let urgent = result.is_ok();
-    let right = Right::new(
-        "takeover path",
-        format!("SCHED_FIFO {priority}"),
-        result,
-        "a takeover waits for nothing else that this machine has to do",
-        "on a busy machine a takeover takes longer",
-    );
-    let started = start();
-    if urgent && let Err(error) = schedule(libc::SCHED_OTHER, 0) {
-        tracing::error!(%error, "a thread stays urgent");
-    }
-    (started, right)
-}
-
-fn schedule(policy: i32, priority: i32) -> io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: priority };
-    // SAFETY: one live parameter to read; thread 0 is the caller.
-    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) })
 }
 
 /// Touches and locks the next `bytes` (at most 256 KiB) of the calling thread's stack.
@@ -157,16 +132,6 @@ mod tests {
         })
         .join()
         .unwrap();
-    }
-
-    #[test]
-    fn threads_inherit_urgency_and_their_starter_goes_back() {
-        // SAFETY: asks for the caller's policy.
-        let policy = || unsafe { libc::sched_getscheduler(0) };
-        let (started, right) = start_urgent(10, || std::thread::spawn(policy));
-        let inherited = started.join().unwrap();
-        assert_eq!(inherited == libc::SCHED_FIFO, right.got, "{right:?}");
-        assert_eq!(policy(), libc::SCHED_OTHER);
     }
 
     #[test]

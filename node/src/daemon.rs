@@ -96,7 +96,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let _lock = lock(&file.state)?;
     let ledger = Arc::new(Ledger::start_clean(&file.state.join("addresses")).context("cannot take back what an earlier life left")?.0);
     let identity = Identity::load(&file.identity, &config.domain, file.node)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(|| drop(realtime::schedule_fifo(realtime::TAKEOVER_PRIORITY))).build().context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
     let (stop, mut failed) = mpsc::unbounded_channel();
     let node = Node::start(options, &file, &config, &me.links, ledger, identity, stop, runtime.handle())?;
     println!("{} runs; nines status --node {}", file.node, options.config.display());
@@ -176,9 +176,7 @@ impl Node {
         mesh.profile = config.profile;
         mesh.versions = Versions { newest: reads.0, ..Versions::OURS };
         mesh.peers = everybody.peers(me);
-        let (mesh, right) = realtime::start_urgent(realtime::TAKEOVER_PRIORITY, || Mesh::start(mesh, Arc::clone(&bus) as _));
-        let mesh = mesh?;
-        rights.push(row(right));
+        let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
 
         let guard = GuardPage::new().context("no memory for the guard page")?;
         liveness.order(LivenessOrder::Open(GUARD_SINK, Box::new(GuardWord(guard.lease_word()))));
@@ -210,8 +208,7 @@ impl Node {
             stop,
         };
         let is_new = !file.state.join("log").exists();
-        let (log, _) = realtime::start_urgent(realtime::TAKEOVER_PRIORITY, || log_shell::run(log_options, &file.state.join("log"), Arc::new(port)));
-        let log = log.context("the control log cannot start")?;
+        let log = log_shell::run(log_options, &file.state.join("log"), Arc::new(port)).context("the control log cannot start")?;
         bus.log.set(log.handle().clone()).unwrap_or_else(|_| unreachable!("set once"));
         if !file.joined {
             let bundle = load_bundle(&file.policies)?;
@@ -247,9 +244,7 @@ impl Node {
             rights,
         };
         let core = CoreLoop::new(me, life, doors, feeds);
-        let core = move || core_thread::run(core, &turns, &core_inbox);
-        let (core, _) = realtime::start_urgent(realtime::TAKEOVER_PRIORITY, || std::thread::Builder::new().name("core".into()).spawn(core));
-        let core = core.context("no thread")?;
+        let core = std::thread::Builder::new().name("core".into()).spawn(move || core_thread::run(core, &turns, &core_inbox)).context("no thread")?;
 
         for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
             let addresses = prepare(&config, &ledger)?;
@@ -331,21 +326,19 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
     })
     .context("the liveness thread cannot start")?;
     let rights = told.recv().map(|r| r.to_vec()).unwrap_or_default();
+    let rows = rights.into_iter().map(|r| RightRow { name: r.name.into(), asked: r.asked, got: r.got, means: r.means.into() });
     let inbox = inbox.clone();
-    let pass_on = move || {
-        while let Ok(news) = heard.recv() {
-            if inbox.send(In::Liveness(news)).is_err() {
-                return;
+    std::thread::Builder::new()
+        .name("liveness-news".into())
+        .spawn(move || {
+            while let Ok(news) = heard.recv() {
+                if inbox.send(In::Liveness(news)).is_err() {
+                    return;
+                }
             }
-        }
-    };
-    let (thread, _) = realtime::start_urgent(realtime::TAKEOVER_PRIORITY, || std::thread::Builder::new().name("liveness-news".into()).spawn(pass_on));
-    thread.context("no thread")?;
-    Ok((Arc::new(handle), rights.into_iter().map(row).collect()))
-}
-
-fn row(right: realtime::Right) -> RightRow {
-    RightRow { name: right.name.into(), asked: right.asked, got: right.got, means: right.means.into() }
+        })
+        .context("no thread")?;
+    Ok((Arc::new(handle), rows.collect()))
 }
 
 /// Looks up what earlier lives left of this node's events, for those who have not heard them; meanwhile nobody is told anything.
