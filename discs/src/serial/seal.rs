@@ -65,7 +65,7 @@ impl Seals {
     /// key, every other frame has the one that it does speak with.
     pub fn seal(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
         self.counter += 1;
-        let proven = self.keys.iter().find(|k| Some(k.id) == self.proven && self.counter % 2 == 0);
+        let proven = self.keys.iter().find(|k| Some(k.id) == self.proven && self.counter.is_multiple_of(2));
         let key = proven.or(self.keys.last())?;
         let mut frame = key.id.to_le_bytes().to_vec();
         frame.extend_from_slice(&self.me.0.to_le_bytes());

@@ -154,7 +154,7 @@ fn a_line_that_nobody_reads_holds_one_frame_and_a_free_one_never_more_than_it_ca
 
 #[test]
 fn a_beat_with_too_much_in_it_keeps_the_words() {
-    let active = (0..200).map(|n| (GroupName::new(&format!("service-{n}")), Epoch(n))).collect();
+    let active = (0..200).map(|n| (GroupName::new(format!("service-{n}")), Epoch(n))).collect();
     let bytes = encode(Beat { active, words: vec![word(3)], ..Beat::default() });
     let beat: Beat = postcard::from_bytes(&bytes).expect("readable");
     assert_eq!((beat.words, bytes.len() + OVERHEAD <= FRAME_MAX), (vec![word(3)], true));
