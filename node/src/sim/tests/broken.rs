@@ -33,6 +33,7 @@ const BY_SEED: &[(Mutation, u64)] = &[
     (Mutation::EntriesNotSynced, 2),
     (Mutation::EmptyDiskKeepsItsNumber, 1),
     (Mutation::AlarmsNotContinued, 2),
+    (Mutation::ShelvesObeyAnybody, 141),
     (Mutation::CursorStandsStill, 1),
     (Mutation::EventsDropped, 1),
     (Mutation::ToldBeforeItIsSynced, 2),
@@ -46,7 +47,6 @@ const SCRIPTS: &[(Mutation, &str)] = &[
     (Mutation::EntriesWithoutVersion, include_str!("../corpus/entries-without-version.yaml")),
     (Mutation::GrantsTheDeaf, include_str!("../corpus/grants-the-deaf.yaml")),
     (Mutation::RestartForgetsRelease, include_str!("../corpus/restart-forgets-release.yaml")),
-    (Mutation::ShelvesObeyAnybody, include_str!("../corpus/shelves-obey-anybody.yaml")),
     (Mutation::TailNotCut, include_str!("../corpus/tail-not-cut.yaml")),
     (Mutation::VoteNotSynced, include_str!("../corpus/vote-not-synced.yaml")),
 ];
