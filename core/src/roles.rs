@@ -576,15 +576,14 @@ impl Roles {
         }
         // Voters that do not hear me would release me again and again, as fast as the log takes entries, and each entry about me costs me
         // grants of the others. But whoever hears me again grants me nothing before the next one.
-        let is_another = self.confirmed.is_none_or(|last| last.since < since);
-        if is_another && let Some(last) = self.confirmed {
-            let most = if self.released_by_majority(me).is_some() { CONFIRM_WITHOUT_LEASE } else { CONFIRM_MAX };
-            let due = last.at + last.wait.min(most);
-            if now < due {
-                return self.wake_at(due);
+        if self.confirmed.is_none_or(|last| last.since < since) {
+            if let Some(last) = self.confirmed {
+                let most = if self.released_by_majority(me).is_some() { CONFIRM_WITHOUT_LEASE } else { CONFIRM_MAX };
+                let due = last.at + last.wait.min(most);
+                if now < due {
+                    return self.wake_at(due);
+                }
             }
-        }
-        if is_another {
             let last = self.confirmed.filter(|last| now < last.at + CONFIRM_MAX * 2);
             let wait = last.map_or(CONFIRM_SOON, |last| (last.wait * 2).min(CONFIRM_MAX));
             self.confirmed = Some(Confirmed { since, at: now, wait });

@@ -265,10 +265,11 @@ impl Line {
         };
         // What left a peer in its last moment is still on its way for one frame's time.
         let outlives = self.heard.as_ref().zip(self.lost).is_some_and(|((at, _), lost)| *at > lost + wire_time(self.baud));
-        let now = (state, self.heard.as_ref().map(|(_, beat)| beat.clone()), outlives);
-        if self.told.as_ref() != Some(&now) {
-            self.told = Some(now.clone());
-            self.outputs.push_back(Output::State { state, beat: now.1, outlives });
+        let beat = self.heard.as_ref().map(|(_, beat)| beat.clone());
+        let news = (state, beat.clone(), outlives);
+        if self.told.as_ref() != Some(&news) {
+            self.told = Some(news);
+            self.outputs.push_back(Output::State { state, beat, outlives });
         }
     }
 }

@@ -148,12 +148,11 @@ impl<W: Ways> CoreLoop<W> {
     fn status(&self) -> Status {
         let (rights, suspensions) = self.ways.standing();
         let domain = &self.domain;
-        let is_alive = |node| node == self.me || self.verdicts.get(&node) == Some(&Verdict::Alive);
         let rows = |is_service: bool| -> Vec<ServiceRow> {
             domain.groups.iter().filter(|(name, _)| domain.config.service(name).is_some() == is_service).map(|(name, row)| {
                 let active = row.active.filter(|m| domain.is_current(*m));
-                let is_serving = active.is_some_and(|m| is_alive(m.node) && !(m.node == self.me && self.is_suspended));
-                let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && is_alive(m.node)).map(|m| m.node).collect();
+                let is_serving = active.is_some_and(|m| self.is_alive(m.node) && !(m.node == self.me && self.is_suspended));
+                let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && self.is_alive(m.node)).map(|m| m.node).collect();
                 let once = active.filter(|_| domain.config.requires_fence(name)).map(|a| format!(" once {} is known to be off", a.node)).unwrap_or_default();
                 let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over{once}, 0 acknowledged writes lost", standby[0]) };
                 let wants_standby = domain.config.candidates(name).len() > 1;
@@ -165,7 +164,7 @@ impl<W: Ways> CoreLoop<W> {
         let nodes = domain.config.nodes.iter().map(|node| NodeRow {
             id: node.id,
             chassis: node.chassis.to_string(),
-            state: if domain.is_expelled(node.id) { "expelled".into() } else if is_alive(node.id) { "up".into() } else if self.is_cut_off(node.id) { super::serial::CUT_OFF.into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
+            state: if domain.is_expelled(node.id) { "expelled".into() } else if self.is_alive(node.id) { "up".into() } else if self.is_cut_off(node.id) { super::serial::CUT_OFF.into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
             serial: self.serial_row(node.id),
             is_leader: self.leader == Some(node.id),
@@ -401,23 +400,25 @@ impl<W: Ways> CoreLoop<W> {
 
     fn harm_of_expelling(&self, node: NodeId) -> Option<String> {
         let domain = &self.domain;
-        let is_alive = |n: NodeId| n == self.me || self.verdicts.get(&n) == Some(&Verdict::Alive);
         if let Some(why) = self.undecided_without(node) {
             return Some(why);
         }
         // A chassis' owner finds anew what its sensors say; a service's acknowledged writes are nowhere else.
         let only = domain.groups.iter().filter(|(group, _)| domain.config.service(group).is_some()).find(|(_, row)| {
             let complete = || row.in_sync.iter().filter(|m| domain.is_current(**m));
-            complete().any(|m| m.node == node) && complete().all(|m| m.node == node || domain.is_expelled(m.node) || !is_alive(m.node))
+            complete().any(|m| m.node == node) && complete().all(|m| m.node == node || domain.is_expelled(m.node) || !self.is_alive(m.node))
         });
         only.map(|(group, _)| format!("{node} has the only complete copy of what {group} knows"))
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        node == self.me || self.verdicts.get(&node) == Some(&Verdict::Alive)
     }
 
     /// What keeps the others from deciding anything without a voter.
     pub(super) fn undecided_without(&self, node: NodeId) -> Option<String> {
         let domain = &self.domain;
-        let is_alive = |n: NodeId| n == self.me || self.verdicts.get(&n) == Some(&Verdict::Alive);
-        let votes = |n: &NodeId| !domain.is_expelled(*n) && is_alive(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
+        let votes = |n: &NodeId| !domain.is_expelled(*n) && self.is_alive(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
         let left: Vec<NodeId> = domain.config.voters().filter(|n| *n != node).filter(votes).collect();
         if domain.config.is_voter(node) && left.len() < domain.majority() {
             let names: Vec<String> = left.iter().map(ToString::to_string).collect();

@@ -157,10 +157,8 @@ impl Domain for Local {
     }
 
     fn standing_of(&mut self, node: &str) -> anyhow::Result<Standing> {
-        match self.ask_one(self.index(node)?, &Call::Status)? {
-            Reply::Status(status) => Ok(Standing { late_us: status.late_us, suspensions: status.suspensions }),
-            other => Err(unexpected(other)),
-        }
+        let status = self.whole(self.index(node)?)?;
+        Ok(Standing { late_us: status.late_us, suspensions: status.suspensions })
     }
 
     fn apply_policies(&mut self, files: BTreeMap<String, String>) -> anyhow::Result<()> {
