@@ -138,20 +138,40 @@ impl Inbox {
     }
 }
 
-/// An image in parts that fit a message.
-pub(crate) fn image_parts(cursor: Cursor, sections: Vec<(Bytes, Section)>, mut part: impl FnMut(ToApp)) {
-    let mut first = true;
-    let mut size = 0;
-    let mut some = Vec::new();
-    for (key, section) in sections {
-        size += key.len() + section.bytes.len() + 16;
-        some.push((key, section));
-        if size >= IMAGE_PART_BYTES {
-            part(ToApp::Image { cursor, first, last: false, sections: std::mem::take(&mut some) });
-            (first, size) = (false, 0);
-        }
+/// An image, cut into messages one at a time: encoded at once, one of a gigabyte would keep everything else waiting for seconds.
+#[derive(Debug)]
+pub(crate) struct ImageParts {
+    cursor: Cursor,
+    is_begun: bool,
+    is_over: bool,
+    sections: std::vec::IntoIter<(Bytes, Section)>,
+}
+
+impl ImageParts {
+    /// Of all `sections`, as of `cursor`.
+    pub(crate) fn new(cursor: Cursor, sections: Vec<(Bytes, Section)>) -> Self {
+        Self { cursor, is_begun: false, is_over: false, sections: sections.into_iter() }
     }
-    part(ToApp::Image { cursor, first, last: true, sections: some });
+}
+
+impl Iterator for ImageParts {
+    type Item = ToApp;
+
+    fn next(&mut self) -> Option<ToApp> {
+        if self.is_over {
+            return None;
+        }
+        let mut size = 0;
+        let mut some = Vec::new();
+        while size < IMAGE_PART_BYTES
+            && let Some((key, section)) = self.sections.next()
+        {
+            size += key.len() + section.bytes.len() + 16;
+            some.push((key, section));
+        }
+        self.is_over = self.sections.len() == 0;
+        Some(ToApp::Image { cursor: self.cursor, first: !std::mem::replace(&mut self.is_begun, true), last: self.is_over, sections: some })
+    }
 }
 
 #[cfg(test)]
@@ -188,12 +208,12 @@ mod tests {
     fn an_image_is_cut_into_parts_and_says_where_it_begins_and_ends() {
         let section = |n: usize| Section { bytes: Bytes::from(vec![0; n]), version: Default::default() };
         let sections = vec![("a".into(), section(IMAGE_PART_BYTES)), ("b".into(), section(1)), ("c".into(), section(1))];
-        let mut parts = Vec::new();
-        image_parts(Cursor::default(), sections, |p| parts.push(p));
+        let parts: Vec<_> = ImageParts::new(Cursor::default(), sections).collect();
         let shape = |p: &ToApp| match p {
             ToApp::Image { first, last, sections, .. } => (*first, *last, sections.len()),
             other => panic!("{other:?}"),
         };
         assert_eq!(parts.iter().map(shape).collect::<Vec<_>>(), [(true, false, 1), (false, true, 2)]);
+        assert_eq!(ImageParts::new(Cursor::default(), Vec::new()).map(|p| shape(&p)).collect::<Vec<_>>(), [(true, true, 0)]);
     }
 }

@@ -194,9 +194,10 @@ pub struct Failure {
 #[derive(Default)]
 pub struct Watch {
     clock: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
-    /// Of the present call.
-    began: AtomicU64,
-    deadline: AtomicU64,
+    /// When the clock was looked at last, what the present call has taken by then, and what it may take.
+    looked: AtomicU64,
+    taken: AtomicU64,
+    taken_max: AtomicU64,
     operations: AtomicU64,
     operations_max: AtomicU64,
     /// The most that any call took since it was asked.
@@ -221,17 +222,15 @@ impl Watch {
         self.operations.store(0, Ordering::Relaxed);
         self.operations_max.store(budget.operations, Ordering::Relaxed);
         if let Some(clock) = self.clock.get() {
-            let began = clock();
-            self.began.store(began, Ordering::Relaxed);
-            self.deadline.store(began.saturating_add(crate::time::nanos(budget.time)), Ordering::Relaxed);
+            self.looked.store(clock(), Ordering::Relaxed);
+            self.taken.store(0, Ordering::Relaxed);
+            self.taken_max.store(crate::time::nanos(budget.time), Ordering::Relaxed);
         }
     }
 
     fn finish(&self) {
         self.most.fetch_max(self.operations.load(Ordering::Relaxed), Ordering::Relaxed);
-        if let Some(clock) = self.clock.get() {
-            self.longest.fetch_max(clock().saturating_sub(self.began.load(Ordering::Relaxed)), Ordering::Relaxed);
-        }
+        self.longest.fetch_max(self.look(), Ordering::Relaxed);
     }
 
     /// The most operations that any call has taken since this was asked last.
@@ -255,9 +254,22 @@ impl Watch {
     }
 
     fn is_over(&self) -> bool {
-        self.clock.get().is_some_and(|clock| clock() > self.deadline.load(Ordering::Relaxed))
+        self.look() > self.taken_max.load(Ordering::Relaxed)
+    }
+
+    /// What the present call has taken. A leap of the clock is seldom the call's doing: a thread's time holds what a host takes from its
+    /// guest, and a sound policy must not fail for that. So no step from look to look counts for more than a part of the budget.
+    fn look(&self) -> u64 {
+        let Some(clock) = self.clock.get() else { return 0 };
+        let now = clock();
+        let step = now.saturating_sub(self.looked.swap(now, Ordering::Relaxed));
+        let step = step.min(self.taken_max.load(Ordering::Relaxed) / STEPS_AT_LEAST);
+        self.taken.fetch_add(step, Ordering::Relaxed) + step
     }
 }
+
+/// A call is ended for its time at this many looks of 64 operations each at the earliest.
+const STEPS_AT_LEAST: u64 = 4;
 
 /// What a call that is ended for its operations is told; for its time it is told nothing.
 const TOO_MANY_OPERATIONS: i64 = 1;

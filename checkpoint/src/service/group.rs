@@ -16,7 +16,7 @@ use crate::clock::boot_now;
 use crate::config::CopyConfig;
 use crate::copy::{Follow, GroupCopy, Input, Output, Read, Role, Ticket, Write};
 use crate::guard::{EpochWord, GuardPage};
-use crate::protocol::{AppRole, Refused, ToApp, ToService, VERSION, image_parts};
+use crate::protocol::{AppRole, ImageParts, Refused, ToApp, ToService, VERSION};
 
 /// See the module.
 #[derive(Debug)]
@@ -354,7 +354,7 @@ impl GroupTask {
 
     fn follow(&mut self, follow: Follow) {
         match (&mut self.app, follow) {
-            (App::Socket(connection), Follow::Image { cursor, sections }) => image_parts(cursor, sections, |p| connection.tell(&p)),
+            (App::Socket(connection), Follow::Image { cursor, sections }) => connection.tell_image(ImageParts::new(cursor, sections)),
             (App::Socket(connection), Follow::Record(record)) => connection.tell(&ToApp::Record(record)),
             (App::Local(hook), follow) => (hook.0)(LocalEvent::Follow(follow)),
             (App::None, _) => {}

@@ -445,6 +445,27 @@ fn one_application_too_many_is_refused_by_name_and_let_in_when_another_goes() {
 }
 
 #[test]
+fn a_large_state_and_what_is_written_meanwhile_come_whole() {
+    const SECTIONS: u32 = 400;
+    let cluster = Cluster::new();
+    let (one, calls) = cluster.app(N1);
+    let term = term(&one);
+    for number in 0..SECTIONS {
+        calls.put(&term, number.to_be_bytes(), vec![1; 300_000]).expect("a valid term").commit_then(|_| {});
+    }
+    calls.confirm(&term).expect("a valid term").wait().expect("all are held");
+    let (two, copy) = cluster.app(N2);
+    standby(&two);
+    for number in (0..SECTIONS).step_by(7) {
+        calls.put(&term, number.to_be_bytes(), "new").expect("a valid term").commit_then(|_| {});
+    }
+    cluster.until(|_| copy.len() == SECTIONS as usize && copy.iter().all(|(key, s)| {
+        let number = u32::from_be_bytes(key[..].try_into().expect("four bytes"));
+        if number % 7 == 0 { *s.bytes == *b"new" } else { s.bytes.len() == 300_000 }
+    }));
+}
+
+#[test]
 fn a_handover_waits_for_the_application_and_loses_nothing() {
     let cluster = Cluster::new();
     let (one, calls) = cluster.app(N1);

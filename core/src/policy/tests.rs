@@ -1,6 +1,5 @@
 //! The sandbox, and the checker: what it finds, and that it is silent where it cannot know.
 
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -207,18 +206,29 @@ fn an_infinite_loop_is_stopped_by_operations_alone() {
     assert_eq!(it.duty(1), Some(Value::Int(100)));
 }
 
-#[test]
-fn a_clock_stops_a_call_that_takes_too_long() {
-    let mut files = bundle("fn on_speed(fan, change) { let n = 0; while n < 2000 { n += 1; } }");
-    files.files.insert("x".into(), String::new());
-    let compiled = compile_bundle(&files).expect("good");
-    let ticks = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let clock = ticks.clone();
-    compiled.watch.install(move || clock.fetch_add(1_000_000, std::sync::atomic::Ordering::Relaxed));
+/// Calls a handler of 2000 turns, where a clock shows these nanoseconds at one look after the other. Its alarms.
+fn under_a_clock(shows: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Vec<String> {
+    let compiled = compile_bundle(&bundle("fn on_speed(fan, change) { let n = 0; while n < 2000 { n += 1; } }")).expect("good");
+    let looks = std::sync::atomic::AtomicU64::new(0);
+    compiled.watch.install(move || shows(looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
     let mut it = Box1::new("fn on_start(fan) { }");
     it.engine.handle(Instant::ZERO, WallTime(2), Input::Bundle(compiled));
     it.speed(5);
-    assert!(it.alarms()[0].contains("longer than a call may"), "{:?}", it.alarms());
+    it.alarms()
+}
+
+#[test]
+fn a_clock_stops_a_call_that_takes_too_long() {
+    for step in [200_000, 1_000_000] {
+        let alarms = under_a_clock(move |look| look * step);
+        assert!(alarms[0].contains("longer than a call may"), "{alarms:?}");
+    }
+}
+
+#[test]
+fn a_call_does_not_fail_for_the_time_that_a_host_takes() {
+    let alarms = under_a_clock(|look| look * 1_000 + if look < 5 { 0 } else { 1_000_000_000 });
+    assert_eq!(alarms, Vec::<String>::new());
 }
 
 #[test]
