@@ -101,10 +101,6 @@ fn domain_yaml(lab: &Lab, profile: Profile, extras: &Extras) -> anyhow::Result<S
         let number = seat.node.trim_start_matches('n');
         text += &format!("  - {{ id: {number}, chassis: {}, links: [{}] }}\n", seat.chassis, links.join(", "));
     }
-    if !extras.storm {
-        // A guest that its host stops for a moment pays for it in its threads' time: a sound policy would fail, and the demo with it.
-        text += "limits: { policy_time_us: 20000 }\n";
-    }
     text += "chassis:\n";
     for chassis in CHASSIS {
         text += &format!("  - {{ name: {chassis}, manager: \"{}\" }}\n", extras.manager(lab, chassis));

@@ -140,9 +140,11 @@ impl Record {
         }
     }
 
-    /// How often the epoch changed within the window.
+    /// How often the epoch changed within the window, those included under which nobody answered.
     pub(crate) fn epoch_changes(&self) -> usize {
-        self.window.epochs.len().saturating_sub(1)
+        let epochs = &self.window.epochs;
+        let changes = epochs.last_key_value().zip(epochs.first_key_value()).map_or(0, |((last, _), (first, _))| last.0 - first.0);
+        usize::try_from(changes).unwrap_or(usize::MAX)
     }
 
     /// The window as it stands.
@@ -219,6 +221,16 @@ mod tests {
         assert_eq!(record.report(at(20)).two_actives_ms, 6.0);
         hear(&mut record, 20, 3, 3);
         assert_eq!(record.report(at(20)).two_actives_ms, 6.0);
+    }
+
+    #[test]
+    fn an_epoch_under_which_nobody_answered_is_a_change_too() {
+        let mut record = Record::new(at(0));
+        assert_eq!(record.epoch_changes(), 0);
+        hear(&mut record, 1, 1, 4);
+        assert_eq!(record.epoch_changes(), 0);
+        hear(&mut record, 9, 3, 7);
+        assert_eq!(record.epoch_changes(), 3);
     }
 
     #[test]
