@@ -1,4 +1,5 @@
-//! Bounds how many readings of one driver come to the core loop in a second. A machine: its owner gives the time and carries on what it lets through.
+//! Bounds how many readings of one driver come to the core loop in a second. A machine: its owner gives the time and carries on what it lets
+//! through, as far as the core loop has room.
 //!
 //! A bucket of tokens, one second's worth of them. Who finds none waits: of numbers the newest of each attribute, as it is with readings that
 //! other nodes are told; what is no number (a word, a quality, the result of an action) is what alarms are made of, and keeps its
@@ -76,7 +77,7 @@ impl Throttle {
         }
     }
 
-    /// A reading has come.
+    /// A reading has come. Its owner has taken out before what could go.
     ///
     /// # Panics
     /// If the line is full: its owner asks [`Throttle::is_full`] before.
@@ -85,7 +86,8 @@ impl Throttle {
         self.fill(now);
         self.second.count(now);
         let key = (update.object.clone(), update.attribute.clone());
-        let must_wait = self.tokens < ONE.saturating_mul(self.line.len() as u64 + 1);
+        // Who is in line already has found no token, or the core loop no room.
+        let must_wait = self.tokens < ONE || !self.line.is_empty();
         self.counts.held += u64::from(must_wait);
         if must_wait
             && let Some(before) = self.last.get(&key).and_then(|at| self.line.get_mut(usize::try_from(at - self.first).ok()?))
@@ -217,8 +219,8 @@ mod tests {
         let mut throttle = Throttle::new(at(0), 10);
         for n in 0..10 {
             throttle.offer(at(0), number(1, n));
+            assert_eq!(throttle.poll(at(0)), Some(number(1, n)));
         }
-        assert_eq!(drain(&mut throttle, at(0)).len(), 10);
         for n in 0..50 {
             throttle.offer(at(1), number(1, n));
             throttle.offer(at(1), number(2, n));
@@ -231,6 +233,16 @@ mod tests {
         let told = drain(&mut throttle, at(600));
         assert_eq!(told, [&[number(1, 49), number(2, 49)][..], &words].concat());
         assert_eq!(throttle.poll_timeout(), None);
+    }
+
+    #[test]
+    fn who_is_not_taken_out_waits_like_who_finds_no_token() {
+        let mut throttle = Throttle::new(at(0), 1_000_000);
+        for n in 0..100 {
+            throttle.offer(at(n as u64), number(1, n));
+        }
+        assert_eq!(drain(&mut throttle, at(100)), [number(1, 99)]);
+        assert_eq!(throttle.counts(), Counts { held: 99, coalesced: 99 });
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Node {
         let me = file.node;
         let life = crate::init::random()?;
         let (inbox, core_inbox) = crossbeam::channel::unbounded();
+        let (lane, readings) = drivers::Lane::new();
         let turns = Arc::new(Turns::default());
         // The demo takes the gate out to see that it is missed; see demo/setup.rs.
         let is_taken_out = std::env::var_os(crate::demo::setup::WITHOUT).is_some_and(|what| what == "gate");
@@ -234,7 +235,7 @@ impl Node {
             serial: lines,
             checkpoints,
             keepers: keepers.clone(),
-            drivers: Drivers::new(me, runtime, &inbox, &config.limits),
+            drivers: Drivers::new(me, runtime, &inbox, lane, &config.limits),
             fencer: Fencer::new(runtime, &inbox),
             journal,
             inbox: inbox.clone(),
@@ -244,7 +245,7 @@ impl Node {
             rights,
         };
         let core = CoreLoop::new(me, life, doors, feeds);
-        let core = std::thread::Builder::new().name("core".into()).spawn(move || core_thread::run(core, &turns, &core_inbox)).context("no thread")?;
+        let core = std::thread::Builder::new().name("core".into()).spawn(move || core_thread::run(core, &turns, &core_inbox, &readings)).context("no thread")?;
 
         for (number, ((config, orders), word)) in services.into_iter().zip(receivers).zip(words.into_iter().map(Some).chain(std::iter::repeat(None))).enumerate() {
             let addresses = prepare(&config, &ledger)?;

@@ -3,28 +3,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, select_biased};
 use sixnines_discs::liveness::Part;
 use sixnines_discs::liveness::shell::Turns;
 use sixnines_drivers::clock;
 
 use super::doors::Doors;
+use super::drivers::Reading;
 use crate::core_loop::{CoreLoop, In};
 
 /// The loop turns at least so often, idle or not: several times within the patience of whoever watches it (protocol 5.3).
 const TURN: Duration = Duration::from_millis(80);
 
-/// Runs until [`In::Stop`], or until everybody who could say so is gone.
-pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receiver<In>) {
+/// Runs until [`In::Stop`], or until everybody who could say so is gone. Readings wait until there is nothing else to do: a role must not be
+/// late because a chassis has much to tell, nor a question.
+pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receiver<In>, readings: &Receiver<Reading>) {
     loop {
         turns.turn(Part::CoreLoop);
         let wait = core.poll_timeout().map_or(TURN, |at| at.since(clock::boot_now()).min(TURN));
-        let input = match inbox.recv_timeout(wait) {
-            Ok(In::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(input) => Some(input),
-            Err(RecvTimeoutError::Timeout) => None,
+        let (input, room) = select_biased! {
+            recv(inbox) -> input => match input {
+                Ok(In::Stop) | Err(_) => return,
+                Ok(input) => (Some(input), None),
+            },
+            recv(readings) -> reading => match reading {
+                Ok(Reading { update, room }) => (Some(In::Update(update)), Some(room)),
+                Err(_) => return,
+            },
+            default(wait) => (None, None),
         };
         core.handle(clock::boot_now(), clock::wall_now(), input);
+        drop(room); // only now: what has been taken out but not been worked off still counts
         begin_segment(&mut core);
     }
 }

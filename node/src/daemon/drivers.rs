@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Receiver, Sender};
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::domain::limits::{Limit, Limits};
 use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, NodeId};
@@ -15,7 +15,7 @@ use sixnines_drivers::host::HostDriver;
 use sixnines_drivers::throttle::Throttle;
 use sixnines_hwsim::chassis::driver::ChassisDriver;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::core_loop::In;
 
@@ -24,10 +24,50 @@ const UPDATES_MAX: usize = 1024;
 /// Requests that wait for a driver.
 const JOBS_MAX: usize = 256;
 
+/// Readings of all drivers that the core loop has not worked off; then they wait in their drivers' lines, where newer ones overtake.
+const READINGS_MAX: usize = 64;
+
+/// A reading on its way to the core loop.
+pub(super) struct Reading {
+    pub(super) update: Update,
+    /// Its place among those on the way, until it is dropped.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// The way of readings to the core loop: apart from everything else, and with room for few.
+#[derive(Clone)]
+pub(super) struct Lane {
+    to_core: Sender<Reading>,
+    room: Arc<Semaphore>,
+}
+
+impl Lane {
+    /// The lane, and its other end.
+    pub(super) fn new() -> (Self, Receiver<Reading>) {
+        let (to_core, readings) = crossbeam::channel::unbounded();
+        (Self { to_core, room: Arc::new(Semaphore::new(READINGS_MAX)) }, readings)
+    }
+
+    /// Waits for room.
+    async fn room(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.room).acquire_owned().await.expect("nobody closes it")
+    }
+
+    fn try_room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_owned().ok()
+    }
+
+    /// Whether somebody takes it.
+    fn send(&self, update: Update, room: OwnedSemaphorePermit) -> bool {
+        self.to_core.send(Reading { update, room }).is_ok()
+    }
+}
+
 /// The drivers that run.
 pub(super) struct Drivers {
     runtime: Handle,
     inbox: Sender<In>,
+    lane: Lane,
     chassis: BTreeMap<ChassisName, String>,
     running: BTreeMap<GroupName, Running>,
     gauge: Arc<Gauge>,
@@ -55,10 +95,10 @@ impl Drop for Running {
 }
 
 impl Drivers {
-    pub(super) fn new(me: NodeId, runtime: &Handle, inbox: &Sender<In>, limits: &Limits) -> Self {
+    pub(super) fn new(me: NodeId, runtime: &Handle, inbox: &Sender<In>, lane: Lane, limits: &Limits) -> Self {
         let gauge = Arc::new(Gauge { per_second: AtomicU64::new(limits.of(Limit::DriverEventsPerSecond)), peak: AtomicU64::new(0), held: AtomicU64::new(0) });
-        let host = start(runtime, inbox, &gauge, HostDriver::new(me));
-        Self { runtime: runtime.clone(), inbox: inbox.clone(), chassis: BTreeMap::new(), running: BTreeMap::new(), gauge, _host: host }
+        let host = start(runtime, &lane, &gauge, HostDriver::new(me));
+        Self { runtime: runtime.clone(), inbox: inbox.clone(), lane, chassis: BTreeMap::new(), running: BTreeMap::new(), gauge, _host: host }
     }
 
     /// Readings in the busiest second of any driver since this was asked last, and how many have had to wait since the start.
@@ -77,7 +117,7 @@ impl Drivers {
         match (epoch, self.chassis.get(&name)) {
             (Some(epoch), Some(manager)) if !self.running.contains_key(group) => {
                 tracing::info!(chassis = %name, %epoch, manager, "drives the chassis");
-                let running = start(&self.runtime, &self.inbox, &self.gauge, ChassisDriver::new(name, manager.as_str()));
+                let running = start(&self.runtime, &self.lane, &self.gauge, ChassisDriver::new(name, manager.as_str()));
                 self.running.insert(group.clone(), running);
             }
             (None, _) => drop(self.running.remove(group)),
@@ -109,15 +149,15 @@ fn tell(inbox: &Sender<In>, request: EventId, outcome: Outcome) {
 }
 
 /// Runs a driver until it is told to stop; one that ends by itself is started again.
-fn start(runtime: &Handle, inbox: &Sender<In>, gauge: &Arc<Gauge>, driver: impl Driver + Clone + Sync) -> Running {
+fn start(runtime: &Handle, lane: &Lane, gauge: &Arc<Gauge>, driver: impl Driver + Clone + Sync) -> Running {
     let (jobs, jobs_in) = mpsc::channel(JOBS_MAX);
     let (stop, stopped) = watch::channel(false);
-    let (inbox, gauge) = (inbox.clone(), Arc::clone(gauge));
+    let (lane, gauge) = (lane.clone(), Arc::clone(gauge));
     let name = driver.name().to_owned();
     runtime.spawn(async move {
         let (updates, readings) = mpsc::channel(UPDATES_MAX);
         let running = tokio::spawn(driver.run(Port { updates, jobs: jobs_in, stop: stopped }));
-        carry(readings, &inbox, &gauge).await;
+        carry(readings, &lane, &gauge).await;
         match running.await {
             Ok(Ok(())) => tracing::debug!(driver = name, "ended"),
             Ok(Err(error)) => tracing::error!(driver = name, %error, "ended"),
@@ -127,26 +167,36 @@ fn start(runtime: &Handle, inbox: &Sender<In>, gauge: &Arc<Gauge>, driver: impl 
     Running { jobs, stop }
 }
 
-/// Carries a driver's readings to the core loop, no faster than the domain's limits allow, until either has ended.
-async fn carry(mut readings: mpsc::Receiver<Update>, inbox: &Sender<In>, gauge: &Gauge) {
+/// Carries a driver's readings to the core loop, no faster than the domain's limits allow and than the loop works them off, until either
+/// has ended.
+async fn carry(mut readings: mpsc::Receiver<Update>, lane: &Lane, gauge: &Gauge) {
     let mut throttle = Throttle::new(clock::boot_now(), gauge.per_second.load(Ordering::Relaxed));
     let mut held = 0;
+    let mut room = None;
     loop {
         let wait = throttle.poll_timeout().map(|at| at.since(clock::boot_now()));
         let came = tokio::select! {
             came = readings.recv(), if !throttle.is_full() => match came {
                 Some(update) => Some(update),
-                None => return throttle.rest().for_each(|update| drop(inbox.send(In::Update(update)))), // it has ended, and what it said stands
+                None => return carry_rest(throttle, room, lane).await,
             },
-            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => None,
+            got = lane.room(), if room.is_none() && wait.is_some() => {
+                room = Some(got);
+                None
+            }
+            () = tokio::time::sleep(wait.unwrap_or_default()), if room.is_some() && wait.is_some() => None,
         };
         let now = clock::boot_now();
         throttle.bound(now, gauge.per_second.load(Ordering::Relaxed));
         if let Some(update) = came {
             throttle.offer(now, update);
         }
-        while let Some(update) = throttle.poll(now) {
-            if inbox.send(In::Update(update)).is_err() {
+        while let Some(here) = room.take().or_else(|| lane.try_room()) {
+            let Some(update) = throttle.poll(now) else {
+                room = Some(here);
+                break;
+            };
+            if !lane.send(update, here) {
                 return;
             }
         }
@@ -156,26 +206,84 @@ async fn carry(mut readings: mpsc::Receiver<Update>, inbox: &Sender<In>, gauge: 
     }
 }
 
+/// The driver has ended, and what it said stands.
+async fn carry_rest(throttle: Throttle, mut room: Option<OwnedSemaphorePermit>, lane: &Lane) {
+    for update in throttle.rest() {
+        let here = match room.take() {
+            Some(here) => here,
+            None => lane.room().await,
+        };
+        if !lane.send(update, here) {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sixnines_core::value::{Quality, Value};
 
+    use crossbeam::channel::TryRecvError;
+
     use super::*;
+
+    fn speed(n: i64) -> Update {
+        Update { object: "/mxp1/fan1".into(), attribute: "speed".into(), value: Some(Value::Int(n)), quality: Quality::Good, identity: None, cause: None }
+    }
+
+    #[tokio::test]
+    async fn a_core_loop_that_is_slow_slows_the_driver_and_hears_the_newest() {
+        const SENT: i64 = 10_000;
+        let gauge = Gauge { per_second: AtomicU64::new(1_000_000), peak: AtomicU64::new(0), held: AtomicU64::new(0) };
+        let (updates, readings) = mpsc::channel(1);
+        let (lane, core) = Lane::new();
+        let driver = async move {
+            for n in 0..SENT {
+                updates.send(speed(n)).await.expect("it is carried");
+            }
+        };
+        let slow = async {
+            let mut told = Vec::new();
+            while told.last() != Some(&Some(Value::Int(SENT - 1))) {
+                assert!(core.len() <= READINGS_MAX, "{} on their way", core.len());
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                told.extend(core.try_recv().map(|reading| reading.update.value));
+            }
+            told
+        };
+        let ((), (), told) = tokio::join!(carry(readings, &lane, &gauge), driver, slow);
+        assert!(told.is_sorted_by_key(|value| if let Some(Value::Int(n)) = value { *n } else { -1 }));
+        assert!(told.len() < SENT as usize, "all {} arrived", told.len());
+    }
 
     #[tokio::test]
     async fn a_driver_beyond_its_bound_is_slowed_and_what_is_newest_arrives() {
         let gauge = Gauge { per_second: AtomicU64::new(10), peak: AtomicU64::new(0), held: AtomicU64::new(0) };
         let (updates, readings) = mpsc::channel(UPDATES_MAX);
-        let (inbox, core) = crossbeam::channel::unbounded();
+        let (lane, core) = Lane::new();
         let driver = async move {
             for n in 0..200 {
-                let update = Update { object: "/mxp1/fan1".into(), attribute: "speed".into(), value: Some(Value::Int(n)), quality: Quality::Good, identity: None, cause: None };
-                updates.send(update).await.expect("it is carried");
+                updates.send(speed(n)).await.expect("it is carried");
             }
             tokio::time::sleep(std::time::Duration::from_millis(400)).await; // a token's time and then some; then it ends
         };
-        tokio::join!(carry(readings, &inbox, &gauge), driver);
-        let told: Vec<Update> = core.try_iter().filter_map(|i| if let In::Update(update) = i { Some(update) } else { None }).collect();
+        let taken = async {
+            let mut told = Vec::new();
+            loop {
+                match core.try_recv() {
+                    Ok(reading) => told.push(reading.update),
+                    Err(TryRecvError::Empty) => tokio::task::yield_now().await,
+                    Err(TryRecvError::Disconnected) => return told,
+                }
+            }
+        };
+        let carried = async {
+            carry(readings, &lane, &gauge).await;
+            drop(lane);
+        };
+        let ((), (), told) = tokio::join!(carried, driver, taken);
         assert_eq!(told.last().and_then(|u| u.value.clone()), Some(Value::Int(199)), "the newest");
         assert!((11..150).contains(&told.len()), "{} of 200", told.len());
         assert!(gauge.held.load(Ordering::Relaxed) >= 170 && gauge.peak.load(Ordering::Relaxed) >= 100);
