@@ -115,6 +115,8 @@ pub enum Input<'a> {
     Peer(NodeId),
     /// Parts that turn (`None`), or the one that stands still.
     Progress(Option<Part>),
+    /// The thread that runs this has no real-time rights, for good: it may be late where nothing else is wrong.
+    NoRealTime,
     /// The instant of [`Liveness::poll_timeout`] has come.
     Timeout,
 }
@@ -189,6 +191,8 @@ pub struct Liveness {
     /// The ways, each from one node to another, on which nothing seems to arrive; whether that was said already.
     cuts: BTreeMap<(NodeId, NodeId), bool>,
     stalled: Option<Part>,
+    /// This node's thread has no real-time rights.
+    may_be_late: bool,
     /// Nothing is judged before: I was not scheduled, or have only just started.
     judge_from: Instant,
     lease: Instant,
@@ -233,6 +237,7 @@ impl Liveness {
             peers,
             cuts: BTreeMap::new(),
             stalled: None,
+            may_be_late: false,
             judge_from: now + setup.times.dead_after,
             lease: Instant::ZERO,
             next_beat: now,
@@ -253,6 +258,7 @@ impl Liveness {
                 self.peers.entry(node).or_insert_with(|| Peer::new(links, now));
             }
             Input::Progress(stalled) => self.on_progress(now, stalled),
+            Input::NoRealTime => self.may_be_late = true,
             Input::Timeout => self.on_timeout(now),
         }
     }
@@ -264,7 +270,7 @@ impl Liveness {
 
     /// When [`Input::Timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        let silence = self.peers.values().filter_map(|p| p.next_judgement(self.times.dead_after));
+        let silence = self.peers.values().filter_map(|p| p.next_judgement(self.window(p.may_be_late)));
         let promises = self.peers.values().filter_map(Peer::release_due);
         let from = self.judge_from;
         silence.chain(promises).map(|t| t.max(from)).chain([self.next_beat]).min().expect("a beat is always due")
@@ -365,7 +371,8 @@ impl Liveness {
                 Some(peer) => peer.heard_by_others(now, echo, self.times.dead_after),
                 None => (echo.node == self.me && echo.life == self.life).then_some(self.pace.sent),
             };
-            let is_cut = !beat.hears_nobody && now >= self.judge_from && newest.is_some_and(|sent| sent.since(echo.heard) >= self.times.dead_after);
+            let window = self.window(beat.may_be_late || self.peers.get(&echo.node).is_some_and(|p| p.may_be_late));
+            let is_cut = !beat.hears_nobody && now >= self.judge_from && newest.is_some_and(|sent| sent.since(echo.heard) >= window);
             self.note_cut(echo.node, beat.from.node, is_cut);
         }
     }
@@ -458,10 +465,16 @@ impl Liveness {
         }
     }
 
+    /// How long a peer is silent before that counts. More where one of us may be late without being dead: that costs a takeover time, but
+    /// no safety, for who speaks is bound by its lease, and who releases by its promise.
+    fn window(&self, may_be_late: bool) -> Duration {
+        self.times.dead_after * if self.may_be_late || may_be_late { LATE_WINDOWS } else { 1 }
+    }
+
     fn judge(&mut self, now: Instant, node: NodeId) {
-        let dead_after = self.times.dead_after;
         // Half a window: when I am cut off, all fall silent together, and the first to run out must not be accused.
-        let hears_somebody = self.peers.values().any(|p| p.heard_within(now, dead_after / 2));
+        let hears_somebody = self.peers.values().any(|p| p.heard_within(now, self.window(p.may_be_late) / 2));
+        let dead_after = self.window(self.peers.get(&node).is_some_and(|p| p.may_be_late));
         let peer = self.peers.get_mut(&node).expect("only known peers are judged");
         for (index, link) in peer.links.iter_mut().enumerate() {
             if link.up && link.heard.is_none_or(|t| now.since(t) >= dead_after) {
@@ -557,7 +570,7 @@ impl Liveness {
     fn heartbeat(&mut self, now: Instant, is_echo: bool) -> Heartbeat {
         self.sequence += 1;
         let me = self.me_now();
-        let hears_nobody = !self.peers.values().any(|p| p.heard_within(now, self.times.dead_after));
+        let hears_nobody = !self.peers.values().any(|p| p.heard_within(now, self.window(p.may_be_late)));
         if !is_echo {
             self.pace.sent = now;
             let logged = self.logged.get(&self.me).copied().unwrap_or_default();
@@ -573,6 +586,7 @@ impl Liveness {
             applied: self.applied,
             is_echo,
             hears_nobody,
+            may_be_late: self.may_be_late,
             stalled: self.stalled.map(|p| p as u8),
             echoes: self.peers.iter().map(|(node, peer)| peer.echo(*node)).collect(),
         }
@@ -592,5 +606,7 @@ impl Heartbeat {
 
 /// A lease of so many beats need not be renewed by each of them at once.
 const BEATS_TO_SPARE: u32 = 3;
+/// How much wider the window is for who has no real-time rights.
+const LATE_WINDOWS: u32 = 2;
 /// A peer that was never heard is held for dead after so many windows: nodes of a domain start one after another.
 const START_PATIENCE: u32 = 4;

@@ -144,6 +144,7 @@ fn heartbeat() -> Heartbeat {
         applied: LogIndex(300),
         is_echo: false,
         hears_nobody: true,
+        may_be_late: false,
         stalled: Some(2),
         echoes: vec![echo(2, None), echo(3, Some((Incarnation(5), LogIndex(77))))],
     }

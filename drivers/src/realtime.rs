@@ -51,7 +51,7 @@ pub fn schedule_fifo(priority: i32) -> Right {
         format!("SCHED_FIFO {priority}"),
         check(result),
         "the thread runs as soon as it has to, whatever else is busy",
-        "under load the thread may run late: the node then suspends itself, or is taken for dead",
+        "under load the thread may run late: the node then suspends itself; it is taken for dead, and takes others for dead, only after twice the time",
     )
 }
 

@@ -321,9 +321,11 @@ fn start_liveness(me: NodeId, life: u64, config: &DomainConfig, form: GateForm, 
     let (tell, told) = crossbeam::channel::bounded(1);
     let handle = Liveness::start(setup, wiring, move || {
         let rights = [realtime::schedule_fifo(realtime::LIVENESS_PRIORITY), realtime::lock_stack(64 << 10)];
+        let is_real_time = rights[0].got;
         if tell.send(rights).is_err() {
             tracing::debug!("nobody asks for the rights");
         }
+        is_real_time
     })
     .context("the liveness thread cannot start")?;
     let rights = told.recv().map(|r| r.to_vec()).unwrap_or_default();

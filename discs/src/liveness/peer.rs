@@ -30,6 +30,7 @@ pub(super) struct Peer {
     /// The newest stamp heard from it, in its clock.
     stamp: Instant,
     pub(super) hears_nobody: bool,
+    pub(super) may_be_late: bool,
     /// The life that the log knows, and since when it has spoken from none or an older one.
     stranger: Option<(Incarnation, Instant)>,
     /// The newest stamp of its beats that I granted, in its clock.
@@ -69,6 +70,7 @@ impl Peer {
             excused: Duration::ZERO,
             stamp: Instant::ZERO,
             hears_nobody: false,
+            may_be_late: false,
             stranger: None,
             granted: Instant::ZERO,
             promised_until: Instant::ZERO,
@@ -99,6 +101,7 @@ impl Peer {
         if first_copy {
             self.sequence = beat.sequence;
             self.hears_nobody = beat.hears_nobody;
+            self.may_be_late = beat.may_be_late;
             // A later life than the log's is one that this node has not read of yet.
             let known = self.stranger.filter(|(before, _)| *before == life);
             self.stranger = (beat.from.incarnation < life).then(|| known.unwrap_or((life, now)));

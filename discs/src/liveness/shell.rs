@@ -141,11 +141,11 @@ pub struct Counters {
 }
 
 impl Handle {
-    /// Starts the thread. `prepare` runs on it first (real-time scheduling, locked memory).
+    /// Starts the thread. `prepare` runs on it first (real-time scheduling, locked memory) and says whether the thread is a real-time one.
     ///
     /// # Errors
     /// If the operating system gives no thread or event descriptor.
-    pub fn start(setup: Setup, wiring: Wiring, prepare: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    pub fn start(setup: Setup, wiring: Wiring, prepare: impl FnOnce() -> bool + Send + 'static) -> io::Result<Self> {
         let (orders, inbox) = crossbeam::channel::unbounded();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let lease = Arc::new(AtomicU64::new(0));
@@ -168,7 +168,9 @@ impl Handle {
             datagram: Vec::with_capacity(DATAGRAM_MAX),
         };
         let thread = std::thread::Builder::new().name("liveness".into()).spawn(move || {
-            prepare();
+            if !prepare() {
+                shell.machine.handle(boot_now(), Input::NoRealTime);
+            }
             shell.run();
         })?;
         Ok(Self { orders, wake, lease, counters, thread: Some(thread) })
@@ -484,7 +486,7 @@ mod tests {
             let turns = Arc::new(Turns::default());
             let patience = [patience.filter(|_| i == 0), None, None, None];
             let wiring = Wiring { sockets, peers, turns: Arc::clone(&turns), patience, news: tx };
-            let handle = Handle::start(setup, wiring, || {}).expect("a thread");
+            let handle = Handle::start(setup, wiring, || true).expect("a thread");
             for p in (0..3).filter(|p| *p != i) {
                 let key = [u8::try_from(i + p).expect("few"); KEY_LENGTH];
                 handle.order(Order::Key(id(p), 1, key));

@@ -220,6 +220,28 @@ fn a_dead_node_is_released_by_both_others_within_two_windows_and_after_its_lease
     }
 }
 
+/// Who may be late for no reason is given twice the time, by itself and by the others; the safety is the same.
+#[test]
+fn without_real_time_rights_silence_counts_only_after_twice_the_time() {
+    for slow in 0..3 {
+        let mut wire = Wire::new(21);
+        let clock = wire.hosts[slow].clock(0);
+        wire.hosts[slow].machine.handle(clock, Input::NoRealTime);
+        wire.run(100 * MS, |_| {});
+        wire.hosts[0].dead = true;
+        let window = |judge: usize| if slow == 0 || slow == judge { 2 } else { 1 } * 25 * MS;
+        wire.run(window(1).min(window(2)) - 6 * MS, |w| assert!(!w.may_speak(0) || w.own_releases(0) < 2));
+        let verdicts = |w: &Wire| [1, 2].map(|i| w.hosts[i].machine.verdict(node(0)));
+        assert_eq!(verdicts(&wire), [Verdict::Alive; 2], "n{} is slow", slow + 1);
+        wire.run(8 * MS, |_| {});
+        assert_eq!(verdicts(&wire), [1, 2].map(|i| if window(i) == 25 * MS || slow == 0 { Verdict::Dead } else { Verdict::Alive }), "n{} is slow", slow + 1);
+        wire.run(30 * MS, |_| {});
+        assert_eq!(verdicts(&wire), [Verdict::Dead; 2], "n{} is slow", slow + 1);
+        wire.run(30 * MS, |_| {});
+        assert_eq!(wire.own_releases(0), 2);
+    }
+}
+
 /// Found by the simulator: an active that was back at once and without its disk could not join, and its old life stayed the active for ever.
 #[test]
 fn who_comes_back_and_does_not_join_is_released_in_his_old_life() {
@@ -434,7 +456,9 @@ fn a_lease_longer_than_the_promise_is_caught() {
 fn heartbeats_read_as_they_were_written_and_garbage_is_refused() {
     let mut wire = Wire::new(11);
     wire.run(50 * MS, |_| {});
+    wire.hosts[0].machine.handle(Instant::from_nanos(5), Input::NoRealTime);
     let beat = wire.hosts[0].machine.heartbeat(Instant::from_nanos(5), true);
+    assert!(beat.may_be_late);
     let mut bytes = Vec::new();
     beat.encode(&mut bytes);
     assert_eq!(Heartbeat::decode(&bytes), Some(beat));

@@ -26,6 +26,9 @@ pub struct Heartbeat {
     pub is_echo: bool,
     /// The sender has heard no peer for `dead_after`.
     pub hears_nobody: bool,
+    /// The sender's thread has no real-time rights: its silence counts, and it counts others', only after a wider window. An older
+    /// version knows nothing of that, and does not widen its own.
+    pub may_be_late: bool,
     /// The part of the sender that stands still ([`super::Part`]): this is its last heartbeat for now.
     pub stalled: Option<u8>,
     /// One row per peer.
@@ -53,6 +56,7 @@ pub const PEERS_MAX: usize = 31;
 const VERSION: u8 = 1;
 const ECHO: u8 = 1;
 const HEARS_NOBODY: u8 = 2;
+const MAY_BE_LATE: u8 = 4;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -88,7 +92,7 @@ impl Heartbeat {
         assert!(self.echoes.len() <= PEERS_MAX, "a domain has at most 32 nodes");
         let header = Header {
             version: VERSION,
-            flags: u8::from(self.is_echo) * ECHO + u8::from(self.hears_nobody) * HEARS_NOBODY,
+            flags: u8::from(self.is_echo) * ECHO + u8::from(self.hears_nobody) * HEARS_NOBODY + u8::from(self.may_be_late) * MAY_BE_LATE,
             stalled: self.stalled.unwrap_or(0),
             count: u8::try_from(self.echoes.len()).expect("at most 31"),
             node: self.from.node.0.into(),
@@ -130,6 +134,7 @@ impl Heartbeat {
             applied: LogIndex(header.applied.get()),
             is_echo: header.flags & ECHO != 0,
             hears_nobody: header.flags & HEARS_NOBODY != 0,
+            may_be_late: header.flags & MAY_BE_LATE != 0,
             stalled: Some(header.stalled).filter(|s| *s != 0),
             echoes: rows.iter().map(Echo::from).collect(),
         })
