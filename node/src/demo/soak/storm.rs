@@ -47,9 +47,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen).with_context(|| format!("listening on {}", options.listen))?;
     let sent = Arc::new(AtomicU64::new(0));
     let (counter, file) = (Arc::clone(&sent), options.sent.clone());
+    let next = file.with_extension("next");
     std::thread::spawn(move || {
         loop {
-            if let Err(error) = std::fs::write(&file, counter.load(Ordering::Relaxed).to_string()) {
+            // Renamed, so that whoever looks never finds it empty.
+            if let Err(error) = std::fs::write(&next, counter.load(Ordering::Relaxed).to_string()).and_then(|()| std::fs::rename(&next, &file)) {
                 return eprintln!("storm: {error}"); // the lab is being taken away
             }
             std::thread::sleep(Duration::from_millis(100));

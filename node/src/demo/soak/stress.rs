@@ -232,7 +232,7 @@ fn active_of(status: &Status, group: &str) -> anyhow::Result<String> {
 }
 
 fn storm_sent(stage: &Stage) -> u64 {
-    // The file is not there before the first count, and may be empty for the moment of its writing.
+    // The file is not there before the first count.
     std::fs::read_to_string(storm_files(&stage.lab).1).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
