@@ -36,6 +36,27 @@ fn two_services_go_on_with_all_their_calls_when_a_node_dies_and_comes_back() {
 }
 
 #[test]
+fn a_domain_of_one_link_and_one_of_four_take_over_like_any_other() {
+    for links in [1, 4] {
+        let mut domain = Domain::start_edited(&["calls"], &[], |domain, yaml| {
+            let x = domain.network;
+            let list = |node: usize| (1..=links).map(|link| format!("\"127.{x}.{link}.{node}:7600\"")).collect::<Vec<_>>().join(", ");
+            let two = |node: usize| format!("\"127.{x}.1.{node}:7600\", \"127.{x}.2.{node}:7600\"");
+            (1..=3).fold(yaml, |yaml, node| yaml.replace(&two(node), &list(node)))
+        });
+        let status = domain.json(1, &["status"]).expect("it answers");
+        assert_eq!(status["status"]["nodes"][2]["links"].as_array().map(Vec::len), Some(links), "{status}");
+        let mut client = Client::new(&domain, "calls");
+        assert_eq!(client.ask("setup", 1).result, "ok");
+        let victim = domain.wait("calls has an active", |d| d.active(1, "calls"));
+        domain.kill_node(victim);
+        assert_eq!(client.ask("update", 1).applied, 2, "{links} links");
+        domain.start_node(victim);
+        domain.wait_redundant();
+    }
+}
+
+#[test]
 fn a_scenario_is_played_on_a_running_domain_and_leaves_nothing_behind() {
     let domain = Domain::start(&["calls"]);
     let active = domain.wait("calls has an active", |d| d.active(1, "calls"));

@@ -20,7 +20,7 @@ pub(crate) struct Domain {
     /// What stands in the environment of each node's daemon, from its next start on.
     env: BTreeMap<usize, Vec<(&'static str, &'static str)>>,
     chassis: Vec<Child>,
-    network: u8,
+    pub(crate) network: u8,
     _held: UdpSocket,
 }
 
