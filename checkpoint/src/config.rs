@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sixnines_core::domain::config::GroupConfig;
+use sixnines_core::domain::config::{GroupConfig, Profile};
 
 /// How one group's state is replicated, and the bounds of a copy's memory. The same on every node of the group.
 #[derive(Clone, Debug)]
@@ -58,7 +58,8 @@ pub struct Limits {
 pub struct Times {
     /// What was sent and not answered is sent again after this long. Longer than a round trip.
     pub resend: Duration,
-    /// A standby that owes a waiting write a report for this long is left out of the set.
+    /// A standby that owes a waiting write a report for this long is left out of the set. Longer than a lease: an active that hears nobody
+    /// is to lose that first.
     pub patience: Duration,
     /// A proposal without outcome is proposed again after this long; the old one stays open.
     pub propose: Duration,
@@ -80,12 +81,6 @@ impl Default for CopyConfig {
             #[cfg(any(test, feature = "testing"))]
             fault: None,
         }
-    }
-}
-
-impl From<&GroupConfig> for CopyConfig {
-    fn from(group: &GroupConfig) -> Self {
-        Self { copies: group.copies, floor: group.floor, ..Self::default() }
     }
 }
 
@@ -164,6 +159,13 @@ pub enum Fault {
 pub const IS_BREAKABLE: bool = cfg!(any(test, feature = "testing"));
 
 impl CopyConfig {
+    /// Of a group in a domain of this profile.
+    pub fn of(group: &GroupConfig, profile: Profile) -> Self {
+        let times = Times::default();
+        let patience = times.patience.max(profile.times().dead_after);
+        Self { copies: group.copies, floor: group.floor, times: Times { patience, ..times }, ..Self::default() }
+    }
+
     /// The same with a rule broken, where rules can be broken.
     #[must_use]
     pub fn breaking(self, fault: Option<Fault>) -> Self {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sixnines_core::domain::Entry;
+use sixnines_core::domain::config::Profile;
 use sixnines_core::ids::{Generation, Incarnation};
 
 use super::*;
 use crate::outcome::{Doubt, Limit};
-use crate::testing::{Rig, group};
+use crate::testing::{Rig, domain_config, group};
 use crate::{Bytes, Refusal};
 
 const A: NodeId = NodeId(1);
@@ -72,6 +73,27 @@ fn a_standby_without_progress_is_left_out_when_patience_ends() {
     rig.pass(ms(1));
     rig.settle();
     assert_eq!(rig.row().in_sync.len(), 1);
+}
+
+/// Found with real processes, where nothing reached the active any more: it left out whoever could have taken over.
+#[test]
+fn an_active_without_a_lease_leaves_nobody_out() {
+    let mut rig = rig(2);
+    rig.write(A);
+    rig.settle();
+    rig.crash(B);
+    rig.write(A);
+    rig.set_lease(A, false);
+    rig.pass(ms(1000));
+    rig.settle();
+    assert_eq!(rig.row().in_sync.len(), 2);
+    rig.set_lease(A, true);
+    rig.settle();
+    assert_eq!(rig.row().in_sync.len(), 1, "it is heard: the other one is at fault");
+    for profile in Profile::ALL {
+        let config = CopyConfig::of(&domain_config(&[A, B]).groups().next().expect("one"), profile);
+        assert!(config.times.patience >= profile.times().lease, "{profile:?}: who hears nobody must have lost his lease by then");
+    }
 }
 
 #[test]

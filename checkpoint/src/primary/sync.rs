@@ -48,7 +48,8 @@ impl Primary {
         if self.quiesce.as_ref().is_some_and(|q| q.done_at.is_some()) {
             return;
         }
-        let lost = self.lost(shared);
+        // Who hears nobody any more would leave out everybody, and nobody could take over from it: its lease ends before its patience.
+        let lost = if shared.lease { self.lost(shared) } else { Vec::new() };
         let set = &shared.row.in_sync;
         if lost.is_empty() && set.len() >= usize::from(shared.config.copies) && set.iter().all(|m| is_preferred(shared, *m)) {
             return;

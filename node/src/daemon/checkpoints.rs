@@ -50,7 +50,7 @@ impl Checkpoints {
     pub(super) fn new(service: Service, me: NodeId, config: &DomainConfig, inbox: &Sender<In>) -> Self {
         let mut owners = BTreeMap::new();
         for group in config.groups().filter(|g| g.candidates.contains(&me)) {
-            service.open(&group.name, CopyConfig::from(&group));
+            service.open(&group.name, CopyConfig::of(&group, config.profile));
             if config.service(&group.name).is_none() {
                 owners.insert(group.name.clone(), own(&service, &group.name, inbox));
             }

@@ -444,12 +444,12 @@ impl Node {
         self.core(now, Some(In::Applied { index, proposal, outcome, domain: seen }));
         self.release(now, self.liar.renewed(&domain));
         let Some(me) = self.core.roles.member() else { return };
-        let (me_node, fault) = (self.me, self.mutation.copy_fault());
+        let (me_node, fault, profile) = (self.me, self.mutation.copy_fault(), domain.config.profile);
         for config in domain.config.groups().filter(|g| g.candidates.contains(&me_node)) {
             let is_service = domain.config.service(&config.name).is_some();
             let is_new = !self.groups.contains_key(&config.name);
             let group = self.groups.entry(config.name.clone()).or_insert_with(|| Group {
-                copy: GroupCopy::new(me, CopyConfig::from(&config).breaking(fault)),
+                copy: GroupCopy::new(me, CopyConfig::of(&config, profile).breaking(fault)),
                 app: is_service.then(App::default),
                 is_open: false,
                 epoch: Epoch(0),
