@@ -42,6 +42,7 @@ fn a_node_of_the_same_name_from_another_authority_is_refused_and_the_domain_does
     domain.stop_node(3);
     domain.wait("n3 is not there", |d| [1, 2].iter().all(|n| d.row(*n, 3).is_some_and(|row| row["state"] != "up")));
     domain.wait("the others serve", |d| d.active(1, "calls").is_some_and(|n| n != 3) && d.active(1, "chassis:mxp2").is_none());
+    domain.wait("somebody leads the log", |d| [1, 2].iter().all(|n| standing(d, *n).is_some_and(|s| !s["leader"].is_null())));
     let before = standing(&domain, 1).expect("it answers");
     std::fs::rename(domain.path("lab/n3"), domain.path("own-n3")).expect("it is moved away");
     std::fs::rename(domain.path("foreign/n3"), domain.path("lab/n3")).expect("a stranger takes its place");

@@ -195,10 +195,9 @@ pub enum Output {
         /// Where to.
         to: NodeId,
     },
-    /// The leader of the control log is dead, by the word of a majority of voters or because it has begun another life, or nobody has
-    /// followed it for a while: campaign for its place without waiting for Raft's own clocks.
+    /// The leader of the control log is dead, by the word of a majority of voters or because it has begun another life: campaign for its place without waiting for Raft's own clocks.
     Campaign {
-        /// The former leader.
+        /// The dead leader.
         against: NodeId,
     },
     /// Have a node switched off, and read back that it is (protocol 4.6); answered by [`Input::Fenced`].
@@ -341,7 +340,7 @@ pub struct Roles {
     /// What this node last asked for against releases of itself.
     confirmed: Option<Confirmed>,
     leader: Option<NodeId>,
-    /// The leader is dead, by the word of a majority or its own, or leads no more.
+    /// The leader is dead, by the word of a majority or its own.
     leaderless: Option<Leaderless>,
     /// The life in which the leader led is over.
     is_leader_reborn: bool,
@@ -376,13 +375,12 @@ struct Confirmed {
     wait: Duration,
 }
 
-/// The leader of the control log is dead or leads no more, and there is no other yet.
+/// The leader of the control log is dead, and there is no other yet.
 #[derive(Clone, Copy, Debug)]
 struct Leaderless {
     leader: NodeId,
-    campaigns: u32,
-    /// When the first of the voters may campaign; the others follow.
-    next_at: Instant,
+    since: Instant,
+    campaigned: bool,
 }
 
 /// A proposal whose outcome is not known yet.
@@ -504,13 +502,9 @@ impl Roles {
 
     /// What was given to the last leader may have died with it. The repeat is for the same version, so only one of them takes effect.
     fn on_leader(&mut self, now: Instant, leader: Option<NodeId>) {
-        let former = std::mem::replace(&mut self.leader, leader);
+        self.leader = leader;
+        self.leaderless = None;
         self.is_leader_reborn = false;
-        self.leaderless = match (leader, former) {
-            (None, Some(leader)) if leader != self.me => self.leaderless.or_else(|| Some(Leaderless { leader, campaigns: 0, next_at: now + self.election() })),
-            (None, _) => self.leaderless,
-            (Some(_), _) => None,
-        };
         if leader.is_some() {
             self.open.values_mut().for_each(|open| open.again_at = now);
         }

@@ -263,8 +263,8 @@ impl Handle {
         self.put(Input::TransferLeader(to));
     }
 
-    /// Campaigns for the leadership at once, if `against` is still the leader here, or nobody is. Against a leader only for a node that holds
-    /// its releases by a majority of voters: each of them has taken it for dead, so nobody need wait until its lease as a leader has run out.
+    /// Campaigns for the leadership at once, if `against` is still the leader here. Only for a node that holds the releases of `against` by a
+    /// majority of voters: each of them has taken it for dead, so nobody need wait until its lease as a leader has run out.
     pub fn campaign(&self, against: NodeId) {
         self.put(Input::Campaign(against));
     }

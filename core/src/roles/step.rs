@@ -253,39 +253,26 @@ impl Roles {
 
     /// A takeover needs a commit, and a commit a leader. A leader that a majority has released is one that nobody hears, and one that has
     /// begun another life leads no more: its successor need not wait until Raft finds that out. The voter with the least to do asks first.
-    /// A campaign may come to nothing (a vote was late, two asked at once): it is repeated a few times before Raft's own clocks are left
-    /// to it, which are slow.
     pub(super) fn consider_campaign(&mut self, now: Instant) {
-        let known = match self.leader {
-            None => self.leaderless,
-            Some(leader) if leader != self.me && self.has_ended(leader) => {
-                Some(self.leaderless.unwrap_or(Leaderless { leader, campaigns: 0, next_at: now }))
-            }
-            Some(_) => None,
+        let Some(leader) = self.leader.filter(|l| *l != self.me && self.has_ended(*l)) else {
+            self.leaderless = None;
+            return;
         };
-        self.leaderless = known;
-        let Some(state) = known.filter(|s| s.campaigns < CAMPAIGNS_MAX && self.domain.config.is_voter(self.me)) else { return };
-        let voters: Vec<NodeId> = self.domain.config.voters().collect();
-        let mut fit: Vec<NodeId> = voters.iter().copied().filter(|n| *n == self.me || !self.lost.contains_key(n)).collect();
-        if 2 * fit.len() <= voters.len() {
-            return; // Nobody can win.
+        let known = self.leaderless.filter(|l| l.leader == leader);
+        let state = known.unwrap_or(Leaderless { leader, since: now, campaigned: false });
+        self.leaderless = Some(state);
+        if state.campaigned || !self.domain.config.is_voter(self.me) {
+            return;
         }
-        fit.retain(|n| *n == self.me || *n != state.leader);
+        let mut fit: Vec<NodeId> = self.domain.config.voters().filter(|n| *n == self.me || (*n != leader && !self.lost.contains_key(n))).collect();
         fit.sort_by_key(|n| placement::load(&self.domain, *n));
         let rank = fit.iter().position(|n| *n == self.me).expect("this node is one of them");
-        let due = state.next_at + RANK * u32::try_from(rank).expect("at most 32 nodes");
+        let due = state.since + RANK * u32::try_from(rank).expect("at most 32 nodes");
         if now < due {
             return self.wake_at(due);
         }
-        let next = Leaderless { campaigns: state.campaigns + 1, next_at: now + self.election() * (1 << state.campaigns), ..state };
-        self.leaderless = Some(next);
-        self.wake_at(next.next_at);
-        self.outputs.push_back(Output::Campaign { against: state.leader });
-    }
-
-    /// How long an election may take before it is taken for failed.
-    pub(super) fn election(&self) -> Duration {
-        ELECTION.max(2 * self.domain.config.profile.times().dead_after)
+        self.leaderless = Some(Leaderless { campaigned: true, ..state });
+        self.outputs.push_back(Output::Campaign { against: leader });
     }
 
     /// Whether a leader leads no more, whatever Raft still takes it for.
@@ -337,10 +324,6 @@ impl Roles {
 
 /// Between two members' bids for the same role, in the order of preference.
 const RANK: Duration = Duration::from_millis(15);
-/// An election takes a few milliseconds where nothing is wrong, and a disk's.
-const ELECTION: Duration = Duration::from_millis(60);
-/// Campaigns of one node for the place of one leader, each twice as long after the last one.
-const CAMPAIGNS_MAX: u32 = 4;
 /// A member whose application is not there yet lets the others bid first.
 const NOT_READY: Duration = Duration::from_millis(150);
 /// The word of a silent active is repeated after so long.

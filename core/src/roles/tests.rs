@@ -484,33 +484,8 @@ fn when_a_majority_has_released_the_logs_leader_the_least_busy_voter_campaigns_f
         world.give(n(at), Input::Release(release(3, &world)));
     }
     assert_eq!(campaigns(&world), [n(2)], "n3 has taken the calls over");
-    world.run(Duration::from_millis(40));
-    assert_eq!(campaigns(&world), [n(2), n(3)], "the other one tries a little later");
-    world.run(Duration::from_secs(5));
-    let of = |node| campaigns(&world).iter().filter(|n| **n == node).count();
-    assert_eq!((of(n(2)), of(n(3))), (4, 4), "what came to nothing is repeated, but not for ever");
-}
-
-#[test]
-fn a_leader_that_nobody_follows_is_campaigned_for_where_a_majority_is_heard() {
-    for (lost, campaigns) in [(vec![], true), (vec![n(1)], true), (vec![n(1), n(3)], false)] {
-        let mut world = World::new();
-        world.give(n(2), Input::Leader(Some(n(1))));
-        world.give(n(2), Input::Leader(None));
-        for node in &lost {
-            world.give(n(2), Input::Verdict { node: *node, lost: true, cause: cause(7) });
-        }
-        assert_eq!(world.orders, [], "an election may be under way");
-        world.run(Duration::from_secs(5));
-        let asked = |world: &World| world.orders.iter().any(|(_, o)| matches!(o, Output::Campaign { .. }));
-        assert_eq!(asked(&world), campaigns, "{lost:?} lost: {:?}", world.orders);
-    }
-    let mut world = World::new();
-    world.give(n(2), Input::Leader(None));
-    world.give(n(2), Input::Leader(Some(n(2))));
-    world.give(n(2), Input::Leader(None));
-    world.run(Duration::from_secs(5));
-    assert!(!world.orders.iter().any(|(_, o)| matches!(o, Output::Campaign { .. })), "none was known, or it led itself: {:?}", world.orders);
+    world.run(Duration::from_millis(100));
+    assert_eq!(campaigns(&world), [n(2), n(3)], "the other one tries a little later, and each of them once");
 }
 
 /// Found with real processes: nobody took it for dead, and its last life's word was waited for until Raft's own time was over.
@@ -527,7 +502,6 @@ fn a_leader_that_has_begun_another_life_before_anybody_missed_it_is_succeeded_at
     world.give(n(3), Input::Reborn(n(1)));
     world.run(Duration::from_millis(5));
     assert_eq!(campaigns(&world).len(), 1, "the one with the least to do");
-    world.give(n(2), Input::Leader(Some(n(2))));
     world.give(n(3), Input::Leader(Some(n(2))));
     world.run(Duration::from_millis(100));
     assert_eq!(campaigns(&world).len(), 1, "there is another leader");

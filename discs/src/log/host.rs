@@ -206,17 +206,13 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
-    /// Asks for votes at once. Against a leader that is dead the request is marked as Raft marks one after a hand-over (Ongaro's
-    /// dissertation, 4.2.3): voters do not wait for the old leader's lease, which nothing here relies on.
+    /// Asks for votes at once and marks the request as Raft marks one after a hand-over (Ongaro's dissertation, 4.2.3): voters do not wait
+    /// for the old leader's lease, which nothing here relies on.
     fn campaign(self: Arc<Self>, against: NodeId) {
-        let leader = self.leader();
-        if leader.is_some_and(|l| l != against) || against == self.me() {
-            return;
+        if self.leader() == Some(against) && against != self.me() {
+            self.peers.campaign_against(Some(against));
+            drop(R::spawn(async move { drop(self.raft.trigger().elect(false).await) }));
         }
-        if leader.is_some() {
-            self.peers.campaign_against(leader);
-        }
-        drop(R::spawn(async move { drop(self.raft.trigger().elect(false).await) }));
     }
 
     async fn initialize(self: Arc<Self>, first: FirstStart) {
