@@ -474,31 +474,31 @@ impl Liveness {
     fn judge(&mut self, now: Instant, node: NodeId) {
         // Half a window: when I am cut off, all fall silent together, and the first to run out must not be accused.
         let hears_somebody = self.peers.values().any(|p| p.heard_within(now, self.window(p.may_be_late) / 2));
-        let dead_after = self.window(self.peers.get(&node).is_some_and(|p| p.may_be_late));
+        let window = self.window(self.peers[&node].may_be_late);
         let peer = self.peers.get_mut(&node).expect("only known peers are judged");
         for (index, link) in peer.links.iter_mut().enumerate() {
-            if link.up && link.heard.is_none_or(|t| now.since(t) >= dead_after) {
+            if link.up && link.heard.is_none_or(|t| now.since(t) >= window) {
                 link.up = false;
                 let link = LinkId(u8::try_from(index).expect("at most 4 links"));
                 self.outputs.push_back(Output::Link { node, link, up: false });
             }
         }
-        let verdict = if peer.heard_within(now, dead_after) {
+        let verdict = if peer.heard_within(now, window) {
             if peer.hears_nobody { Verdict::Mute } else { Verdict::Alive }
         } else if now < self.judge_from || !hears_somebody {
             Verdict::Unknown
-        } else if peer.heard_ever() || now.since(peer.known_since) >= dead_after * START_PATIENCE {
+        } else if peer.heard_ever() || now.since(peer.known_since) >= window * START_PATIENCE {
             Verdict::Dead
         } else {
             Verdict::Unknown
         };
         let was = std::mem::replace(&mut peer.verdict, verdict);
-        let unheard = peer.unheard(now, dead_after);
+        let unheard = peer.unheard(now, window);
         if was != verdict {
             let silent = peer.silent(now).unwrap_or_else(|| now.since(peer.known_since));
             self.outputs.push_back(Output::Verdict { node, was, now: verdict, silent });
         }
-        let is_cut = verdict != Verdict::Alive && now >= self.judge_from && unheard >= dead_after;
+        let is_cut = verdict != Verdict::Alive && now >= self.judge_from && unheard >= window;
         self.note_cut(node, self.me, is_cut);
         if verdict != Verdict::Alive {
             let ended: Vec<NodeId> = self.cuts.keys().filter(|(_, to)| *to == node).map(|(from, _)| *from).collect();
