@@ -187,21 +187,21 @@ impl Store {
         self.runs(self.held.max(self.base.sequence), max)
     }
 
-    /// Stretches of equal epoch, the newest first.
+    /// Stretches of equal epoch, the newest first. Epochs never fall along the records, so that a stretch's first one is found
+    /// without a walk along it: this is asked while a takeover waits, and the backlog may be long.
     fn runs(&self, from: Sequence, max: usize) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
-        let mut sequence = self.head().sequence;
-        while let Some(at) = self.position(sequence) {
-            let full = runs.len() == max;
-            match runs.last_mut() {
-                Some(run) if run.epoch == at.epoch => run.first = at.sequence,
-                _ if full => break,
-                _ => runs.push(Run { epoch: at.epoch, first: at.sequence, last: at.sequence }),
-            }
-            if sequence <= from {
+        let mut last = self.head();
+        while runs.len() < max {
+            let earlier = self.entries.partition_point(|e| e.record.cursor.epoch < last.epoch);
+            let begins = self.entries.get(earlier).filter(|_| self.base.epoch < last.epoch);
+            let first = begins.map_or(self.base.sequence, |e| e.record.cursor.sequence).max(from);
+            runs.push(Run { epoch: last.epoch, first, last: last.sequence });
+            if first <= from {
                 break;
             }
-            sequence.0 -= 1;
+            let Some(before) = self.position(Sequence(first.0 - 1)) else { break };
+            last = before;
         }
         runs
     }
@@ -223,8 +223,7 @@ impl Store {
 
     /// A section as it was when everybody held everything that this copy showed.
     pub(crate) fn held_section(&self, key: &[u8]) -> Option<&Section> {
-        let after_held = self.entries.iter().filter_map(|e| e.undo.as_ref());
-        for undo in after_held {
+        for undo in self.after_held() {
             if let Some((_, before)) = undo.before().find(|(k, _)| k.as_slice() == key) {
                 return before.as_ref();
             }
@@ -238,7 +237,7 @@ impl Store {
             return None;
         }
         let mut before: BTreeMap<&Bytes, Option<&Section>> = BTreeMap::new();
-        for undo in self.entries.iter().filter_map(|e| e.undo.as_ref()) {
+        for undo in self.after_held() {
             for (key, section) in undo.before() {
                 before.entry(key).or_insert(section.as_ref());
             }
@@ -246,6 +245,13 @@ impl Store {
         let untouched = self.state.iter().filter(|(key, _)| !before.contains_key(key));
         let touched = before.iter().filter_map(|(key, section)| section.map(|s| (*key, s)));
         Some(untouched.chain(touched).map(|(k, s)| (k.clone(), s.clone())).collect())
+    }
+
+    /// What undoes the records that may still be cut off, the oldest first; the backlog before them is not touched.
+    fn after_held(&self) -> impl Iterator<Item = &Undo> {
+        let held = self.held.0.saturating_sub(self.base.sequence.0);
+        let first = usize::try_from(held).map_or(self.entries.len(), |i| i.min(self.entries.len()));
+        self.entries.range(first..).filter_map(|e| e.undo.as_ref())
     }
 
     fn entry(&self, sequence: Sequence) -> Option<&Entry> {
@@ -257,7 +263,6 @@ impl Store {
         usize::try_from(after_base).ok().filter(|i| *i < self.entries.len())
     }
 }
-
 
 #[cfg(test)]
 mod tests;

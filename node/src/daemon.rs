@@ -260,7 +260,7 @@ impl Node {
                 inbox: inbox.clone(),
                 orders,
                 unit: None,
-                backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5), Duration::from_secs(1)),
+                backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5), Duration::from_secs(1)),
                 start_at: None,
                 open: None,
                 announce: None,

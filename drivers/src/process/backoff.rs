@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Waits longer and longer for a unit that ends as soon as it has started, and forgets that once it has run for a while.
+/// Waits longer and longer for a unit that ends as soon as it has started, and forgets that once it has run for a while. It always waits a
+/// moment: when a unit ends, another takes over from it, and starting a program and giving it its state costs the processors that this needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -12,14 +13,14 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// At once after a steady life; then 100 ms, doubled each time, 30 s at most; ten seconds are a steady life.
+    /// 100 ms after a steady life; doubled after each that was not, 30 s at most; ten seconds are a steady life.
     fn default() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(30), Duration::from_secs(10))
     }
 }
 
 impl Backoff {
-    /// Waits `first` after the first short life and at most `most`; a life of `steady_after` or more is not short.
+    /// Waits `first` after a steady life and after the first short one, and at most `most`; a life of `steady_after` or more is steady.
     pub fn new(first: Duration, most: Duration, steady_after: Duration) -> Self {
         Self { first, most, steady_after, short_lives: 0 }
     }
@@ -28,7 +29,7 @@ impl Backoff {
     pub fn after_exit(&mut self, ran_for: Duration) -> Duration {
         if ran_for >= self.steady_after {
             self.short_lives = 0;
-            return Duration::ZERO;
+            return self.first;
         }
         let wait = self.first.saturating_mul(2_u32.saturating_pow(self.short_lives)).min(self.most);
         self.short_lives = self.short_lives.saturating_add(1);
@@ -51,7 +52,7 @@ mod tests {
         let waits: Vec<_> = (0..12).map(|_| backoff.after_exit(Duration::ZERO).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
         assert_eq!(backoff.short_lives(), 12);
-        assert_eq!(backoff.after_exit(Duration::from_secs(10)), Duration::ZERO);
+        assert_eq!(backoff.after_exit(Duration::from_secs(10)), Duration::from_millis(100));
         assert_eq!(backoff.after_exit(Duration::from_secs(9)), Duration::from_millis(100));
     }
 
