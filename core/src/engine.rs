@@ -249,6 +249,7 @@ impl Engine {
             Input::Domain { nodes, services } => self.on_domain(nodes, services),
             Input::Bundle(compiled) => self.on_bundle(compiled),
             Input::Limits(limits) => self.on_limits(limits),
+            Input::Unheard(origin) => self.on_unheard(origin),
             Input::Timeout => {}
         }
         self.fire_deadlines();

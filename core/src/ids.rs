@@ -72,7 +72,8 @@ macro_rules! name {
     };
 }
 
-/// A node of the domain, 1 to 32. Also the stable voter id in the control log. Prints as `n3`.
+/// A node of the domain, 1 to 32. Also the stable voter id in the control log. Prints as `n3`. From 100 up it is a node of a neighbour, see
+/// [`crate::abroad`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub u16);

@@ -3,6 +3,7 @@
 //! Everything here is a state machine or a plain value. Time, randomness and bytes from outside come in as inputs;
 //! what has to happen outside comes out as outputs. It knows nothing of QUIC, Linux or tokio.
 
+pub mod abroad;
 pub mod alarms;
 pub mod authority;
 pub mod bundle;

@@ -12,7 +12,7 @@ use crate::bundle::Compiled;
 use crate::class::{Attribute, CHASSIS_CLASS_WORD, Class, Slot};
 use crate::domain::limits::{Limit, Limits};
 use crate::policy::Policy;
-use crate::ids::{ChassisName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName};
+use crate::ids::{ChassisName, ClassName, Epoch, EventId, GroupName, Identity, Member, NodeId, ObjectName};
 use crate::time::{Duration, Instant};
 use crate::value::{Quality, Value};
 
@@ -111,16 +111,19 @@ pub enum Owner {
     /// Each node judges by its own liveness, so a cut-off node may judge too; what it then asks of the control log has no
     /// majority and does nothing.
     Domain,
+    /// Nobody here: it is of a neighbouring domain, and this one only hears of it.
+    Abroad,
 }
 
 impl Owner {
-    /// The owner that follows from a name: `/services/NAME`, `/nodes/nX/...`, `/nodes/nX`, `/domain`, else the chassis.
+    /// The owner that follows from a name: `/services/NAME`, `/nodes/nX/...`, `/nodes/nX`, `/domain`, `/neighbours/...`, else the chassis.
     pub fn of(name: &str) -> Self {
         let mut parts = name.trim_start_matches('/').splitn(3, '/');
         match (parts.next().unwrap_or_default(), parts.next(), parts.next()) {
             ("services", Some(service), _) => Self::Group(GroupName::new(service)),
             ("nodes", Some(node), Some(_)) => node.parse().map_or(Self::Domain, Self::Node),
             ("nodes" | "domain" | "services" | "", _, _) => Self::Domain,
+            ("neighbours", _, _) => Self::Abroad,
             (chassis, _, _) => Self::Group(crate::domain::config::chassis_group(chassis)),
         }
     }
@@ -129,7 +132,7 @@ impl Owner {
     pub fn group(&self) -> Option<&GroupName> {
         match self {
             Self::Group(group) => Some(group),
-            Self::Node(_) | Self::Domain => None,
+            Self::Node(_) | Self::Domain | Self::Abroad => None,
         }
     }
 }
@@ -225,6 +228,15 @@ impl World {
             return Some(ix);
         }
         let class = self.compiled.class_for(name.as_str())?.clone();
+        self.insert(name.clone(), class)
+    }
+
+    /// The same for an object of a neighbour, which says itself of what class it is; `None` if there is no such class here.
+    pub fn find_or_create_abroad(&mut self, name: &ObjectName, class: &ClassName) -> Option<Ix> {
+        if let Some(ix) = self.find(name.as_str()) {
+            return Some(ix);
+        }
+        let class = self.compiled.classes.get(class).filter(|_| Owner::of(name.as_str()) == Owner::Abroad)?.clone();
         self.insert(name.clone(), class)
     }
 

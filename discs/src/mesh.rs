@@ -2,7 +2,8 @@
 //!
 //! Everything runs on one thread with a runtime of its own, so that a session has no lock to wait for and a panic in here stays
 //! here. Other threads hand frames in with [`MeshHandle::send`], which never waits; frames come out by [`Receiver`], called on
-//! the mesh's thread. Of two nodes the one with the lower number dials, on every link, for ever.
+//! the mesh's thread. Of two nodes the one with the lower number dials, on every link, for ever; of two in different domains the one whose
+//! domain's name comes first.
 //!
 //! The way of a frame: queue (bounded, per lane) -> session (numbered, kept) -> stream buffer -> QUIC. All that is waiting at
 //! one wake-up goes out in one write, so that small frames cost what they should; nothing is held back for company.
@@ -33,7 +34,7 @@ use sixnines_core::ids::{LinkId, NodeId};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::pki::{self, Identity, PkiError};
+use crate::pki::{self, Abroad, Identity, PkiError};
 use crate::session::{Counters, Limits, Session};
 use crate::wire::{Class, Hello, Kind, Lane, NodeRole, PROTOCOL, Versions};
 use peer::{Peer, Work};
@@ -93,6 +94,19 @@ pub struct PeerConfig {
     pub links: Vec<SocketAddr>,
     /// The lowest admission whose certificates count for it (`sixnines_core::domain::admission`).
     pub admission: u64,
+    /// Who it is in its own domain, if that is another one.
+    pub abroad: Option<Abroad>,
+}
+
+impl PeerConfig {
+    fn allowed(&self) -> (NodeId, u64, Option<Abroad>) {
+        (self.node, self.admission, self.abroad.clone())
+    }
+
+    /// Its domain, and its number there.
+    fn at_home<'a>(&'a self, ours: &'a str) -> (&'a str, NodeId) {
+        self.abroad.as_ref().map_or((ours, self.node), |a| (a.domain(), a.node()))
+    }
 }
 
 /// Takes what comes in. Called on the mesh's thread: return soon, never wait, and do not call back into [`Mesh`] itself.
@@ -281,7 +295,8 @@ impl Mesh {
             .enable_all()
             .build()
             .map_err(|e| MeshError::Start("runtime", e.to_string()))?;
-        let allowed = pki::Members::new(config.identity.domain(), config.peers.iter().map(|p| (p.node, p.admission)));
+        let allowed = pki::Members::new(config.identity.domain(), []);
+        allowed.set_all(config.peers.iter().map(PeerConfig::allowed));
         let reports = Arc::new(Reports::default());
         let settings = transport::Settings::new(&config.identity, &allowed, config.profile)?;
         let entered = runtime.enter();
@@ -487,7 +502,7 @@ impl Drop for Member {
 impl Members {
     fn set(&mut self, shared: &Arc<Shared>, mut wanted: Vec<PeerConfig>) {
         wanted.retain(|p| p.node != shared.hello.node);
-        shared.allowed.set(wanted.iter().map(|p| (p.node, p.admission)));
+        shared.allowed.set_all(wanted.iter().map(PeerConfig::allowed));
         let (present, lives) = (&mut self.present, &mut self.lives);
         present.retain(|node, member| {
             let stays = wanted.contains(&member.config);
@@ -509,9 +524,9 @@ impl Members {
 impl Member {
     fn start(shared: &Arc<Shared>, config: PeerConfig, life: u64) -> Self {
         let session = Session::new(life, shared.limits.clone());
-        let peer = Peer::new(&config, session, shared.receiver.clone(), shared.reports.clone());
+        let peer = Peer::new(&config, &shared.hello.domain, session, shared.receiver.clone(), shared.reports.clone());
         let mut tasks = vec![tokio::spawn(link::pump_for_ever(shared.clone(), peer.clone())).abort_handle()];
-        if shared.hello.node < config.node {
+        if (shared.hello.domain.as_str(), shared.hello.node) < config.at_home(&shared.hello.domain) {
             for (index, (address, endpoint)) in config.links.iter().zip(shared.endpoints()).enumerate() {
                 let way = link::Way { link: link_id(index), address: *address, endpoint };
                 tasks.push(tokio::spawn(link::dial_for_ever(shared.clone(), peer.clone(), way)).abort_handle());

@@ -31,7 +31,7 @@ use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::ids::NodeId;
 
 pub use certificate::{Facts, NO_END, PublicKey, Request, RequestError};
-pub use tls::{Members, pinned_config};
+pub use tls::{Abroad, Members, pinned_config};
 pub use token::{Token, TokenError};
 
 /// Longest name of a domain: with the node and the suffix it must fit a DNS label and stay readable.
@@ -384,7 +384,11 @@ pub fn fingerprint(bytes: &[u8]) -> Fingerprint {
     Fingerprint(hash)
 }
 
-fn check_domain(domain: &str) -> Result<(), PkiError> {
+/// Whether this can be a domain's name.
+///
+/// # Errors
+/// [`PkiError::DomainName`].
+pub fn check_domain(domain: &str) -> Result<(), PkiError> {
     let fits = (1..=DOMAIN_CHARS_MAX).contains(&domain.len());
     let plain = domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let inner = !domain.starts_with('-') && !domain.ends_with('-');

@@ -218,6 +218,8 @@ pub(crate) enum Bench {
     Discs(crate::bench::discs::Options),
     /// How much virtual time, and how many failovers in it, the simulator gets through in a second of one core.
     Sim(crate::sim::bench::Options),
+    /// What a node sends in federations of more and more chassis, by virtual time.
+    Federation(crate::sim::federation::Options),
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,13 @@
 //! A node's own file: who it is, where its things lie. Everything that concerns the domain is in the control log, not here.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use sixnines_core::abroad::{NEIGHBOUR_MAX, Neighbour};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::Pattern;
 use sixnines_core::config::{Data, parse_duration};
@@ -14,6 +17,7 @@ use sixnines_core::domain::limits::{Limit, Limits as DomainLimits};
 use sixnines_core::ids::NodeId;
 use sixnines_core::time::Duration;
 use sixnines_discs::feed::Limits;
+use sixnines_discs::pki::check_domain;
 use sixnines_discs::serial::shell::{BAUDS, is_baud};
 
 /// `nines.yaml`. Paths are relative to the file's directory.
@@ -56,6 +60,9 @@ pub(crate) struct NodeFile {
     /// Serial lines to other nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) serial: Vec<SerialLine>,
+    /// Other domains: whose events this node hears, and who hears those of this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) federation: Option<Federation>,
     /// It was taken into a domain that was there: it never founds one.
     #[serde(default)]
     pub(crate) joined: bool,
@@ -89,6 +96,93 @@ impl SerialLine {
         }
         let other = before.iter().find(|line| line.peer == self.peer || line.device == self.device)?;
         Some(format!("{} to {} is a second line with the same end as {} to {}", self.device.display(), self.peer, other.device.display(), other.peer))
+    }
+}
+
+/// Domains that exchange events with this one and share no roles with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Federation {
+    /// This node's own addresses for them, one for each way, such as `10.1.0.1:7700`. Other ones than the domain's own.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Who they are.
+    pub(crate) neighbours: Vec<NeighbourEntry>,
+}
+
+/// One neighbour. The same on every node of this domain that hears it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NeighbourEntry {
+    /// What the other domain calls itself.
+    pub(crate) domain: String,
+    /// 1 to 99, one for each: its n5 is n205 here, if this is 2.
+    pub(crate) number: u16,
+    /// The certificate of its authority: its `ca.pem`.
+    pub(crate) authority: PathBuf,
+    /// Its nodes.
+    pub(crate) nodes: Vec<NeighbourNode>,
+    /// Its objects that this node wants to hear of, as they are called there. Nothing, if left out.
+    #[serde(default)]
+    pub(crate) hear: Vec<Pattern>,
+    /// The objects of this node that it may hear of. None, if left out.
+    #[serde(default)]
+    pub(crate) tell: Vec<Pattern>,
+}
+
+/// A node of a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NeighbourNode {
+    /// What it is called there, such as n5.
+    #[serde(deserialize_with = "peer")]
+    pub(crate) node: NodeId,
+    /// Where it listens for this domain, in the order of the ways.
+    pub(crate) at: Vec<SocketAddr>,
+}
+
+impl NeighbourEntry {
+    /// The neighbour as the rest of the program knows it.
+    pub(crate) fn neighbour(&self) -> Neighbour {
+        Neighbour { domain: self.domain.clone(), number: self.number }
+    }
+
+    /// What is wrong with it, after these of the same node.
+    fn wrong(&self, ways: usize, before: &[Self]) -> Option<String> {
+        let Self { domain, number, nodes, hear, tell, .. } = self;
+        if let Err(error) = check_domain(domain) {
+            return Some(error.to_string());
+        }
+        if !(1..=NEIGHBOUR_MAX).contains(number) {
+            return Some(format!("the number of {domain} is {number}; it is 1 to {NEIGHBOUR_MAX}"));
+        }
+        if let Some(other) = before.iter().find(|n| n.domain == *domain || n.number == *number) {
+            return Some(format!("{domain} with number {number} and {} with number {} are the same name or number twice", other.domain, other.number));
+        }
+        if nodes.is_empty() {
+            return Some(format!("{domain} has no nodes; name those that listen for this domain"));
+        }
+        if hear.is_empty() && tell.is_empty() {
+            return Some(format!("nothing is heard of {domain} and nothing told: say hear, tell or both, such as [\"/**\"]"));
+        }
+        let mut known = BTreeSet::new();
+        nodes.iter().find_map(|node| {
+            let id = node.node;
+            if self.neighbour().node(id).is_none() || !known.insert(id) {
+                return Some(format!("{domain}: {id} is there twice, or is no node: n1 to n32 are"));
+            }
+            (node.at.len() != ways).then(|| format!("{domain}: {id} has {} addresses; listen has {ways}, and they go in pairs", node.at.len()))
+        })
+    }
+}
+
+impl Federation {
+    /// What is wrong with it, and with which of the neighbours.
+    fn wrong(&self) -> Option<(Option<usize>, String)> {
+        if self.listen.is_empty() || self.listen.len() > 8 {
+            return Some((None, "listen has 1 to 8 addresses, such as [10.1.0.1:7700]".to_owned()));
+        }
+        let all = self.neighbours.iter().enumerate();
+        all.filter_map(|(number, n)| Some((Some(number), n.wrong(self.listen.len(), &self.neighbours[..number])?))).next()
     }
 }
 
@@ -191,11 +285,18 @@ impl NodeFile {
                 anyhow::bail!("{}{at}: serial: {wrong}", path.display());
             }
         }
+        if let Some((number, wrong)) = file.federation.as_ref().and_then(Federation::wrong) {
+            let at = line_below(&text, "federation", number.map(|number| ("neighbours", number))).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
+            anyhow::bail!("{}{at}: federation: {wrong}", path.display());
+        }
         let home = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
             *each = home.join(&*each);
         }
         file.authority = file.authority.map(|dir| home.join(dir));
+        for neighbour in file.federation.iter_mut().flat_map(|f| &mut f.neighbours) {
+            neighbour.authority = home.join(&neighbour.authority);
+        }
         file.life()?;
         Ok(file)
     }
@@ -231,6 +332,17 @@ pub(crate) fn load_domain(path: &Path) -> anyhow::Result<DomainConfig> {
 /// Where the item with this number of a list of the file stands.
 fn line_of(text: &str, (list, number): (&str, usize)) -> Option<Spot> {
     let Data::Map(fields) = sixnines_core::config::parse(Source { name: "", text }).ok()?.data else { return None };
+    let (_, node) = fields.into_iter().find(|(key, _)| key.text == list)?;
+    let Data::List(items) = node.data else { return None };
+    items.get(number).map(|item| item.at)
+}
+
+/// Where a field of the file stands, or the item with this number of a list in it.
+fn line_below(text: &str, field: &str, item: Option<(&str, usize)>) -> Option<Spot> {
+    let Data::Map(fields) = sixnines_core::config::parse(Source { name: "", text }).ok()?.data else { return None };
+    let (_, node) = fields.into_iter().find(|(key, _)| key.text == field)?;
+    let Some((list, number)) = item else { return Some(node.at) };
+    let Data::Map(fields) = node.data else { return None };
     let (_, node) = fields.into_iter().find(|(key, _)| key.text == list)?;
     let Data::List(items) = node.data else { return None };
     items.get(number).map(|item| item.at)

@@ -9,6 +9,7 @@ mod feature;
 pub(crate) mod feeds;
 pub(crate) mod fences;
 mod forget;
+mod neighbours;
 pub(crate) mod limits;
 pub(crate) mod serial;
 pub(crate) mod ways;
@@ -17,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sixnines_core::abroad::Interest;
 use sixnines_core::authority::AccessRole;
 use sixnines_core::bundle::{Compiled, shared_bundle};
-use sixnines_core::class::Pattern;
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
 use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
@@ -52,7 +53,11 @@ pub(crate) enum In {
     /// The mesh reaches a peer, in this life of it.
     Peer { node: NodeId, life: u64 },
     /// What a peer wants to hear of, and from where on; without that it knows nothing of feeds.
-    Subscribed { from: NodeId, patterns: Vec<Pattern>, resume: Option<Resume> },
+    Subscribed { from: NodeId, interest: Interest, resume: Option<Resume> },
+    /// A neighbour's node can be heard, or cannot.
+    Heard { node: NodeId, is_heard: bool },
+    /// How much of a neighbour is heard.
+    Neighbour { domain: String, heard: Vec<NodeId>, silent: Vec<NodeId> },
     /// A word of a peer's feed.
     Word { from: NodeId, word: Box<Word> },
     /// How far a peer has recorded this node's events.
@@ -146,6 +151,9 @@ pub(crate) struct CoreLoop<W> {
     deaf: BTreeSet<NodeId>,
     pub(crate) links: BTreeMap<NodeId, Vec<bool>>,
     serial: BTreeMap<NodeId, serial::Line>,
+    neighbours: BTreeMap<String, neighbours::Reach>,
+    /// Their nodes that were heard and are not any more.
+    unheard: BTreeSet<NodeId>,
     pub(crate) units: BTreeMap<GroupName, Unit>,
     compiled: Option<(Version, Arc<Compiled>)>,
     tokens: u64,
@@ -188,6 +196,8 @@ impl<W: Ways> CoreLoop<W> {
             deaf: BTreeSet::new(),
             links: BTreeMap::new(),
             serial: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             units: BTreeMap::new(),
             compiled: None,
             tokens: 0,
@@ -249,17 +259,19 @@ impl<W: Ways> CoreLoop<W> {
             In::Peer { node, life } => {
                 let before = self.lives.insert(node, life);
                 let is_new = before != Some(life);
-                if is_new {
+                if is_new && !node.is_abroad() {
                     self.ways.greet(node);
                 }
-                if is_new && before.is_some() {
+                if is_new && before.is_some() && !node.is_abroad() {
                     self.feed_roles(now, roles::Input::Reborn(node));
                 }
                 if is_new {
                     self.subscribe(now, node);
                 }
             }
-            In::Subscribed { from, patterns, resume } => self.feeds.outlet.handle(now, feed::Input::Subscribed { from, wanted: patterns, resume }),
+            In::Subscribed { from, interest, resume } => self.feeds.outlet.handle(now, feed::Input::Subscribed { from, interest, resume }),
+            In::Heard { node, is_heard } => self.on_heard(now, node, is_heard),
+            In::Neighbour { domain, heard, silent } => self.on_neighbour(now, domain, heard, silent),
             In::Word { from, word } => self.on_word(now, from, *word),
             In::Recorded { from, recorded } => self.feeds.outlet.handle(now, feed::Input::Recorded { from, recorded }),
             In::Remote { from, event } => self.on_plain(now, from, event),
@@ -496,6 +508,7 @@ impl<W: Ways> CoreLoop<W> {
                 self.tell_verdict(now, peer, verdict, "as this node found it when it joined");
             }
             self.tell_certificate(now);
+            self.tell_neighbours(now);
             for peer in self.serial.keys().copied().collect::<Vec<_>>() {
                 self.tell_serial(now, peer, None);
             }

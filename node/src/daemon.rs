@@ -3,6 +3,7 @@
 //! Order of the start (protocol 4.5): the state directory's lock, then clean (addresses that an earlier life left are taken away, the
 //! gate is made closed), then the threads, then the domain.
 
+mod abroad;
 mod api_socket;
 mod bus;
 mod checkpoints;
@@ -57,6 +58,7 @@ use doors::Doors;
 use drivers::Drivers;
 use fencer::Fencer;
 use keeper::{Keeper, Keepers, Order};
+use abroad::Neighbours;
 use papers::Papers;
 use roster::{Everybody, Roster};
 use serial::Lines;
@@ -119,6 +121,7 @@ struct Node {
     core: std::thread::JoinHandle<()>,
     log: log_shell::Running,
     mesh: Mesh,
+    neighbours: Option<Neighbours>,
     service: Service,
     /// Ends with the node; it owns the gate.
     gate_watch: Option<crossbeam::channel::Sender<()>>,
@@ -178,6 +181,7 @@ impl Node {
         mesh.versions = Versions { newest: reads.0, ..Versions::OURS };
         mesh.peers = everybody.peers(me);
         let mesh = Mesh::start(mesh, Arc::clone(&bus) as _)?;
+        let neighbours = Neighbours::start(file, &config.domain, &inbox)?;
 
         let guard = GuardPage::new().context("no memory for the guard page")?;
         liveness.order(LivenessOrder::Open(GUARD_SINK, Box::new(GuardWord(guard.lease_word()))));
@@ -232,6 +236,7 @@ impl Node {
             log: log.handle().clone(),
             liveness: Arc::clone(&liveness),
             mesh: mesh.handle(),
+            neighbours: neighbours.as_ref().map(Neighbours::ways),
             serial: lines,
             checkpoints,
             keepers: keepers.clone(),
@@ -275,7 +280,7 @@ impl Node {
         let _in_runtime = runtime.enter();
         let listener = api_socket::listen(&file.run.join(API_SOCKET)).context("the API's socket cannot be made")?;
         runtime.spawn(api_socket::Api { inbox: inbox.clone(), configuration: configured, me, door: held, renewals }.run(listener));
-        Ok(Self { keepers, inbox, core, log, mesh, service, gate_watch, _liveness: liveness })
+        Ok(Self { keepers, inbox, core, log, mesh, neighbours, service, gate_watch, _liveness: liveness })
     }
 
     /// Addresses and units first, so that nothing here speaks any more; the others notice at once that the log's and the mesh's ends are gone.
@@ -292,6 +297,9 @@ impl Node {
         self.service.stop();
         drop(self.log);
         self.mesh.stop();
+        if let Some(neighbours) = self.neighbours {
+            neighbours.stop();
+        }
         drop(self.gate_watch);
     }
 }

@@ -14,6 +14,7 @@ mod demo;
 mod font;
 mod init;
 mod loadgen;
+mod neighbours;
 mod realtime;
 mod scenario;
 mod shipped;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Soak(options) } => ended(demo::run_soak(&options)),
         Command::Bench { what: Bench::Discs(options) } => ended(bench::discs::run(&options)),
         Command::Bench { what: Bench::Sim(options) } => ended(sim::bench::run(&options)),
+        Command::Bench { what: Bench::Federation(options) } => ended(sim::federation::run(&options)),
         Command::Sim { step: SimStep::Run(options) } => cli::sim::run(&options),
         Command::Sim { step: SimStep::Check(options) } => cli::sim::check(&options),
         Command::Sim { step: SimStep::Catalogue { word } } => cli::sim::catalogue(&word),

@@ -7,6 +7,7 @@ mod app;
 mod bad;
 pub(crate) mod bench;
 mod broken;
+pub(crate) mod federation;
 mod node;
 mod orders;
 #[cfg(test)]

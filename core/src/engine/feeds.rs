@@ -84,6 +84,10 @@ impl Engine {
         let stands = |key: &AlarmKey, object: &ObjectName| alarms.iter().any(|a| a.object == *object && a.kind == key.kind && a.qualifier == key.qualifier);
         let over: Vec<AlarmKey> = self.alarms.keys().filter(|key| {
             let object = self.world.object(key.object);
+            if object.owner == Owner::Abroad {
+                let teller = self.alarms.get(key).and_then(|alarm| alarm.id).map(|id| id.node);
+                return teller == Some(origin) && !stands(key, &object.name);
+            }
             let is_theirs = object.owner != Owner::Domain && object.owned.is_none() && self.owner_of(object.name.as_str()) == Some(origin);
             is_theirs && !stands(key, &object.name)
         }).cloned().collect();
@@ -91,6 +95,23 @@ impl Engine {
             self.end_mirrored(&key);
         }
         self.note_feed("state", Value::Enum("complete".into()), &format!("{origin} has told how everything is"));
+    }
+
+    /// A neighbour's node cannot be heard any more: what it told is not how things are, but how they were. It tells all of it again when it can.
+    /// (Of a node of this domain others take over what it owned, and tell that.)
+    pub(super) fn on_unheard(&mut self, origin: NodeId) {
+        if !origin.is_abroad() {
+            return;
+        }
+        let world = self.world_mut();
+        let abroad: Vec<Ix> = world.iter().filter(|(_, object)| object.owner == Owner::Abroad).map(|(ix, _)| ix).collect();
+        for ix in abroad {
+            for cell in &mut world.object_mut(ix).cells {
+                if cell.event.is_some_and(|event| event.node == origin) && cell.quality.is_usable() {
+                    cell.quality = Quality::Stale;
+                }
+            }
+        }
     }
 
     /// A fact about what this node hears of the others.
@@ -141,7 +162,8 @@ impl Engine {
             self.history.push(event.clone());
             self.outputs.push_back(Output::Heard(event.clone()));
         }
-        if let Some(ix) = self.find(&event.object).filter(|_| is_present) {
+        let found = if event.id.node.is_abroad() { self.find_abroad(&event) } else { self.find(&event.object) };
+        if let Some(ix) = found.filter(|_| is_present) {
             if !self.is_owned(ix) {
                 self.mirror_event(ix, &event);
             } else if self.world.object(ix).owner == Owner::Domain {
@@ -151,6 +173,19 @@ impl Engine {
         if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.hearers.contains_key(&event.class) {
             self.pending.push_back((None, event));
         }
+    }
+
+    /// The object that a neighbour's event is about. Where there is no such class, it is an event and no more.
+    fn find_abroad(&mut self, event: &Event) -> Option<Ix> {
+        if let Some(ix) = self.world.find(event.object.as_str()) {
+            return Some(ix);
+        }
+        self.world.compiled.classes.get(&event.class)?;
+        let found = self.world_mut().find_or_create_abroad(&event.object, &event.class);
+        if found.is_none() {
+            self.counts.objects_refused += 1;
+        }
+        found
     }
 
     fn mirror_event(&mut self, ix: Ix, event: &Event) {

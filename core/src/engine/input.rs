@@ -46,6 +46,8 @@ pub enum Input {
         /// The alarms that stand there.
         alarms: Vec<AlarmRef>,
     },
+    /// A neighbour's node cannot be heard any more.
+    Unheard(NodeId),
     /// What became of a request that [`Output::Act`] asked for.
     Outcome {
         /// The request's id.

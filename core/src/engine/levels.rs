@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use super::{AlarmKey, Alarm, Cause, Engine};
-use crate::class::{ALARM, Pattern};
+use crate::abroad::Interest;
+use crate::class::ALARM;
 use crate::event::{AlarmStep, Body, Event};
 use crate::ids::{AttributeName, EventId};
 use crate::value::Value;
 use crate::world::{Ix, Owner};
 
 impl Engine {
-    /// The last event of every attribute and the raising of every standing alarm of what this node owns, where `wanted` matches. They bear
+    /// The last event of every attribute and the raising of every standing alarm of what this node owns, where that is of interest. They bear
     /// the ids that they had, so whoever has seen one knows it again; and the present epoch, since it is the present owner who says so.
-    pub fn levels(&self, wanted: &[Pattern]) -> Vec<Arc<Event>> {
-        let is_wanted = |ix: Ix| wanted.iter().any(|p| p.matches(self.world.object(ix).name.as_str()));
+    pub fn levels(&self, interest: &Interest) -> Vec<Arc<Event>> {
+        let is_wanted = |ix: Ix| interest.covers(self.world.object(ix).name.as_str());
         let mut levels = Vec::new();
         for (ix, object) in self.world.iter() {
             // What nodes see of each other every node sees for itself; the alarms about it are below.

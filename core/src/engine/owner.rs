@@ -55,6 +55,7 @@ impl Engine {
             let owned = match &world.object(ix).owner {
                 Owner::Node(node) => (*node == me.node).then_some(Epoch(me.incarnation.0)),
                 Owner::Domain => domain,
+                Owner::Abroad => None,
                 Owner::Group(group) => match world.actives.get(group) {
                     Some((epoch, Some(active))) if *active == me => Some(*epoch),
                     _ => None,
@@ -154,7 +155,8 @@ impl Engine {
         let mut moved: BTreeMap<Ix, Ix> = BTreeMap::new();
         for (before, object) in old.iter() {
             // An object that came into being by its name comes again, if a class still waits for it.
-            let Some(ix) = world.find_or_create(&object.name) else { continue };
+            let found = world.find_or_create(&object.name).or_else(|| world.find_or_create_abroad(&object.name, &object.class.name));
+            let Some(ix) = found else { continue };
             moved.insert(before, ix);
             let class = world.object(ix).class.clone();
             for (name, slot) in &class.slots {
@@ -291,6 +293,7 @@ impl Engine {
         match &self.world.object(ix).owner {
             Owner::Node(node) => Some(*node),
             Owner::Domain => self.lowest_alive(),
+            Owner::Abroad => None,
             Owner::Group(group) => self.world.actives.get(group)?.1.map(|m| m.node),
         }
     }

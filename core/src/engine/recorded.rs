@@ -38,6 +38,7 @@ pub(crate) enum Kept {
     Gap(Gap),
     Settled { origin: NodeId, alarms: Vec<AlarmRef> },
     Limits(Limits),
+    Unheard(NodeId),
 }
 
 /// One record of the journal.
@@ -73,6 +74,7 @@ impl Kept {
             Input::Gap(gap) => Self::Gap(gap),
             Input::Settled { origin, alarms } => Self::Settled { origin, alarms },
             Input::Limits(limits) => Self::Limits(limits),
+            Input::Unheard(origin) => Self::Unheard(origin),
         }
     }
 
@@ -113,6 +115,7 @@ impl Kept {
             Self::Gap(gap) => Input::Gap(gap),
             Self::Settled { origin, alarms } => Input::Settled { origin, alarms },
             Self::Limits(limits) => Input::Limits(limits),
+            Self::Unheard(origin) => Input::Unheard(origin),
         })
     }
 }

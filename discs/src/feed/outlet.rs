@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sixnines_core::class::Pattern;
+use sixnines_core::abroad::Interest;
 use sixnines_core::engine::AlarmRef;
 use sixnines_core::event::Event;
 use sixnines_core::feed::Place;
@@ -39,7 +39,7 @@ pub enum Input {
         /// Who.
         from: NodeId,
         /// What.
-        wanted: Vec<Pattern>,
+        interest: Interest,
         /// From where; `None`: it knows nothing of feeds.
         resume: Option<Resume>,
     },
@@ -97,9 +97,9 @@ impl Outlet {
             Input::Past(past) => self.on_past(past),
             Input::Event { event, after } => self.on_event(now, event, after),
             Input::Synced(records) => self.ring.release(now, records),
-            Input::Subscribed { from, wanted, resume } => {
+            Input::Subscribed { from, interest, resume } => {
                 let before = self.subscribers.get(&from);
-                let new = Subscriber::new(now, wanted, resume, self.head.unwrap_or_default(), before, &self.limits);
+                let new = Subscriber::new(now, interest, resume, self.head.unwrap_or_default(), before, &self.limits);
                 self.subscribers.insert(from, new);
             }
             Input::Recorded { from, recorded } => {
@@ -118,7 +118,7 @@ impl Outlet {
 
     /// Tells whoever can take it what there is to tell. `levels` says how everything is that matches, at this very moment; `send` says
     /// whether the mesh took a frame: what it refuses is offered again, in its turn.
-    pub fn pump(&mut self, now: Instant, mut levels: impl FnMut(&[Pattern]) -> Levels, mut send: impl FnMut(NodeId, Class, Kind, Bytes) -> bool) {
+    pub fn pump(&mut self, now: Instant, mut levels: impl FnMut(&Interest) -> Levels, mut send: impl FnMut(NodeId, Class, Kind, Bytes) -> bool) {
         let Some(head) = self.head.filter(|_| self.has_past) else { return };
         for (node, subscriber) in &mut self.subscribers {
             subscriber.pump(now, &self.ring, head, &self.limits, &mut levels, &mut |class, kind, payload| send(*node, class, kind, payload));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use sixnines_core::class::Pattern;
+use sixnines_core::abroad::Interest;
 use sixnines_core::event::Event;
 use sixnines_core::feed::Place;
 use sixnines_core::ids::Incarnation;
@@ -119,13 +119,13 @@ impl Ring {
     }
 
     /// The next event behind `place` that is wanted; `place` moves on over those that are not.
-    pub(super) fn next(&self, place: &mut Place, wanted: &[Pattern]) -> Coming<'_> {
+    pub(super) fn next(&self, place: &mut Place, interest: &Interest) -> Coming<'_> {
         let from = self.kept.partition_point(|k| k.at <= *place);
         for kept in self.kept.range(from..) {
             if self.held.front().is_some_and(|h| h.at <= kept.at) {
                 return Coming::Later;
             }
-            if wanted.iter().any(|p| p.matches(kept.event.object.as_str())) {
+            if interest.covers(kept.event.object.as_str()) {
                 return Coming::Now(kept);
             }
             *place = kept.at;

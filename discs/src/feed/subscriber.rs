@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sixnines_core::class::Pattern;
+use sixnines_core::abroad::Interest;
 use sixnines_core::engine::AlarmRef;
 use sixnines_core::event::Event;
 use sixnines_core::feed::Place;
@@ -36,7 +36,7 @@ pub struct Row {
 
 #[derive(Debug)]
 pub(super) struct Subscriber {
-    wanted: Vec<Pattern>,
+    interest: Interest,
     /// It understands words; else it is told plain events, and is never heard of again.
     has_words: bool,
     /// Where it begins, until it has recorded that.
@@ -96,11 +96,11 @@ enum Next {
 
 impl Subscriber {
     /// `before`: the same node, as it was known.
-    pub(super) fn new(now: Instant, wanted: Vec<Pattern>, resume: Option<Resume>, head: Place, before: Option<&Self>, limits: &Limits) -> Self {
+    pub(super) fn new(now: Instant, interest: Interest, resume: Option<Resume>, head: Place, before: Option<&Self>, limits: &Limits) -> Self {
         let cursor = resume.and_then(|r| r.cursor);
         let from = cursor.map_or(head, |c| c.events);
         Self {
-            wanted,
+            interest,
             has_words: resume.is_some(),
             begin: if resume.is_some() && cursor.is_none() { Begin::Wanted(None) } else { Begin::Known },
             recorded: from,
@@ -122,7 +122,7 @@ impl Subscriber {
     }
 
     pub(super) fn wants(&self, event: &Event) -> bool {
-        self.wanted.iter().any(|p| p.matches(event.object.as_str()))
+        self.interest.covers(event.object.as_str())
     }
 
     /// A reading waits; an older one of the same attribute is not told any more.
@@ -211,7 +211,7 @@ impl Subscriber {
     }
 
     /// Tells what there is to tell, until there is nothing or it is not taken.
-    pub(super) fn pump(&mut self, now: Instant, ring: &Ring, head: Place, limits: &Limits, levels: &mut impl FnMut(&[Pattern]) -> Levels, send: &mut impl FnMut(Class, Kind, Bytes) -> bool) {
+    pub(super) fn pump(&mut self, now: Instant, ring: &Ring, head: Place, limits: &Limits, levels: &mut impl FnMut(&Interest) -> Levels, send: &mut impl FnMut(Class, Kind, Bytes) -> bool) {
         if self.lost_since.is_some() || self.blocked_until.is_some_and(|until| now < until) {
             return;
         }
@@ -229,7 +229,7 @@ impl Subscriber {
         }
     }
 
-    fn next(&mut self, ring: &Ring, head: Place, limits: &Limits, levels: &mut impl FnMut(&[Pattern]) -> Levels) -> Option<Next> {
+    fn next(&mut self, ring: &Ring, head: Place, limits: &Limits, levels: &mut impl FnMut(&Interest) -> Levels) -> Option<Next> {
         if let Begin::Wanted(at) = self.begin {
             return Some(Next::Begin(at.unwrap_or(head)));
         }
@@ -245,7 +245,7 @@ impl Subscriber {
                 None => self.levels = Telling::Known, // it knows of no end to wait for
             }
         }
-        match ring.next(&mut self.scanned, &self.wanted) {
+        match ring.next(&mut self.scanned, &self.interest) {
             Coming::Now(kept) if !self.has_words => return Some(Next::Plain(kept.at, Arc::clone(&kept.event))),
             Coming::Now(kept) if self.flight.len() < limits.flight_max => {
                 if kept.bytes.len() > EVENT_BYTES_MAX {
@@ -254,7 +254,7 @@ impl Subscriber {
                 return Some(Next::Event(kept.at, Word::Event { after: self.told, at: kept.at, event: Arc::clone(&kept.bytes) }));
             }
             Coming::Nothing if matches!(self.levels, Telling::Wanted) => {
-                let Levels { events, alarms } = levels(&self.wanted);
+                let Levels { events, alarms } = levels(&self.interest);
                 self.levels = Telling::Under { left: events.into(), alarms };
                 return self.next(ring, head, limits, levels);
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use sixnines_core::abroad::Interest;
 use sixnines_core::class::Pattern;
 use sixnines_core::engine;
 use sixnines_core::event::{Body, Event};
@@ -182,8 +183,8 @@ impl Pair {
 
     fn pump(&mut self) {
         let (there, last, refuses) = (&mut self.there, &self.last, self.refuses);
-        let levels = |wanted: &[Pattern]| {
-            let events = last.values().filter(|e| wanted.iter().any(|p| p.matches(e.object.as_str()))).cloned().collect();
+        let levels = |interest: &Interest| {
+            let events = last.values().filter(|e| interest.covers(e.object.as_str())).cloned().collect();
             Levels { events, alarms: Vec::new() }
         };
         self.outlet.pump(self.now, levels, |node, _, kind, bytes| {
@@ -238,7 +239,7 @@ impl Pair {
             None => return,
             Some(Back::Recorded(recorded)) => self.outlet.handle(self.now, Input::Recorded { from: SUBSCRIBER, recorded }),
             Some(Back::Subscribe(resume)) => {
-                self.outlet.handle(self.now, Input::Subscribed { from: SUBSCRIBER, wanted: vec![Pattern::new("/a/**")], resume: Some(resume) });
+                self.outlet.handle(self.now, Input::Subscribed { from: SUBSCRIBER, interest: Interest::of(vec![Pattern::new("/a/**")]), resume: Some(resume) });
             }
         }
         self.pump();
@@ -547,7 +548,7 @@ fn who_stays_away_is_forgotten_and_goes_on_from_its_own_cursor() {
 fn a_node_that_knows_no_feeds_is_told_plain_events() {
     let mut pair = settled();
     pair.cut();
-    pair.outlet.handle(pair.now, Input::Subscribed { from: SUBSCRIBER, wanted: vec![Pattern::new("/a/**")], resume: None });
+    pair.outlet.handle(pair.now, Input::Subscribed { from: SUBSCRIBER, interest: Interest::of(vec![Pattern::new("/a/**")]), resume: None });
     pair.pump();
     pair.emit(1, false);
     pair.emit(1, true);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sixnines_core::abroad::Neighbour;
 use sixnines_core::class::Pattern;
 use sixnines_core::engine::AlarmRef;
 use sixnines_core::event::Event;
@@ -69,6 +70,25 @@ impl Word {
     pub fn frame(&self) -> (Class, Kind, Bytes) {
         let class = if matches!(self, Self::Reading(_)) { Class::Telemetry } else { Class::Alarm };
         (class, Kind::FEED, encode(self))
+    }
+
+    /// The word of a neighbour's node, as it is understood here; `None` if it is about a third domain. An event that this build cannot read stays as
+    /// it is: it becomes a gap of one.
+    pub fn from_abroad(self, neighbour: &Neighbour) -> Option<Self> {
+        let own = |event: Arc<Event>| neighbour.event(Arc::unwrap_or_clone(event)).map(Arc::new);
+        Some(match self {
+            Self::Event { after, at, event } => {
+                let event = match postcard::from_bytes::<Event>(&event) {
+                    Ok(read) => encode(&neighbour.event(read)?).to_vec().into(),
+                    Err(_) => event,
+                };
+                Self::Event { after, at, event }
+            }
+            Self::Reading(event) => Self::Reading(own(event)?),
+            Self::Level(event) => Self::Level(own(event)?),
+            Self::Settled { number, alarms } => Self::Settled { number, alarms: alarms.into_iter().map(|alarm| neighbour.alarm(alarm)).collect() },
+            Self::Begin(_) | Self::Gap { .. } => self,
+        })
     }
 
     /// Reads a frame's payload; `None` for a word that this build does not know, which is skipped.

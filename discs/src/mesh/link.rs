@@ -155,7 +155,7 @@ async fn connect(
     way: &Way,
     attempt: Duration,
 ) -> Result<(Connection, u64, Hello), Failure> {
-    let name = certificate_name(&shared.hello.domain, peer.node);
+    let name = certificate_name(&peer.at_home.0, peer.at_home.1);
     let connecting = way
         .endpoint
         .connect_with(shared.client(), way.address, &name)
@@ -223,7 +223,7 @@ fn judge(shared: &Shared, peer: &Peer, bytes: &[u8]) -> Result<Hello, Failure> {
     if hello.protocol != PROTOCOL || ours.common(hello.versions).is_none() {
         return Err(Failure::RefusedByUs(Refusal::Version { ours, theirs: hello.versions }));
     }
-    if hello.node != peer.node || hello.domain != shared.hello.domain {
+    if (hello.domain.as_str(), hello.node) != (peer.at_home.0.as_str(), peer.at_home.1) {
         return Err(Failure::RefusedByUs(Refusal::Name { claimed: hello.node, domain: hello.domain }));
     }
     let (_, known) = peer.lives();

@@ -28,6 +28,8 @@ use crate::wire::{Class, Decoder, HEADER_BYTES, Kind, Lane, PAYLOAD_BYTES_MAX, V
 
 pub(super) struct Peer {
     pub(super) node: NodeId,
+    /// Its domain, and its number there.
+    pub(super) at_home: (String, NodeId),
     addresses: Vec<IpAddr>,
     receiver: Arc<dyn Receiver>,
     reports: Arc<Reports>,
@@ -96,8 +98,9 @@ enum Up {
 const BATCH: usize = 1024;
 
 impl Peer {
-    pub(super) fn new(config: &PeerConfig, session: Session, receiver: Arc<dyn Receiver>, reports: Arc<Reports>) -> Arc<Self> {
+    pub(super) fn new(config: &PeerConfig, domain: &str, session: Session, receiver: Arc<dyn Receiver>, reports: Arc<Reports>) -> Arc<Self> {
         let (queue, inbox) = mpsc::unbounded_channel();
+        let at_home = config.at_home(domain);
         let core = Core {
             session,
             inbox,
@@ -111,6 +114,7 @@ impl Peer {
         };
         Arc::new(Self {
             node: config.node,
+            at_home: (at_home.0.to_owned(), at_home.1),
             addresses: config.links.iter().map(SocketAddr::ip).collect(),
             receiver,
             reports,

@@ -241,9 +241,49 @@ fn a_node_that_answers_at_anothers_address_is_refused() {
     let lab = Lab::new();
     let (a, b) = (lab.node(1, 1), lab.node(2, 1));
     b.knows(&[&a]);
-    a.handle().set_peers(vec![PeerConfig { node: NodeId(3), links: b.addresses.clone(), admission: 0 }]);
+    a.handle().set_peers(vec![PeerConfig { node: NodeId(3), links: b.addresses.clone(), admission: 0, abroad: None }]);
     let fault = a.wait_for_fault("n2 is not n3", |f| matches!(f, Fault::Untrusted { .. }));
     assert!(fault.to_string().contains("n3.lab.sixnines"), "{fault}");
+}
+
+/// Waits until a node has a connection to the one that has this number there.
+#[track_caller]
+fn wait_for(node: &Node, here: u16) {
+    node.seen.wait(&format!("a link to n{here}"), |seen| (seen.links_up(NodeId(here)) == 1).then_some(()));
+}
+
+#[test]
+fn nodes_of_two_domains_meet_although_they_have_the_same_number_and_come_back() {
+    let (north, south) = (Lab::of("north"), Lab::of("south"));
+    let (mut a, mut b) = (north.config(1, 1), south.config(1, 1));
+    let (at_a, at_b) = (a.links.clone(), b.links.clone());
+    a.peers = vec![south.abroad("south", 1, 201, &at_b)];
+    b.peers = vec![north.abroad("north", 1, 101, &at_a)];
+    let (a, b) = (Node::start(a), Node::start(b));
+    wait_for(&a, 201);
+    wait_for(&b, 101);
+    a.handle().send(NodeId(201), Class::Alarm, Kind::FEED, vec![7]).unwrap();
+    b.seen.wait("its frame", |seen| (!seen.frames.is_empty()).then_some(()));
+    drop(b);
+    let mut b = south.config(1, 1);
+    b.links = at_b;
+    b.peers = vec![north.abroad("north", 1, 101, &at_a)];
+    let b = Node::start(b);
+    wait_for(&b, 101);
+}
+
+#[test]
+fn an_authority_speaks_for_its_own_domain_alone() {
+    let (north, south, liar) = (Lab::of("north"), Lab::of("south"), Lab::of("south"));
+    // The one that we take for the authority of `west` makes out a certificate for a node of `south`.
+    let (mut a, mut b) = (north.config(1, 1), liar.config(1, 1));
+    let (at_a, at_b) = (a.links.clone(), b.links.clone());
+    a.peers = vec![south.abroad("south", 1, 201, &at_b), liar.abroad("west", 1, 301, &at_b)];
+    b.peers = vec![north.abroad("north", 1, 101, &at_a)];
+    let (a, b) = (Node::start(a), Node::start(b));
+    a.wait_for_fault("neither authority will do", |f| matches!(f, Fault::Untrusted { .. }));
+    assert_eq!([201, 301].map(|n| a.handle().peer_state(NodeId(n))), [None, None]);
+    assert_eq!(b.handle().peer_state(NodeId(101)), None);
 }
 
 #[test]

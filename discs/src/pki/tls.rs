@@ -18,7 +18,7 @@ use rustls::{
 use sixnines_core::domain::admission::Fingerprint;
 use sixnines_core::ids::NodeId;
 
-use super::{Facts, Identity, PkiError, certificate_name, content, fingerprint, library};
+use super::{Facts, Identity, PkiError, certificate_name, check_domain, content, fingerprint, library, parse_certificate, read};
 
 /// Which protocol this is, among all that speak TLS. Its versions are in the `Hello`, where a refusal can say more.
 const ALPN: &[u8] = b"sixnines";
@@ -29,19 +29,97 @@ const DOOR_ALPN: &[u8] = b"sixnines-door";
 #[derive(Debug)]
 pub struct Members {
     domain: String,
-    /// With the lowest admission that counts.
-    nodes: RwLock<BTreeMap<NodeId, u64>>,
+    nodes: RwLock<BTreeMap<NodeId, Allowed>>,
 }
+
+/// Who may connect as this node.
+#[derive(Debug)]
+struct Allowed {
+    /// What its certificate names.
+    name: String,
+    /// The lowest admission that counts.
+    lowest: u64,
+    /// Who certifies it, if that is not this domain's authority.
+    authority: Option<Arc<Chains>>,
+}
+
+/// A node of another domain, by what it is to that domain, and that domain's authority.
+#[derive(Clone, Debug)]
+pub struct Abroad {
+    domain: String,
+    node: NodeId,
+    authority: Arc<Chains>,
+}
+
+/// The checks that a certificate is of one authority.
+#[derive(Debug)]
+struct Chains {
+    authority: Fingerprint,
+    client: Arc<dyn ClientCertVerifier>,
+    server: Arc<WebPkiServerVerifier>,
+}
+
+impl Chains {
+    fn of(authority: &CertificateDer<'static>) -> Result<Self, PkiError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone()).map_err(library("CA certificate"))?;
+        let roots = Arc::new(roots);
+        let client = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider()).build().map_err(library("CA certificate"))?;
+        let server = WebPkiServerVerifier::builder_with_provider(roots, provider()).build().map_err(library("CA certificate"))?;
+        Ok(Self { authority: fingerprint(authority), client, server })
+    }
+}
+
+impl Abroad {
+    /// The nodes `nodes` of `domain`, whose authority has the certificate in this file.
+    ///
+    /// # Errors
+    /// [`PkiError`], with the file that is wrong.
+    pub fn of(domain: &str, authority: &Path, nodes: impl IntoIterator<Item = NodeId>) -> Result<Vec<Self>, PkiError> {
+        check_domain(domain)?;
+        let authority = Arc::new(Chains::of(&parse_certificate(authority, &read(authority)?)?)?);
+        Ok(nodes.into_iter().map(|node| Self { domain: domain.to_owned(), node, authority: Arc::clone(&authority) }).collect())
+    }
+
+    /// Its domain.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Its number there.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
+impl PartialEq for Abroad {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.domain, self.node, self.authority.authority) == (&other.domain, other.node, other.authority.authority)
+    }
+}
+
+impl Eq for Abroad {}
 
 impl Members {
     /// The members of `domain`, each with the lowest admission whose certificates count.
     pub fn new(domain: &str, nodes: impl IntoIterator<Item = (NodeId, u64)>) -> Arc<Self> {
-        Arc::new(Self { domain: domain.to_owned(), nodes: RwLock::new(nodes.into_iter().collect()) })
+        let members = Self { domain: domain.to_owned(), nodes: RwLock::default() };
+        members.set(nodes);
+        Arc::new(members)
     }
 
     /// Replaces the list. Connections that stand are not touched.
     pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, u64)>) {
-        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes.into_iter().collect();
+        self.set_all(nodes.into_iter().map(|(node, lowest)| (node, lowest, None)));
+    }
+
+    /// The same with nodes of other domains among them, each under the number that it has here.
+    pub fn set_all(&self, nodes: impl IntoIterator<Item = (NodeId, u64, Option<Abroad>)>) {
+        let allowed = |(node, lowest, abroad): (NodeId, u64, Option<Abroad>)| {
+            let name = abroad.as_ref().map_or_else(|| certificate_name(&self.domain, node), |a| certificate_name(&a.domain, a.node));
+            (node, Allowed { name, lowest, authority: abroad.map(|a| a.authority) })
+        };
+        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes.into_iter().map(allowed).collect();
     }
 
     /// The one member that the certificate names and whose certificate counts. `None` if it names none, or more than one.
@@ -50,13 +128,22 @@ impl Members {
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
-        let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let (node, lowest, _) = self.who(certificate)?;
         let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
+        if facts.admission >= lowest { Ok(node) } else { Err(CertificateError::Revoked) }
+    }
+
+    /// Who certifies the one that a certificate names, if that is another domain's authority: each may speak for its own domain alone.
+    fn authority(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Chains>> {
+        self.who(certificate).ok()?.2
+    }
+
+    fn who(&self, certificate: &CertificateDer<'_>) -> Result<(NodeId, u64, Option<Arc<Chains>>), CertificateError> {
+        let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut named = nodes.iter().filter(|(node, _)| names(&parsed, &certificate_name(&self.domain, **node)));
+        let mut named = nodes.iter().filter(|(_, allowed)| names(&parsed, &allowed.name));
         match (named.next(), named.next()) {
-            (Some((node, lowest)), None) if facts.admission >= *lowest => Ok(*node),
-            (Some(_), None) => Err(CertificateError::Revoked),
+            (Some((node, allowed)), None) => Ok((*node, allowed.lowest, allowed.authority.clone())),
             _ => Err(CertificateError::NotValidForName),
         }
     }
@@ -202,7 +289,8 @@ impl ClientCertVerifier for MemberVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let authority = self.members.authority(end_entity);
+        let verified = authority.as_ref().map_or(&self.chain, |a| &a.client).verify_client_cert(end_entity, intermediates, now)?;
         self.members.check(end_entity)?;
         Ok(verified)
     }
@@ -250,7 +338,9 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let authority = self.members.authority(end_entity);
+        let chain = authority.as_ref().map_or(&self.chain, |a| &a.server);
+        let verified = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         self.members.check(end_entity)?;
         Ok(verified)
     }

@@ -265,7 +265,7 @@ impl Lab {
         let (links_up, news) = mpsc::channel();
         let start = |node, own: &[SocketAddr], peer, its: &[SocketAddr]| {
             let mut config = MeshConfig::new(identity(&authority, node)?, own.to_vec());
-            config.peers = vec![PeerConfig { node: peer, links: its.to_vec(), admission: 0 }];
+            config.peers = vec![PeerConfig { node: peer, links: its.to_vec(), admission: 0, abroad: None }];
             let end = Arc::new(End { handle: OnceLock::new(), links_up: links_up.clone(), job: Mutex::new(Job::Answer) });
             let mesh = Mesh::start(config, end.clone()).context("a mesh")?;
             end.handle.get_or_init(|| mesh.handle());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sixnines_core::class::Pattern;
+use sixnines_core::abroad::Interest;
 use sixnines_core::domain::limits::Limit;
 use sixnines_core::engine::{self, AlarmRef, Engine};
 use sixnines_core::feed::{Cursor, Place};
@@ -106,7 +106,7 @@ impl<W: Ways> CoreLoop<W> {
             outlet.handle(now, feed::Input::Timeout);
         }
         let ways = &mut self.ways;
-        outlet.pump(now, |wanted| levels(engine, wanted), |to, class, kind, payload| ways.send(to, class, kind, payload));
+        outlet.pump(now, |interest| levels(engine, interest), |to, class, kind, payload| ways.send(to, class, kind, payload));
         for (to, recorded) in self.feeds.inlet.acknowledge(now, journalled.handed, journalled.written, engine.cursors()) {
             if !ways.send(to, Class::Control, Kind::CURSOR, recorded.encode()) {
                 tracing::debug!(%to, "an acknowledgement was not taken; the events come again");
@@ -142,11 +142,11 @@ impl<W: Ways> CoreLoop<W> {
     }
 }
 
-fn levels(engine: &Engine, wanted: &[Pattern]) -> Levels {
+fn levels(engine: &Engine, interest: &Interest) -> Levels {
     let standing = engine.alarms().filter(|(_, a)| a.is_active()).map(|(key, _)| AlarmRef {
         object: engine.world().object(key.object).name.clone(),
         kind: key.kind.clone(),
         qualifier: key.qualifier.clone(),
     });
-    Levels { events: engine.levels(wanted), alarms: standing.collect() }
+    Levels { events: engine.levels(interest), alarms: standing.filter(|a| interest.allows(a.object.as_str())).collect() }
 }

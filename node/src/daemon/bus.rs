@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel::Sender;
 use sixnines_checkpoint::service::Service;
+use sixnines_core::abroad::Interest;
 use sixnines_core::domain::{Change, Domain, Proposal, Void};
 use sixnines_core::ids::{Epoch, GroupName, LinkId, LogIndex, Member, NodeId};
 use sixnines_discs::feed::wire::{Recorded, Word, read_subscription};
@@ -70,7 +71,7 @@ impl Receiver for Bus {
                 Err(_) => tracing::warn!(%from, "an answer cannot be read"),
             },
             Kind::SUBSCRIBE => match read_subscription(&payload) {
-                Some((patterns, resume)) => self.core(In::Subscribed { from, patterns, resume }),
+                Some((patterns, resume)) => self.core(In::Subscribed { from, interest: Interest::of(patterns), resume }),
                 None => tracing::warn!(%from, "a subscription cannot be read"),
             },
             Kind::LEASE => match postcard::from_bytes(&payload) {

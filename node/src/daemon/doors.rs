@@ -27,7 +27,7 @@ use super::checkpoints::Checkpoints;
 use super::drivers::Drivers;
 use super::fencer::Fencer;
 use super::serial::Lines;
-use super::{journal, keeper};
+use super::{abroad, journal, keeper};
 use crate::api::RightRow;
 use crate::core_loop::In;
 use crate::core_loop::answers::Watcher;
@@ -43,6 +43,7 @@ pub(super) struct Doors {
     pub(super) log: log::Handle,
     pub(super) liveness: Arc<sixnines_discs::liveness::shell::Handle>,
     pub(super) mesh: MeshHandle,
+    pub(super) neighbours: Option<abroad::Ways>,
     pub(super) serial: Arc<Lines>,
     pub(super) checkpoints: Checkpoints,
     pub(super) keepers: BTreeMap<GroupName, mpsc::UnboundedSender<keeper::Order>>,
@@ -58,6 +59,10 @@ pub(super) struct Doors {
 }
 
 impl Doors {
+    fn mesh_of(&self, node: NodeId) -> &MeshHandle {
+        self.neighbours.as_ref().filter(|_| node.is_abroad()).map_or(&self.mesh, |n| &n.mesh)
+    }
+
     fn outcome(&self, request: EventId, outcome: Outcome) {
         if self.inbox.send(In::Outcome { request, outcome }).is_err() {
             tracing::debug!("the core loop has ended");
@@ -183,13 +188,17 @@ impl Ways for Doors {
     }
 
     fn subscribe(&mut self, peer: NodeId, resume: Resume) {
-        if let Err(error) = self.mesh.send(peer, Class::Control, Kind::SUBSCRIBE, subscription(&self.subscription, resume)) {
+        let wanted = match &self.neighbours {
+            Some(neighbours) if peer.is_abroad() => neighbours.hear(peer),
+            _ => &self.subscription,
+        };
+        if let Err(error) = self.mesh_of(peer).send(peer, Class::Control, Kind::SUBSCRIBE, subscription(wanted, resume)) {
             tracing::warn!(%peer, %error, "a subscription was not taken");
         }
     }
 
     fn send(&mut self, to: NodeId, class: Class, kind: Kind, payload: Bytes) -> bool {
-        match self.mesh.send(to, class, kind, payload) {
+        match self.mesh_of(to).send(to, class, kind, payload) {
             Ok(()) => true,
             Err(SendError::Full) => false,
             Err(error) => {

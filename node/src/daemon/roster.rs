@@ -83,7 +83,7 @@ impl Everybody {
 
     /// Whom the mesh reaches.
     pub(super) fn peers(&self, me: NodeId) -> Vec<PeerConfig> {
-        self.members().filter(|k| k.node != me).map(|k| PeerConfig { node: k.node, links: k.links.clone(), admission: k.admission }).collect()
+        self.members().filter(|k| k.node != me).map(|k| PeerConfig { node: k.node, links: k.links.clone(), admission: k.admission, abroad: None }).collect()
     }
 
     /// Where heartbeats go.

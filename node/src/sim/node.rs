@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
+use sixnines_core::abroad::Interest;
 use sixnines_core::domain::config::Times;
 use sixnines_core::domain::{Change, Domain, Entry, Evidence, Proposal, Release, Void};
 use sixnines_core::engine::{Alarm, Command};
@@ -189,6 +190,10 @@ impl Node {
         Ok(made)
     }
 
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
     pub(super) fn core(&mut self, now: Instant, input: Option<In>) {
         let wall = WallTime(self.wall_at_zero.wrapping_add(now.as_nanos()));
         self.core.handle(now, wall, input);
@@ -230,6 +235,12 @@ impl Node {
         }
     }
 
+    /// A neighbour's node is reached, in this life of it.
+    pub(super) fn meet(&mut self, now: Instant, node: NodeId, life: u64) {
+        self.core(now, Some(In::Peer { node, life }));
+        self.core(now, Some(In::Heard { node, is_heard: true }));
+    }
+
     fn on_mesh(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         let Ok(frame) = postcard::from_bytes(bytes) else { return };
         let input = match frame {
@@ -244,10 +255,14 @@ impl Node {
             }
             Frame::Told(told) => In::Told { from, told },
             Frame::Command(command) => In::Forwarded { from, command },
+            Frame::Feed(kind, payload) if from.is_abroad() => {
+                let Some(input) = self.core.ways.neighbours.read(from, Kind(kind), &payload) else { return };
+                input
+            }
             Frame::Feed(kind, payload) => match Kind(kind) {
                 Kind::SUBSCRIBE => {
                     let Some((patterns, resume)) = read_subscription(&payload) else { return };
-                    In::Subscribed { from, patterns, resume }
+                    In::Subscribed { from, interest: Interest::of(patterns), resume }
                 }
                 Kind::CURSOR => {
                     let Some(recorded) = Recorded::read(&payload) else { return };

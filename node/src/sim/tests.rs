@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sixnines_core::authority::{AccessRole, Principal};
+use sixnines_core::abroad::Interest;
 use sixnines_core::class::Pattern;
 use sixnines_core::domain::config::DomainConfig;
 use sixnines_core::domain::feature::Level;
@@ -150,7 +151,7 @@ fn what_a_node_hears_of_its_own_former_life_it_does_not_tell_again() {
     };
     let peer = NodeId(2);
     let cursor = Cursor { events: Place { incarnation: Incarnation(3), sequence: 8 }, ..Cursor::default() };
-    let wanted = In::Subscribed { from: peer, patterns: vec![Pattern::new("/**")], resume: Some(Resume { cursor: Some(cursor) }) };
+    let wanted = In::Subscribed { from: peer, interest: Interest::of(vec![Pattern::new("/**")]), resume: Some(Resume { cursor: Some(cursor) }) };
     core.handle(Instant::from_nanos(2), WallTime(2), Some(wanted));
     core.handle(Instant::from_nanos(3), WallTime(3), Some(In::Word { from: peer, word: Box::new(Word::Level(Arc::new(event))) }));
     assert!(core.ways.queue.iter().any(|way| matches!(way, Way::Publish(event) if event.id == id)), "it is new here");

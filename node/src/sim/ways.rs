@@ -22,6 +22,7 @@ use crate::core_loop::answers::Watcher;
 use crate::core_loop::fences::FenceOrder;
 use crate::core_loop::limits::Uses;
 use crate::core_loop::ways::{Journalled, Ways};
+use crate::neighbours::Table;
 
 /// One order of the core loop.
 pub(super) enum Way {
@@ -95,13 +96,15 @@ pub(super) struct SimWays {
     mutation: Mutation,
     /// What the parts use that are not simulated; nobody looks while it is none.
     pub(super) uses: Option<Uses>,
+    /// Other domains' nodes; there are none but in a simulated federation.
+    pub(super) neighbours: Arc<Table>,
     /// What nodes say that they read; nobody asks in a simulated domain.
     pub(super) reads: BTreeMap<NodeId, Level>,
 }
 
 impl SimWays {
     pub(super) fn new(journal: Journal, mutation: Mutation) -> Self {
-        Self { queue: VecDeque::new(), journal, records: 0, mutation, uses: None, reads: BTreeMap::new() }
+        Self { queue: VecDeque::new(), journal, records: 0, mutation, uses: None, neighbours: Arc::default(), reads: BTreeMap::new() }
     }
 }
 
@@ -163,7 +166,9 @@ impl Ways for SimWays {
         self.queue.push_back(Way::Publish(Arc::clone(event)));
     }
     fn subscribe(&mut self, peer: NodeId, resume: Resume) {
-        self.queue.push_back(Way::Feed(peer, Kind::SUBSCRIBE, subscription(&[Pattern::new("/**")], resume)));
+        let everything = [Pattern::new("/**")];
+        let wanted = if peer.is_abroad() { self.neighbours.hear(peer) } else { &everything };
+        self.queue.push_back(Way::Feed(peer, Kind::SUBSCRIBE, subscription(wanted, resume)));
     }
     fn send(&mut self, to: NodeId, _: Class, kind: Kind, payload: Bytes) -> bool {
         self.queue.push_back(Way::Feed(to, kind, payload));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::shelf::{Shelf, shipped};
+use crate::abroad::Interest;
 use crate::class::Pattern;
 use crate::engine::{AlarmRef, Input};
 use crate::event::Event;
@@ -110,7 +111,7 @@ fn a_reading_that_was_overtaken_by_its_own_failure_does_not_hide_it() {
 #[test]
 fn a_level_says_what_is_even_where_its_event_was_heard_long_ago() {
     let (owner, events, mut other) = pair();
-    let level = owner.engine.levels(&[Pattern::new("/mxp1/fan2")]).into_iter().find(|e| e.attribute.as_str() == "speed").expect("it has one");
+    let level = owner.engine.levels(&Interest::of(vec![Pattern::new("/mxp1/fan2")])).into_iter().find(|e| e.attribute.as_str() == "speed").expect("it has one");
     other.input(Input::Level { from: NodeId(1), event: Arc::clone(&level) });
     let value = other.value("/mxp1/fan2", "speed");
     assert_eq!(value, level.new);
@@ -138,4 +139,55 @@ fn what_earlier_lives_made_is_found_in_their_segments_the_newest_first() {
     assert!(!past.put_before(b"no journal"), "and what is older is of no use");
     let cursor = Cursor::default();
     assert!(cursor.events < Place { incarnation: Incarnation(1), sequence: 0 });
+}
+
+/// The same events as a neighbour's node with another domain's names tells them.
+fn from_abroad(events: &[Arc<Event>]) -> (crate::abroad::Neighbour, Vec<Arc<Event>>) {
+    let north = crate::abroad::Neighbour { domain: "north".into(), number: 2 };
+    let heard = events.iter().filter_map(|e| north.event(Event::clone(e))).map(Arc::new).collect();
+    (north, heard)
+}
+
+#[test]
+fn a_neighbours_objects_are_known_as_theirs_and_stale_while_nobody_there_is_heard() {
+    let (owner, events, mut here) = pair();
+    let (north, heard) = from_abroad(&events);
+    assert_eq!(heard.len(), events.len());
+    heard.iter().for_each(|e| here.input(Input::Remote(Arc::clone(e))));
+    let theirs = "/neighbours/north/mxp1/fan1";
+    assert_eq!(here.value(theirs, "state"), owner.value("/mxp1/fan1", "state"));
+    assert_eq!(here.value("/mxp1/fan1", "state"), None, "our own fan of that name is another one");
+    assert_eq!(here.engine.owner_of(theirs), None, "nobody here can set it");
+    assert_eq!(standing(&here), standing(&owner));
+
+    let quality = |shelf: &Shelf| shelf.engine.world().find(theirs).map(|ix| shelf.engine.world().object(ix).cells.iter().filter(|c| c.event.is_some()).map(|c| c.quality).collect::<Vec<_>>());
+    let before = quality(&here).expect("it is there");
+    here.input(Input::Unheard(NodeId(202)));
+    assert_eq!(quality(&here), Some(before.clone()), "another node of theirs");
+    here.input(Input::Unheard(NodeId(201)));
+    assert!(quality(&here).expect("it is there").iter().all(|q| *q == Quality::Stale));
+    for level in owner.engine.levels(&Interest::of(vec![Pattern::new("/**")])) {
+        let level = north.event(Event::clone(&level)).expect("its own");
+        here.input(Input::Level { from: NodeId(201), event: Arc::new(level) });
+    }
+    assert_eq!(quality(&here), Some(before), "it has told how everything is");
+
+    let replayed = replay(&here.journal, None).expect("it replays");
+    assert_eq!(replayed.engine.hash(), here.engine.hash());
+    assert_eq!(replayed.engine.world().find(theirs).is_some(), here.engine.world().find(theirs).is_some());
+}
+
+#[test]
+fn what_no_longer_stands_abroad_is_over_here_and_other_bundles_do_not_forget_it() {
+    let (_, events, mut here) = pair();
+    let (_, heard) = from_abroad(&events);
+    heard.iter().for_each(|e| here.input(Input::Remote(Arc::clone(e))));
+    assert!(standing(&here) > 0);
+    let compiled = Arc::clone(&here.engine.world().compiled);
+    here.input(Input::Bundle(compiled));
+    assert!(here.engine.world().find("/neighbours/north/mxp1/fan1").is_some());
+    here.input(Input::Settled { origin: NodeId(202), alarms: Vec::new() });
+    assert!(standing(&here) > 0, "another node does not speak for it");
+    here.input(Input::Settled { origin: NodeId(201), alarms: Vec::new() });
+    assert_eq!(standing(&here), 0);
 }

@@ -1,13 +1,14 @@
 //! Who comes late is told how things are, once.
 
 use super::shelf::Shelf;
+use crate::abroad::Interest;
 use crate::class::Pattern;
 use crate::engine::Input;
 use crate::ids::NodeId;
 use crate::value::Value;
 
-fn everything() -> Vec<Pattern> {
-    vec![Pattern::new("/**")]
+fn everything() -> Interest {
+    Interest::of(vec![Pattern::new("/**")])
 }
 
 fn state(shelf: &Shelf, fan: u32) -> Option<Value> {
@@ -48,7 +49,7 @@ fn what_is_told_twice_happens_once() {
 #[test]
 fn only_what_is_wanted_is_told_and_only_by_its_owner() {
     let (owner, late) = Shelf::with_a_failed_fan_and_a_newcomer();
-    let fans = owner.engine.levels(&[Pattern::new("/mxp1/fan*")]);
+    let fans = owner.engine.levels(&Interest::of(vec![Pattern::new("/mxp1/fan*")]));
     assert!(!fans.is_empty() && fans.iter().all(|e| e.object.as_str().starts_with("/mxp1/fan")));
-    assert!(late.engine.levels(&[Pattern::new("/mxp1/**")]).is_empty());
+    assert!(late.engine.levels(&Interest::of(vec![Pattern::new("/mxp1/**")])).is_empty());
 }

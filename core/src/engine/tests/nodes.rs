@@ -1,6 +1,7 @@
 //! What nodes think of each other, and who says so: the lowest node alive.
 
 use super::shelf::{Shelf, shipped};
+use crate::abroad::Interest;
 use crate::class::Pattern;
 use crate::engine::{Fact, Input};
 use crate::ids::{AttributeName, EventId, NodeId, ObjectName};
@@ -83,7 +84,7 @@ fn who_comes_back_as_the_owner_of_the_domain_takes_over_the_standing_alarms() {
 
     let mut first = Shelf::with(&shipped(), 1);
     sees(&mut second, 1, "alive");
-    second.engine.levels(&[Pattern::new("/**")]).into_iter().for_each(|e| first.input(Input::Level { from: NodeId(2), event: e }));
+    second.engine.levels(&Interest::of(vec![Pattern::new("/**")])).into_iter().for_each(|e| first.input(Input::Level { from: NodeId(2), event: e }));
     assert_eq!(standing(&first), std::slice::from_ref(&of_third));
     sees(&mut first, 3, "dead");
     assert_eq!(standing(&first), [of_third], "it is the alarm that stood already");
@@ -99,7 +100,7 @@ fn an_alarm_that_is_over_when_its_new_owner_hears_of_it_is_cleared_by_him() {
     let (mut second, _) = survivors();
     sees(&mut second, 1, "dead");
     sees(&mut second, 3, "dead");
-    let levels = second.engine.levels(&[Pattern::new("/**")]);
+    let levels = second.engine.levels(&Interest::of(vec![Pattern::new("/**")]));
     second.forget();
 
     let mut first = Shelf::with(&shipped(), 1);

@@ -122,7 +122,19 @@ pub(super) struct Node {
 
 impl Lab {
     pub(super) fn new() -> Self {
-        Self { authority: Authority::create("lab").unwrap(), issued: Mutex::default() }
+        Self::of("lab")
+    }
+
+    pub(super) fn of(domain: &str) -> Self {
+        Self { authority: Authority::create(domain).unwrap(), issued: Mutex::default() }
+    }
+
+    /// Node `node` of this domain, as another domain lists it under the number `here`, by what it takes for the authority of `domain`.
+    pub(super) fn abroad(&self, domain: &str, node: u16, here: u16, links: &[SocketAddr]) -> PeerConfig {
+        let dir = tempfile::tempdir().unwrap();
+        self.authority.save(dir.path()).unwrap();
+        let abroad = Abroad::of(domain, &dir.path().join("ca.pem"), [NodeId(node)]).unwrap().pop();
+        PeerConfig { node: NodeId(here), links: links.to_vec(), admission: 0, abroad }
     }
 
     pub(super) fn config(&self, node: u16, links: usize) -> MeshConfig {
@@ -161,8 +173,8 @@ impl Lab {
 
     fn introduced(&self, mut a: MeshConfig, mut b: MeshConfig, way_to_b: Vec<SocketAddr>) -> (Node, Node) {
         let links = a.links.len();
-        b.peers = vec![PeerConfig { node: a.identity.node(), links: a.links.clone(), admission: 0 }];
-        a.peers = vec![PeerConfig { node: b.identity.node(), links: way_to_b, admission: 0 }];
+        b.peers = vec![PeerConfig { node: a.identity.node(), links: a.links.clone(), admission: 0, abroad: None }];
+        a.peers = vec![PeerConfig { node: b.identity.node(), links: way_to_b, admission: 0, abroad: None }];
         let (a, b) = (Node::start(a), Node::start(b));
         a.wait_for_links(&b, links);
         b.wait_for_links(&a, links);
@@ -182,7 +194,7 @@ impl Node {
     }
 
     pub(super) fn as_peer(&self) -> PeerConfig {
-        PeerConfig { node: self.node, links: self.addresses.clone(), admission: 0 }
+        PeerConfig { node: self.node, links: self.addresses.clone(), admission: 0, abroad: None }
     }
 
     pub(super) fn knows(&self, others: &[&Self]) {
