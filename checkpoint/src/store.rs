@@ -59,6 +59,8 @@ pub(crate) struct Store {
     base: Cursor,
     base_offset: u64,
     entries: VecDeque<Entry>,
+    /// The first record kept of each epoch, so that nobody has to walk along a long backlog while a takeover waits.
+    starts: VecDeque<Cursor>,
     held: Sequence,
 }
 
@@ -113,7 +115,7 @@ impl Store {
 
     /// Puts a complete transfer in the place of everything, in one step (protocol 2.6).
     pub(crate) fn replace(&mut self, state: State, at: Cursor, generation: Generation, held: Sequence) {
-        *self = Self { state, generation, base: at, base_offset: 0, entries: VecDeque::new(), held: held.min(at.sequence) };
+        *self = Self { state, generation, base: at, base_offset: 0, entries: VecDeque::new(), starts: VecDeque::new(), held: held.min(at.sequence) };
     }
 
     /// The active's own write.
@@ -141,6 +143,9 @@ impl Store {
         if let Some(id) = record.request {
             self.state.remember(id, record.cursor, limits.requests_max, &mut undo);
         }
+        if self.starts.back().is_none_or(|start| start.epoch < record.cursor.epoch) {
+            self.starts.push_back(record.cursor);
+        }
         let offset = self.entries.back().map_or(self.base_offset, |e| e.offset) + record.size() as u64;
         self.entries.push_back(Entry { record, undo: Some(undo), offset });
     }
@@ -151,6 +156,9 @@ impl Store {
         while self.head().sequence > last {
             let entry = self.entries.pop_back().expect("the head lies after the base");
             self.state.undo(entry.undo.expect("a record after held keeps what undoes it"));
+        }
+        while self.starts.back().is_some_and(|start| start.sequence > last) {
+            self.starts.pop_back();
         }
     }
 
@@ -179,6 +187,13 @@ impl Store {
             }
             (self.base, self.base_offset) = (front.record.cursor, front.offset);
             self.entries.pop_front();
+            let next = self.entries.front().map(|entry| entry.record.cursor);
+            if self.starts.front().is_some_and(|start| start.sequence <= self.base.sequence) {
+                self.starts.pop_front();
+                if let Some(next) = next.filter(|next| self.starts.front().is_none_or(|start| next.epoch < start.epoch)) {
+                    self.starts.push_front(next);
+                }
+            }
         }
     }
 
@@ -187,21 +202,18 @@ impl Store {
         self.runs(self.held.max(self.base.sequence), max)
     }
 
-    /// Stretches of equal epoch, the newest first. Epochs never fall along the records, so that a stretch's first one is found
-    /// without a walk along it: this is asked while a takeover waits, and the backlog may be long.
+    /// Stretches of equal epoch, the newest first.
     fn runs(&self, from: Sequence, max: usize) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut last = self.head();
-        while runs.len() < max {
-            let earlier = self.entries.partition_point(|e| e.record.cursor.epoch < last.epoch);
-            let begins = self.entries.get(earlier).filter(|_| self.base.epoch < last.epoch);
-            let first = begins.map_or(self.base.sequence, |e| e.record.cursor.sequence).max(from);
-            runs.push(Run { epoch: last.epoch, first, last: last.sequence });
+        let base = Some(self.base).filter(|base| self.starts.front().is_none_or(|first| base.epoch < first.epoch));
+        for start in self.starts.iter().rev().chain(&base).take(max) {
+            let first = if start.epoch == self.base.epoch { self.base.sequence } else { start.sequence };
+            runs.push(Run { epoch: start.epoch, first: first.max(from), last: last.sequence });
             if first <= from {
                 break;
             }
-            let Some(before) = self.position(Sequence(first.0 - 1)) else { break };
-            last = before;
+            last.sequence.0 = first.0 - 1;
         }
         runs
     }

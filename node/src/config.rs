@@ -322,7 +322,7 @@ impl NodeFile {
 pub(crate) fn load_domain(path: &Path) -> anyhow::Result<DomainConfig> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: DomainConfig = parse(&text, path)?;
-    config.check().map_err(|wrong| {
+    config.check_names().and_then(|()| config.check()).map_err(|wrong| {
         let at = wrong.at.and_then(|at| line_of(&text, at)).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
         anyhow::anyhow!("{}{at}: {wrong}", path.display())
     })?;

@@ -275,7 +275,7 @@ impl Node {
         }
         let gate_watch = gate.map(|gate| watch_gate(gate, inbox.clone())).transpose().context("no thread")?;
         let (renewals, orders) = crossbeam::channel::unbounded();
-        let papers = Papers { dir: file.identity.clone(), identity, members: at_doors, mesh: mesh.handle(), door, inbox: inbox.clone(), configuration: configured.clone() };
+        let papers = Papers { dir: file.identity.clone(), identity, members: at_doors, meshes: [mesh.handle()].into_iter().chain(neighbours.as_ref().map(|n| n.ways().mesh)).collect(), door, inbox: inbox.clone(), configuration: configured.clone() };
         std::thread::Builder::new().name("papers".into()).spawn(move || papers.run(&orders)).context("no thread")?;
         let _in_runtime = runtime.enter();
         let listener = api_socket::listen(&file.run.join(API_SOCKET)).context("the API's socket cannot be made")?;

@@ -146,3 +146,47 @@ proptest! {
         prop_assert_eq!(store.state(), &State::default());
     }
 }
+
+/// As [`Store::runs`], found by a walk along all records.
+fn walked(store: &Store, from: Sequence, max: usize) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for at in (from.0..=store.head().sequence.0).rev().map_while(|sequence| store.position(Sequence(sequence))) {
+        let is_full = runs.len() == max;
+        match runs.last_mut() {
+            Some(run) if run.epoch == at.epoch => run.first = at.sequence,
+            _ if is_full => break,
+            _ => runs.push(Run { epoch: at.epoch, first: at.sequence, last: at.sequence }),
+        }
+    }
+    runs
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A byte is a step: a write, one of the next epoch, a cut, or what all hold moves on.
+    #[test]
+    fn the_stretches_of_a_store_are_those_that_a_walk_finds(steps in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let limits = Limits { backlog_records_max: 5, ..Limits::default() };
+        let (mut store, mut epoch) = (Store::default(), 1);
+        for step in steps {
+            let after_held = store.head().sequence.0 - store.held().0;
+            let some = if after_held == 0 { store.held() } else { Sequence(store.held().0 + u64::from(step / 4) % (after_held + 1)) };
+            match step % 4 {
+                0 => drop(write(&mut store, epoch, &put("a", "1"))),
+                1 => {
+                    epoch += 1 + u64::from(step / 4) % 2;
+                    write(&mut store, epoch, &put("a", "2"));
+                }
+                2 => store.cut_after(some),
+                _ => drop(store.advance_held(some, &limits)),
+            }
+            epoch = epoch.max(store.head().epoch.0);
+            for from in store.base.sequence.0..=store.head().sequence.0 {
+                for max in [1, 2, usize::MAX] {
+                    prop_assert_eq!(store.runs(Sequence(from), max), walked(&store, Sequence(from), max), "from {} at most {}", from, max);
+                }
+            }
+        }
+    }
+}

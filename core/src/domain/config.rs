@@ -349,6 +349,22 @@ impl DomainConfig {
         self.nodes.iter().filter(|n| !n.witness)
     }
 
+    /// Whether chassis may be called so, for who reads a file. Apart from [`Self::check`], which is asked of what is in the control log too, where
+    /// every version has to come to the same.
+    ///
+    /// # Errors
+    /// The first one found, in the operator's words.
+    pub fn check_names(&self) -> Result<(), ConfigError> {
+        for (number, chassis) in self.chassis.iter().enumerate() {
+            let name = chassis.name.as_str();
+            if name.is_empty() || name.contains([':', '/', ' ']) || NOT_A_CHASSIS.contains(&name) {
+                let text = format!("{name:?} cannot be a chassis' name: no colon, slash or blank, and none of {}", NOT_A_CHASSIS.join(", "));
+                return Err(ConfigError::at("chassis", number, text));
+            }
+        }
+        Ok(())
+    }
+
     /// Looks for contradictions.
     ///
     /// # Errors
@@ -434,6 +450,9 @@ impl DomainConfig {
     }
 }
 
+/// What objects' names begin with that are in no chassis.
+const NOT_A_CHASSIS: [&str; 4] = ["nodes", "services", "domain", "neighbours"];
+
 const CHASSIS_PREFIX: &str = "chassis:";
 
 /// The group that stands for the ownership of a chassis.
@@ -495,6 +514,15 @@ mod tests {
         for config in [config.clone(), DomainConfig { limits: Limits::default().with(Limit::Objects, 100), ..config }] {
             let bytes = postcard::to_stdvec(&config).expect("encoded");
             assert_eq!(postcard::from_bytes::<DomainConfig>(&bytes), Ok(config));
+        }
+    }
+
+    #[test]
+    fn a_chassis_cannot_have_the_name_of_what_is_in_no_chassis() {
+        let named = |name: &str| DomainConfig { chassis: vec![ChassisConfig { name: name.into(), manager: None }], ..DomainConfig::default() }.check_names();
+        assert_eq!(named("mxp1"), Ok(()));
+        for bad in ["neighbours", "nodes", "services", "domain", "", "a/b", "a:b", "a b"] {
+            assert!(named(bad).is_err_and(|e| e.to_string().contains("chassis' name") && e.at == Some(("chassis", 0))), "{bad:?}");
         }
     }
 

@@ -26,7 +26,8 @@ pub(super) struct Papers {
     pub(super) dir: PathBuf,
     pub(super) identity: Identity,
     pub(super) members: Arc<Members>,
-    pub(super) mesh: MeshHandle,
+    /// Among the domain's own nodes, and towards neighbours.
+    pub(super) meshes: Vec<MeshHandle>,
     /// This node's own door, if it has one: it shows the new certificate too.
     pub(super) door: Option<Door>,
     pub(super) inbox: Sender<In>,
@@ -114,8 +115,9 @@ impl Papers {
             door.set_config(renewed.door_config(Arc::clone(&self.members)).map_err(wrong)?);
         }
         let facts = renewed.facts();
-        let shown = renewed.renewed(certificate).map_err(wrong)?; // the mesh has a copy of its own
-        self.mesh.show(shown);
+        for mesh in &self.meshes {
+            mesh.show(renewed.renewed(certificate).map_err(wrong)?); // each has a copy of its own
+        }
         self.identity = renewed;
         Ok(format!("{} has a new certificate, {}, serial {}. Connections go on; new ones show it", self.identity.node(), until(&facts), facts.serial_text()))
     }
