@@ -82,6 +82,8 @@ fn a_domain_hears_of_another_what_it_may_and_nobody_takes_orders() {
     let events = said(&south.ask(1, &["events", "/neighbours/north/mxp2/fan1"]));
     assert!(events.contains("n103."), "{events}");
 
+    assert!(said(&south.ask(1, &["status"])).contains("north is heard, heard: n101 n103"), "{}", said(&south.ask(1, &["status"])));
+
     // It is theirs: nobody here can set it.
     let refused = south.ask(1, &["set", "/neighbours/north/mxp2/fan1", "duty=20", "--message", "a test"]);
     assert!(!refused.status.success(), "{}", said(&refused));

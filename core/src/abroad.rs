@@ -31,6 +31,8 @@ pub struct Neighbour {
     pub domain: String,
     /// 1 to [`NEIGHBOUR_MAX`]; the same on every node of this domain.
     pub number: u16,
+    /// Its objects that are to be heard of, as they are called there. Whatever else it tells is not taken.
+    pub hear: Vec<Pattern>,
 }
 
 impl Neighbour {
@@ -50,9 +52,12 @@ impl Neighbour {
         AlarmRef { object: self.object(&theirs.object), ..theirs }
     }
 
-    /// An event of one of its nodes; `None` if that node is none of its own. Causes in a third domain are not known here: the chain begins with
+    /// An event of one of its nodes; `None` if that node is none of its own, or the object none that is to be heard of. Causes in a third domain are not known here: the chain begins with
     /// what followed from them.
     pub fn event(&self, mut event: Event) -> Option<Event> {
+        if !self.hear.iter().any(|pattern| pattern.matches(event.object.as_str())) {
+            return None;
+        }
         event.id = self.id(event.id)?;
         event.cause = event.cause.and_then(|cause| self.id(cause));
         event.root = self.id(event.root).unwrap_or(event.id);

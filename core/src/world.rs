@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::abroad::NEIGHBOURS;
 use crate::bundle::Compiled;
 use crate::class::{Attribute, CHASSIS_CLASS_WORD, Class, Slot};
 use crate::domain::limits::{Limit, Limits};
@@ -231,13 +232,16 @@ impl World {
         self.insert(name.clone(), class)
     }
 
-    /// The same for an object of a neighbour, which says itself of what class it is; `None` if there is no such class here.
+    /// The same for an object of a neighbour, which says itself of what class it is; `None` if there is no such class here. Neighbours get no more
+    /// than half of [`Self::objects_max`], so that there is room for what is this domain's own.
     pub fn find_or_create_abroad(&mut self, name: &ObjectName, class: &ClassName) -> Option<Ix> {
         if let Some(ix) = self.find(name.as_str()) {
             return Some(ix);
         }
         let class = self.compiled.classes.get(class).filter(|_| Owner::of(name.as_str()) == Owner::Abroad)?.clone();
-        self.insert(name.clone(), class)
+        let below = format!("{NEIGHBOURS}/");
+        let abroad = self.names.range(ObjectName::new(&below)..).take_while(|(name, _)| name.as_str().starts_with(&below)).count();
+        if abroad >= self.objects_max / 2 { None } else { self.insert(name.clone(), class) }
     }
 
     /// The object of a name.

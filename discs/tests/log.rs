@@ -312,6 +312,30 @@ fn a_campaign_against_a_dead_leader_does_not_wait_for_its_lease() {
     c.commit(first, second);
 }
 
+/// Found with real processes on a busy machine: two campaigns at one moment, and nobody led for a second.
+#[test]
+fn campaigns_that_meet_are_repeated_soon_and_take_the_lead_from_nobody() {
+    for apart in [0, 1, 2, 5, 10, 15, 20, 30, 60, 85] {
+        for slow in [1, 4, 8, 20, 40] {
+            let mut c = Cluster::settled(15);
+            let dead = c.wait_for_leader();
+            c.crash(dead);
+            let (first, second) = (c.running()[0], c.running()[1]);
+            c.places[&first].disk.set_latency(Duration::from_millis(slow));
+            c.log(first).handle().campaign(dead);
+            c.run(Duration::from_millis(apart));
+            c.log(second).handle().campaign(dead);
+            let took = c.run_until("somebody leads", |c| c.leader().is_some_and(|leader| leader != dead));
+            assert!(took < Duration::from_millis(300), "apart {apart}, disk {slow}: not by Raft's own clocks: {took:?}");
+            c.run(Duration::from_millis(20 + 2 * slow)); // whatever was under way has arrived
+            let leader = c.wait_for_leader();
+            let term = c.log(leader).handle().metrics().term;
+            c.run(Duration::from_secs(2));
+            assert_eq!((c.leader(), c.log(leader).handle().metrics().term), (Some(leader), term), "apart {apart}, disk {slow}: it leads on");
+        }
+    }
+}
+
 /// The node whose disk was lost is alive to everybody but the log: nobody may lean on it, and it must come back when an operator says so.
 #[test]
 fn a_voter_with_an_empty_disk_disturbs_nobody_and_votes_again_once_it_is_replaced() {

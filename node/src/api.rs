@@ -203,6 +203,20 @@ pub(crate) struct Status {
     /// The nodes that hear of this one's events.
     #[serde(default)]
     pub(crate) feeds: Vec<FeedRow>,
+    /// The other domains that it knows of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) neighbours: Vec<NeighbourRow>,
+}
+
+/// Another domain, as this node hears it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NeighbourRow {
+    pub(crate) domain: String,
+    /// `heard`, `partly` or `lost`.
+    pub(crate) state: String,
+    /// Its nodes that are heard, by the numbers that they have here.
+    pub(crate) heard: Vec<NodeId>,
+    pub(crate) silent: Vec<NodeId>,
 }
 
 /// One service group.

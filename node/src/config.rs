@@ -143,7 +143,7 @@ pub(crate) struct NeighbourNode {
 impl NeighbourEntry {
     /// The neighbour as the rest of the program knows it.
     pub(crate) fn neighbour(&self) -> Neighbour {
-        Neighbour { domain: self.domain.clone(), number: self.number }
+        Neighbour { domain: self.domain.clone(), number: self.number, hear: self.hear.clone() }
     }
 
     /// What is wrong with it, after these of the same node.

@@ -15,8 +15,6 @@ use crate::core_loop::In;
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) neighbour: Arc<Neighbour>,
-    /// Its objects that are wanted here, as they are called there.
-    pub(crate) hear: Vec<Pattern>,
     /// The objects here that it may hear of.
     pub(crate) tell: Vec<Pattern>,
 }
@@ -30,7 +28,7 @@ pub(crate) struct Table {
 impl Table {
     /// What is to be heard of a neighbour's node.
     pub(crate) fn hear(&self, node: NodeId) -> &[Pattern] {
-        self.nodes.get(&node).map_or(&[], |place| &place.hear)
+        self.nodes.get(&node).map_or(&[], |place| &place.neighbour.hear)
     }
 
     /// What the core loop is told of a frame: nothing but events, subscriptions and cursors are taken of a neighbour. No lease, no entry of the
@@ -38,7 +36,7 @@ impl Table {
     pub(crate) fn read(&self, from: NodeId, kind: Kind, payload: &[u8]) -> Option<In> {
         let place = self.nodes.get(&from)?;
         match kind {
-            Kind::FEED if !place.hear.is_empty() => {
+            Kind::FEED if !place.neighbour.hear.is_empty() => {
                 let word = Word::read(payload)?.from_abroad(&place.neighbour)?;
                 Some(In::Word { from, word: Box::new(word) })
             }
@@ -61,8 +59,8 @@ mod tests {
 
     fn table(hear: &[&str], tell: &[&str]) -> Table {
         let patterns = |list: &[&str]| list.iter().map(|text| Pattern::new(*text)).collect();
-        let neighbour = Arc::new(Neighbour { domain: "north".into(), number: 2 });
-        Table { nodes: [(NodeId(205), Place { neighbour, hear: patterns(hear), tell: patterns(tell) })].into() }
+        let neighbour = Arc::new(Neighbour { domain: "north".into(), number: 2, hear: patterns(hear) });
+        Table { nodes: [(NodeId(205), Place { neighbour, tell: patterns(tell) })].into() }
     }
 
     #[test]

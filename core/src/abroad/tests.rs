@@ -8,7 +8,7 @@ use crate::time::HybridTime;
 use crate::value::{Quality, Value};
 
 fn north() -> Neighbour {
-    Neighbour { domain: "north".into(), number: 2 }
+    Neighbour { domain: "north".into(), number: 2, hear: vec![Pattern::new("/mxp1/**")] }
 }
 
 fn id(node: u16, sequence: u64) -> EventId {
@@ -55,6 +55,12 @@ fn what_a_neighbour_heard_elsewhere_is_not_taken_for_its_own() {
 }
 
 #[test]
+fn what_nobody_asked_for_is_not_taken() {
+    let unasked = Event { object: "/mxp2/fan3".into(), ..event(5, None, 5) };
+    assert_eq!(north().event(unasked), None);
+}
+
+#[test]
 fn a_neighbours_node_hears_what_it_wants_as_far_as_it_may() {
     let patterns = |text: &str| vec![Pattern::new(text)];
     let within = Interest::within(patterns("/mxp1/**"), patterns("/*/fan*"));
@@ -67,7 +73,7 @@ fn a_neighbours_node_hears_what_it_wants_as_far_as_it_may() {
 proptest! {
     #[test]
     fn no_two_nodes_of_any_domains_have_the_same_number(a in 1u16..=NEIGHBOUR_MAX, b in 1u16..=NEIGHBOUR_MAX, m in 0u16..=u16::MAX, n in 0u16..=u16::MAX) {
-        let of = |number, node| Neighbour { domain: "x".into(), number }.node(NodeId(node));
+        let of = |number, node| Neighbour { domain: "x".into(), number, hear: Vec::new() }.node(NodeId(node));
         let (one, other) = (of(a, m), of(b, n));
         prop_assert!(one.is_none_or(NodeId::is_abroad));
         prop_assert_eq!(one.is_some() && one == other, one.is_some() && (a, m) == (b, n));

@@ -16,6 +16,8 @@ use crate::time::Duration;
 use crate::value::{Quality, Value};
 use crate::world::{Ix, Owner};
 
+/// Groups whose epochs are followed, those of neighbours among them, who may name as many as they like.
+const SEEN_MAX: usize = 4096;
 /// A peer's stamp may be so far ahead of our wall time and still be adopted (protocol 8.4).
 const OFFSET_MAX: Duration = Duration::from_millis(500);
 
@@ -150,12 +152,14 @@ impl Engine {
     /// Receivers drop what is below the highest epoch seen (protocol 7.1). What came too late for its attribute is still an event.
     fn hear(&mut self, event: Arc<Event>, is_present: bool) {
         if let Some(group) = &event.group {
-            let seen = self.seen.entry(group.clone()).or_default();
-            if event.epoch < *seen {
+            let seen = self.seen.get(group).copied().unwrap_or_default();
+            if event.epoch < seen {
                 self.counts.old_epochs += 1;
                 return;
             }
-            *seen = event.epoch;
+            if event.epoch > seen && (self.seen.len() < SEEN_MAX || self.seen.contains_key(group)) {
+                self.seen.insert(group.clone(), event.epoch);
+            }
         }
         let event = self.adopt_time(event);
         if self.history.get(event.id).is_none() {

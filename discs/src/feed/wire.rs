@@ -72,17 +72,14 @@ impl Word {
         (class, Kind::FEED, encode(self))
     }
 
-    /// The word of a neighbour's node, as it is understood here; `None` if it is about a third domain. An event that this build cannot read stays as
-    /// it is: it becomes a gap of one.
+    /// The word of a neighbour's node, as it is understood here; `None` for a reading or a level that is not to be heard. An event that is not, or
+    /// that this build cannot read, becomes a gap of one: places have no holes.
     pub fn from_abroad(self, neighbour: &Neighbour) -> Option<Self> {
         let own = |event: Arc<Event>| neighbour.event(Arc::unwrap_or_clone(event)).map(Arc::new);
         Some(match self {
             Self::Event { after, at, event } => {
-                let event = match postcard::from_bytes::<Event>(&event) {
-                    Ok(read) => encode(&neighbour.event(read)?).to_vec().into(),
-                    Err(_) => event,
-                };
-                Self::Event { after, at, event }
+                let ours = postcard::from_bytes(&event).ok().and_then(|read| neighbour.event(read));
+                Self::Event { after, at, event: ours.map_or_else(Arc::default, |ours| encode(&ours).to_vec().into()) }
             }
             Self::Reading(event) => Self::Reading(own(event)?),
             Self::Level(event) => Self::Level(own(event)?),

@@ -41,6 +41,10 @@ const FORWARDED_MAX: usize = 256;
 
 /// A node that has come into reach is asked so often which disk it has.
 const GREETINGS_MAX: usize = 10;
+/// A campaign that came to nothing is repeated after so long: by then a slow disk has written a vote down, and a thread that had to wait has run.
+const AGAIN: Duration = Duration::from_millis(60);
+/// And so often; then Raft's own clocks are about to run out.
+const REPEATS: u32 = 8;
 
 pub(crate) type OurRaft<R> = Raft<Types<R>, StateMachine<R>>;
 
@@ -211,7 +215,24 @@ impl<R: AsyncRuntime> Host<R> {
     fn campaign(self: Arc<Self>, against: NodeId) {
         if self.leader() == Some(against) && against != self.me() {
             self.peers.campaign_against(Some(against));
-            drop(R::spawn(async move { drop(self.raft.trigger().elect(false).await) }));
+            drop(R::spawn(async move {
+                drop(self.raft.trigger().elect(false).await);
+                self.campaign_again().await;
+            }));
+        }
+    }
+
+    /// Two campaigns at one moment leave each with its own vote, and nobody with a majority until Raft's own clocks run out. So each is repeated,
+    /// at moments of its own, and with a question before it (pre-vote, Ongaro's dissertation, 9.6): a repeat never takes the lead from who has
+    /// just got it, as a second campaign without one would.
+    async fn campaign_again(&self) {
+        let phase = AGAIN / 5 * u32::from(self.me().0 % 5);
+        for turn in 1..=REPEATS {
+            R::sleep(if turn == 1 { AGAIN + phase } else { AGAIN }).await;
+            if self.leader().is_some() {
+                return;
+            }
+            drop(self.raft.trigger().elect(true).await);
         }
     }
 

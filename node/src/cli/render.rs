@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use sixnines_core::ids::NodeId;
+
 use crate::api::{AlarmRow, EventRow, Failure, FeatureReport, InLog, LimitRow, ObjectRow, Reply, Status, WhyStory};
 
 /// The answer as text for people.
@@ -123,6 +125,12 @@ fn status(status: &Status) -> String {
         let says = if serial.says.is_empty() { String::new() } else { format!(": {}", serial.says) };
         let ends = if cut_off.is_empty() { "" } else { ".  " };
         out.push_str(&format!("serial  {} to {} is {}{says}{ends}{cut_off}\n", serial.device, node.id, serial.state));
+    }
+    for neighbour in &status.neighbours {
+        let list = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let heard = if neighbour.heard.is_empty() { String::new() } else { format!(", heard: {}", list(&neighbour.heard)) };
+        let silent = if neighbour.silent.is_empty() { String::new() } else { format!(", silent: {}", list(&neighbour.silent)) };
+        out.push_str(&format!("abroad  {} is {}{heard}{silent}    nines ls '/neighbours/{}/**'\n", neighbour.domain, neighbour.state, neighbour.domain));
     }
     for feed in status.feeds.iter().filter(|f| f.behind > 0 || f.gaps > 0) {
         let lost = if feed.is_lost { ", out of reach" } else { "" };

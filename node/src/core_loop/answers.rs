@@ -200,6 +200,7 @@ impl<W: Ways> CoreLoop<W> {
             suspensions,
             late_us: self.ways.lateness(),
             feeds: self.feed_rows(),
+            neighbours: self.neighbour_rows(),
         }
     }
 

@@ -8,6 +8,7 @@ use sixnines_discs::feed;
 
 use super::ways::Ways;
 use super::{CoreLoop, node_object, word};
+use crate::api::NeighbourRow;
 
 /// Which nodes of a neighbour are heard, and which are not.
 #[derive(Debug, Default)]
@@ -57,6 +58,12 @@ impl<W: Ways> CoreLoop<W> {
         for domain in self.neighbours.keys().cloned().collect::<Vec<_>>() {
             self.tell_neighbour(now, &domain);
         }
+    }
+
+    /// For people.
+    pub(super) fn neighbour_rows(&self) -> Vec<NeighbourRow> {
+        let row = |(domain, reach): (&String, &Reach)| NeighbourRow { domain: domain.clone(), state: reach.word().to_owned(), heard: reach.heard.clone(), silent: reach.silent.clone() };
+        self.neighbours.iter().map(row).collect()
     }
 
     fn tell_neighbour(&mut self, now: Instant, domain: &str) {

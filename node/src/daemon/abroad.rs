@@ -83,7 +83,7 @@ fn table(federation: &Federation, ours: &str) -> anyhow::Result<(Vec<PeerConfig>
         for (node, abroad) in entry.nodes.iter().zip(abroad) {
             let here = neighbour.node(node.node).with_context(|| format!("federation: {} is no node", node.node))?;
             peers.push(PeerConfig { node: here, links: node.at.clone(), admission: 0, abroad: Some(abroad) });
-            table.nodes.insert(here, Place { neighbour: Arc::clone(&neighbour), hear: entry.hear.clone(), tell: entry.tell.clone() });
+            table.nodes.insert(here, Place { neighbour: Arc::clone(&neighbour), tell: entry.tell.clone() });
         }
     }
     Ok((peers, table))
@@ -120,7 +120,7 @@ impl Receiver for Desk {
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
             if is_heard { heard.insert(node) } else { heard.remove(&node) }
         };
-        if is_heard && !place.hear.is_empty() {
+        if is_heard && !place.neighbour.hear.is_empty() {
             self.core(In::Peer { node, life: state.life });
         }
         if is_news {

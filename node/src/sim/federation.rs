@@ -197,11 +197,11 @@ impl Shops {
         let everything = || vec![Pattern::new("/**")];
         let (mut table, mut ways) = (Table::default(), BTreeMap::new());
         let mut add = |number: u16, theirs: u16, who: NodeId, hear: bool| {
-            let neighbour = Arc::new(Neighbour { domain: format!("site{theirs}"), number });
+            let (hear, tell) = if hear { (everything(), Vec::new()) } else { (Vec::new(), everything()) };
+            let neighbour = Arc::new(Neighbour { domain: format!("site{theirs}"), number, hear });
             let here = neighbour.node(who).expect("a small number");
             ways.insert(here, in_world(theirs, who));
-            let (hear, tell) = if hear { (everything(), Vec::new()) } else { (Vec::new(), everything()) };
-            table.nodes.insert(here, Place { neighbour, hear, tell });
+            table.nodes.insert(here, Place { neighbour, tell });
         };
         for places in 1..=self.hears {
             let (next, before) = (self.onward(domain, places), self.onward(domain, self.domains() - places));

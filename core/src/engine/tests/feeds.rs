@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::shelf::{Shelf, shipped};
 use crate::abroad::Interest;
 use crate::class::Pattern;
+use crate::domain::limits::{Limit, Limits};
 use crate::engine::{AlarmRef, Input};
 use crate::event::Event;
 use crate::feed::{Cursor, Gap, Place};
 use crate::ids::{Incarnation, NodeId};
 use crate::journal::replay::{Past, cursors, replay};
 use crate::value::{Quality, Value};
+use crate::world::Owner;
 
 /// The owner of mxp1, whose fan 1 has failed, with the events of it; and node 3.
 fn pair() -> (Shelf, Vec<Arc<Event>>, Shelf) {
@@ -143,7 +145,7 @@ fn what_earlier_lives_made_is_found_in_their_segments_the_newest_first() {
 
 /// The same events as a neighbour's node with another domain's names tells them.
 fn from_abroad(events: &[Arc<Event>]) -> (crate::abroad::Neighbour, Vec<Arc<Event>>) {
-    let north = crate::abroad::Neighbour { domain: "north".into(), number: 2 };
+    let north = crate::abroad::Neighbour { domain: "north".into(), number: 2, hear: vec![Pattern::new("/**")] };
     let heard = events.iter().filter_map(|e| north.event(Event::clone(e))).map(Arc::new).collect();
     (north, heard)
 }
@@ -190,4 +192,19 @@ fn what_no_longer_stands_abroad_is_over_here_and_other_bundles_do_not_forget_it(
     assert!(standing(&here) > 0, "another node does not speak for it");
     here.input(Input::Settled { origin: NodeId(201), alarms: Vec::new() });
     assert_eq!(standing(&here), 0);
+}
+
+#[test]
+fn neighbours_get_no_more_than_half_of_the_room() {
+    let (_, events, mut here) = pair();
+    let (_, heard) = from_abroad(&events);
+    here.input(Input::Limits(Limits::default().with(Limit::Objects, 400)));
+    for number in 0..300 {
+        let mut event = Event::clone(&heard[0]);
+        event.id.sequence = 1_000 + number;
+        event.object = format!("/neighbours/north/mxp1/fan{}", 1_000 + number).as_str().into();
+        here.input(Input::Remote(Arc::new(event)));
+    }
+    let abroad = here.engine.world().iter().filter(|(_, object)| object.owner == Owner::Abroad).count();
+    assert_eq!((abroad, here.engine.counts().objects_refused), (200, 100));
 }
