@@ -59,7 +59,8 @@ pub(crate) struct Store {
     base: Cursor,
     base_offset: u64,
     entries: VecDeque<Entry>,
-    /// The first record kept of each epoch, so that nobody has to walk along a long backlog while a takeover waits.
+    /// The first record of each epoch that is kept, or whose last one is the base, so that nobody has to walk along a long backlog while a takeover
+    /// waits. Of the base's own epoch it may be one that is forgotten.
     starts: VecDeque<Cursor>,
     held: Sequence,
 }
@@ -187,12 +188,8 @@ impl Store {
             }
             (self.base, self.base_offset) = (front.record.cursor, front.offset);
             self.entries.pop_front();
-            let next = self.entries.front().map(|entry| entry.record.cursor);
-            if self.starts.front().is_some_and(|start| start.sequence <= self.base.sequence) {
+            if self.starts.front().is_some_and(|start| start.epoch < self.base.epoch) {
                 self.starts.pop_front();
-                if let Some(next) = next.filter(|next| self.starts.front().is_none_or(|start| next.epoch < start.epoch)) {
-                    self.starts.push_front(next);
-                }
             }
         }
     }

@@ -52,8 +52,8 @@ impl Neighbour {
         AlarmRef { object: self.object(&theirs.object), ..theirs }
     }
 
-    /// An event of one of its nodes; `None` if that node is none of its own, or the object none that is to be heard of. Causes in a third domain are not known here: the chain begins with
-    /// what followed from them.
+    /// An event of one of its nodes; `None` if that node is none of its own, or the object none that is to be heard of. Causes in a third domain
+    /// are not known here: the chain begins with what followed from them.
     pub fn event(&self, mut event: Event) -> Option<Event> {
         if !self.hear.iter().any(|pattern| pattern.matches(event.object.as_str())) {
             return None;

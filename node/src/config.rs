@@ -11,7 +11,7 @@ use sixnines_core::abroad::{NEIGHBOUR_MAX, Neighbour};
 use sixnines_core::bundle::compile_bundle;
 use sixnines_core::class::Pattern;
 use sixnines_core::config::{Data, parse_duration};
-use sixnines_core::diagnostic::{Source, Spot};
+use sixnines_core::diagnostic::Source;
 use sixnines_core::domain::config::{Bundle, DomainConfig};
 use sixnines_core::domain::limits::{Limit, Limits as DomainLimits};
 use sixnines_core::ids::NodeId;
@@ -164,10 +164,10 @@ impl NeighbourEntry {
         if hear.is_empty() && tell.is_empty() {
             return Some(format!("nothing is heard of {domain} and nothing told: say hear, tell or both, such as [\"/**\"]"));
         }
-        let mut known = BTreeSet::new();
+        let (neighbour, mut known) = (self.neighbour(), BTreeSet::new());
         nodes.iter().find_map(|node| {
             let id = node.node;
-            if self.neighbour().node(id).is_none() || !known.insert(id) {
+            if neighbour.node(id).is_none() || !known.insert(id) {
                 return Some(format!("{domain}: {id} is there twice, or is no node: n1 to n32 are"));
             }
             (node.at.len() != ways).then(|| format!("{domain}: {id} has {} addresses; listen has {ways}, and they go in pairs", node.at.len()))
@@ -281,13 +281,12 @@ impl NodeFile {
         file.events.check().map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
         for (number, line) in file.serial.iter().enumerate() {
             if let Some(wrong) = line.wrong(file.node, &file.serial[..number]) {
-                let at = line_of(&text, ("serial", number)).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
-                anyhow::bail!("{}{at}: serial: {wrong}", path.display());
+                anyhow::bail!("{}{}: serial: {wrong}", path.display(), place_of(&text, &["serial"], Some(number)));
             }
         }
         if let Some((number, wrong)) = file.federation.as_ref().and_then(Federation::wrong) {
-            let at = line_below(&text, "federation", number.map(|number| ("neighbours", number))).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
-            anyhow::bail!("{}{at}: federation: {wrong}", path.display());
+            let fields: &[&str] = if number.is_some() { &["federation", "neighbours"] } else { &["federation"] };
+            anyhow::bail!("{}{}: federation: {wrong}", path.display(), place_of(&text, fields, number));
         }
         let home = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         for each in [&mut file.domain, &mut file.policies, &mut file.identity, &mut file.state, &mut file.run] {
@@ -323,29 +322,25 @@ pub(crate) fn load_domain(path: &Path) -> anyhow::Result<DomainConfig> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: DomainConfig = parse(&text, path)?;
     config.check_names().and_then(|()| config.check()).map_err(|wrong| {
-        let at = wrong.at.and_then(|at| line_of(&text, at)).map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
+        let at = wrong.at.map(|(list, number)| place_of(&text, &[list], Some(number))).unwrap_or_default();
         anyhow::anyhow!("{}{at}: {wrong}", path.display())
     })?;
     Ok(config)
 }
 
-/// Where the item with this number of a list of the file stands.
-fn line_of(text: &str, (list, number): (&str, usize)) -> Option<Spot> {
-    let Data::Map(fields) = sixnines_core::config::parse(Source { name: "", text }).ok()?.data else { return None };
-    let (_, node) = fields.into_iter().find(|(key, _)| key.text == list)?;
-    let Data::List(items) = node.data else { return None };
-    items.get(number).map(|item| item.at)
-}
-
-/// Where a field of the file stands, or the item with this number of a list in it.
-fn line_below(text: &str, field: &str, item: Option<(&str, usize)>) -> Option<Spot> {
-    let Data::Map(fields) = sixnines_core::config::parse(Source { name: "", text }).ok()?.data else { return None };
-    let (_, node) = fields.into_iter().find(|(key, _)| key.text == field)?;
-    let Some((list, number)) = item else { return Some(node.at) };
-    let Data::Map(fields) = node.data else { return None };
-    let (_, node) = fields.into_iter().find(|(key, _)| key.text == list)?;
-    let Data::List(items) = node.data else { return None };
-    items.get(number).map(|item| item.at)
+/// `:LINE:COLUMN` of what stands below these fields of the file, or of the item with this number there; nothing if it is not to be found.
+fn place_of(text: &str, fields: &[&str], number: Option<usize>) -> String {
+    let find = || {
+        let mut node = sixnines_core::config::parse(Source { name: "", text }).ok()?;
+        for field in fields {
+            let Data::Map(entries) = node.data else { return None };
+            node = entries.into_iter().find(|(key, _)| key.text == *field)?.1;
+        }
+        let Some(number) = number else { return Some(node.at) };
+        let Data::List(items) = node.data else { return None };
+        items.get(number).map(|item| item.at)
+    };
+    find().map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default()
 }
 
 /// Reads every policy, class, alarm and object file under `dir`.

@@ -258,14 +258,14 @@ impl<W: Ways> CoreLoop<W> {
             In::Told { from, told } => self.feed_roles(now, roles::Input::Told { from, told }),
             In::Peer { node, life } => {
                 let before = self.lives.insert(node, life);
-                let is_new = before != Some(life);
-                if is_new && !node.is_abroad() {
-                    self.ways.greet(node);
-                }
-                if is_new && before.is_some() && !node.is_abroad() {
-                    self.feed_roles(now, roles::Input::Reborn(node));
-                }
-                if is_new {
+                if before != Some(life) {
+                    if !node.is_abroad() {
+                        self.ways.greet(node);
+                        if before.is_some() {
+                            self.feed_roles(now, roles::Input::Reborn(node));
+                        }
+                    }
+                    self.unheard.remove(&node); // asked here, it need not be asked again for being heard
                     self.subscribe(now, node);
                 }
             }

@@ -54,8 +54,8 @@ impl Neighbours {
         let Some(federation) = &file.federation else { return Ok(None) };
         let (peers, table) = table(federation, ours)?;
         let desk = Arc::new(Desk { inbox: inbox.clone(), table, heard: Mutex::default() });
-        for place in desk.table.nodes.values() {
-            desk.tell_neighbour(&place.neighbour); // that it is not heard yet
+        for entry in &federation.neighbours {
+            desk.tell_neighbour(&entry.neighbour()); // that it is not heard yet
         }
         let identity = Identity::load(&file.identity, ours, file.node)?;
         let mut config = MeshConfig::new(identity, federation.listen.clone());
