@@ -3,7 +3,8 @@
 //! Driven by the liveness thread (or the simulator): heard heartbeats, what the control log says about nodes, and the clock go
 //! in; heartbeats to send, the lease's end, verdicts and releases come out. It never waits for anyone and never reads a clock.
 //! Rules: protocol 3 and 5. Each heartbeat bears, for every peer, the stamp of the newest heartbeat heard from it (so that
-//! the peer knows it is heard), the newest stamp *granted* (a promise not to release it for P), and a standing release.
+//! the peer knows it is heard), the newest stamp *granted* (a promise not to release it for P), and a standing release. One that hears nobody
+//! and whose lease is over *renounces*: it counts no grant of what it has sent so far, so whoever granted that is free of its promise.
 //!
 //! One lease per node, for all its groups: a promise is about a node's right to speak at all. Which of its groups may speak
 //! is the role table's business.
@@ -157,6 +158,13 @@ pub enum Output {
         /// Whether it is so.
         cut: bool,
     },
+    /// A peer says that it is in another life than before.
+    Life {
+        /// Who.
+        node: NodeId,
+        /// Which; 0 until it has joined.
+        incarnation: Incarnation,
+    },
     /// A path to a peer was lost or found.
     Link {
         /// To whom.
@@ -183,6 +191,10 @@ pub struct Liveness {
     pace: Pace,
     /// The newest of my own beats that I, as a voter, granted.
     granted_self: Instant,
+    /// When I last renounced: grants of what I had sent by then count no more.
+    renounced: Instant,
+    /// My last beat said that I hear nobody.
+    is_mute: bool,
     sequence: u64,
     standing: BTreeMap<NodeId, Standing>,
     applied: LogIndex,
@@ -230,6 +242,8 @@ impl Liveness {
             links: setup.links,
             pace: Pace::new(setup.seed, setup.times.interval),
             granted_self: Instant::ZERO,
+            renounced: Instant::ZERO,
+            is_mute: false,
             sequence: 0,
             standing: BTreeMap::new(),
             applied: LogIndex(0),
@@ -310,6 +324,12 @@ impl Liveness {
         if !new.first_copy {
             return;
         }
+        if new.other_life {
+            self.outputs.push_back(Output::Life { node: beat.from.node, incarnation: beat.from.incarnation });
+        }
+        if beat.renounces && beat.from.incarnation == holder.incarnation && beat.sent >= peer.granted {
+            peer.promised_until = Instant::ZERO; // 3.5: it is silent by its own word, so nobody waits for a clock
+        }
         if !beat.is_echo {
             self.grant(now, beat);
         }
@@ -318,6 +338,9 @@ impl Liveness {
         self.take_releases(beat);
         self.judge(now, beat.from.node);
         self.renew_lease();
+        if self.verdict(beat.from.node).is_lost() {
+            self.release_the_lost(now); // it has just said so itself
+        }
         if beat.is_echo || self.stalled.is_some() {
             return;
         }
@@ -446,6 +469,10 @@ impl Liveness {
         for node in nodes {
             self.judge(now, node);
         }
+        if !self.is_mute && self.stalled.is_none() && self.hears_nobody(now) {
+            self.beat(now); // whoever hears this need not wait for the next one
+            self.next_beat = self.pace.next(now, now);
+        }
         self.release_the_lost(now);
     }
 
@@ -550,7 +577,7 @@ impl Liveness {
             .collect();
         granted.sort_unstable_by(|a, b| b.cmp(a));
         let needed = granted.len() / 2 + 1;
-        let Some(stamp) = granted.get(needed - 1).filter(|t| **t > Instant::ZERO) else { return };
+        let Some(stamp) = granted.get(needed - 1).filter(|t| **t > self.renounced) else { return };
         let until = *stamp + self.times.lease;
         if until > self.lease {
             self.lease = until;
@@ -570,8 +597,13 @@ impl Liveness {
     fn heartbeat(&mut self, now: Instant, is_echo: bool) -> Heartbeat {
         self.sequence += 1;
         let me = self.me_now();
-        let hears_nobody = !self.peers.values().any(|p| p.heard_within(now, self.window(p.may_be_late)));
+        let hears_nobody = self.hears_nobody(now);
+        let renounces = hears_nobody && self.may_renounce(now);
+        if renounces {
+            self.renounced = now;
+        }
         if !is_echo {
+            self.is_mute = hears_nobody;
             self.pace.sent = now;
             let logged = self.logged.get(&self.me).copied().unwrap_or_default();
             if self.applied >= logged {
@@ -586,10 +618,21 @@ impl Liveness {
             applied: self.applied,
             is_echo,
             hears_nobody,
+            renounces,
             may_be_late: self.may_be_late,
             stalled: self.stalled.map(|p| p as u8),
             echoes: self.peers.iter().map(|(node, peer)| peer.echo(*node)).collect(),
         }
+    }
+
+    fn hears_nobody(&self, now: Instant) -> bool {
+        !self.peers.values().any(|p| p.heard_within(now, self.window(p.may_be_late)))
+    }
+
+    /// Whether this node is silent, its gate included, and needs others to speak again.
+    fn may_renounce(&self, now: Instant) -> bool {
+        let closed = self.lease + (self.times.promise - self.times.lease);
+        closed <= now && self.standing.values().filter(|s| s.voter).count() > 1
     }
 
     /// How many links lead to each peer.

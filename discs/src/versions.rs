@@ -144,6 +144,7 @@ fn heartbeat() -> Heartbeat {
         applied: LogIndex(300),
         is_echo: false,
         hears_nobody: true,
+        renounces: false,
         may_be_late: false,
         stalled: Some(2),
         echoes: vec![echo(2, None), echo(3, Some((Incarnation(5), LogIndex(77))))],
@@ -190,6 +191,10 @@ fn things() -> Things {
     let mut bytes = Vec::new();
     heartbeat().encode(&mut bytes);
     things.add("liveness", heartbeat(), bytes, Heartbeat::decode);
+    let last = Heartbeat { renounces: true, stalled: None, ..heartbeat() };
+    let mut bytes = Vec::new();
+    last.encode(&mut bytes);
+    things.add("liveness renouncing", last, bytes, Heartbeat::decode);
     for (number, frame) in frames().into_iter().enumerate() {
         let mut bytes = BytesMut::new();
         frame.encode(&mut bytes);

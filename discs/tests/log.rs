@@ -312,6 +312,38 @@ fn a_campaign_against_a_dead_leader_does_not_wait_for_its_lease() {
     c.commit(first, second);
 }
 
+/// A takeover waits for one disk, and not for two one after the other.
+#[test]
+fn the_disks_of_leader_and_followers_write_at_one_time() {
+    let mut c = Cluster::settled(21);
+    let leader = c.wait_for_leader();
+    c.places.values().for_each(|place| place.disk.set_latency(Duration::from_millis(10)));
+    c.run(Duration::from_millis(100));
+    let ticket = c.propose(leader, leader);
+    let took = c.run_until("it is committed", |c| c.said(leader, |s| s.proposed.contains_key(&ticket)));
+    assert!(took < Duration::from_millis(15), "not one after the other: {took:?}");
+}
+
+/// Found with real processes: a leader waited for what it had asked a process that had died, and a node that was back at once joined 200 ms later.
+#[test]
+fn who_is_back_is_not_waited_for_as_long_as_its_former_life() {
+    for phase in 0..20 {
+        let mut c = Cluster::settled(19);
+        let leader = c.wait_for_leader();
+        let (back, other) = (c.follower(), c.running()[0]);
+        c.kill(back);
+        c.commit(leader, other); // asks everybody, the dead one too
+        c.run(Duration::from_millis(5 + 10 * phase));
+        c.start(back).expect("its own disk");
+        let ticket = c.propose(leader, leader);
+        c.run(Duration::from_millis(5));
+        c.log(leader).handle().greet(back);
+        let index = c.outcome(leader, ticket).expect("committed");
+        let took = c.run_until("it has everything", |c| c.said(back, |s| s.domain.applied >= index));
+        assert!(took < Duration::from_millis(50), "phase {phase}: {took:?}");
+    }
+}
+
 /// Found with real processes on a busy machine: two campaigns at one moment, and nobody led for a second.
 #[test]
 fn campaigns_that_meet_are_repeated_soon_and_take_the_lead_from_nobody() {

@@ -187,7 +187,11 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) feature_level: Level,
     pub(crate) is_serving: bool,
+    /// Whatever one node dies, everything goes on: all that wants a standby has one, and the others can decide without any one voter.
     pub(crate) is_redundant: bool,
+    /// Without which voter nothing could be decided, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undecided: Option<String>,
     pub(crate) services: Vec<ServiceRow>,
     pub(crate) chassis: Vec<ServiceRow>,
     pub(crate) nodes: Vec<NodeRow>,
@@ -242,6 +246,7 @@ pub(crate) struct ServiceRow {
 pub(crate) struct NodeRow {
     pub(crate) id: NodeId,
     pub(crate) chassis: String,
+    /// `up`, `joining` (heard, and not yet a member), `mute`, `dead`, `cut off`, `expelled`, `unknown`.
     pub(crate) state: String,
     /// Up or not, per link; empty for the node asked.
     pub(crate) links: Vec<bool>,

@@ -24,7 +24,7 @@ use sixnines_core::bundle::{Compiled, shared_bundle};
 use sixnines_core::domain::{Change, Domain, Entry, GroupRow, Proposal, Void};
 use sixnines_core::engine::{self, Barrier, Command, CommandError, CommandId, Control, ControlAction, Engine, Fact};
 use sixnines_core::event::Event;
-use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, LogIndex, Member, NodeId, Version};
+use sixnines_core::ids::{ChassisName, Epoch, EventId, GroupName, Incarnation, LogIndex, Member, NodeId, Version};
 use sixnines_core::journal::replay::Past;
 use sixnines_core::roles::{self, Offer, Role, Roles, Told, Unit, Wish};
 use sixnines_core::time::{Instant, WallTime};
@@ -142,6 +142,8 @@ pub(crate) struct CoreLoop<W> {
     pub(crate) places: BTreeMap<NodeId, Place>,
     /// The life in which each peer was last reached.
     lives: BTreeMap<NodeId, u64>,
+    /// The life that each peer says it is in; 0 until it has joined.
+    incarnations: BTreeMap<NodeId, Incarnation>,
     /// The lease is over: whatever is active here says nothing.
     pub(crate) is_suspended: bool,
     /// Fewer voters than a majority are heard, and it was told.
@@ -190,6 +192,7 @@ impl<W: Ways> CoreLoop<W> {
             leader: None,
             places: BTreeMap::new(),
             lives: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             is_suspended: true,
             is_alone: false,
             verdicts: BTreeMap::new(),
@@ -328,6 +331,7 @@ impl<W: Ways> CoreLoop<W> {
                     self.tell_reach(to);
                 }
             }
+            LivenessNews::Output(liveness::Output::Life { node, incarnation }) => drop(self.incarnations.insert(node, incarnation)),
             LivenessNews::Output(liveness::Output::Release(release)) => self.feed_roles(now, roles::Input::Release(release)),
             LivenessNews::Output(liveness::Output::Link { node, link, up }) => {
                 let links = self.links.entry(node).or_default();

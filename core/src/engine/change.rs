@@ -295,7 +295,9 @@ impl Engine {
     }
 
     fn settle_alive(&mut self, node: NodeId, alive: bool) {
-        if self.alive.insert(node, alive) != Some(alive) {
+        let before = self.lowest_alive();
+        self.alive.insert(node, alive);
+        if self.lowest_alive() != before {
             self.settle_ownership();
         }
     }

@@ -283,7 +283,7 @@ impl Engine {
     }
 
     /// Who answers for the domain as a whole.
-    fn lowest_alive(&self) -> Option<crate::ids::NodeId> {
+    pub(super) fn lowest_alive(&self) -> Option<crate::ids::NodeId> {
         self.alive.iter().find(|(_, alive)| **alive).map(|(node, _)| *node)
     }
 

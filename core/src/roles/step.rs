@@ -76,7 +76,8 @@ impl Roles {
         let is_fit = |n: NodeId| !self.lost.contains_key(&n) && row.in_sync.iter().any(|m| m.node == n && *m != old && self.domain.is_current(*m));
         let Some(rank) = placement::rank(&config.candidates, self.me, is_fit) else { return };
         let is_ready = self.unit(&config.name) == Unit::Ready;
-        let wait = RANK * rank + if is_ready { Duration::ZERO } else { NOT_READY };
+        let turn = if self.services_come_first(config, old) { SERVICES_FIRST } else { Duration::ZERO };
+        let wait = turn + RANK * rank + if is_ready { Duration::ZERO } else { NOT_READY };
         let since = self.offers.entry(config.name.clone()).or_insert_with(|| Offers::new(row.version, now)).since;
         if now < since + wait {
             return self.wake_at(since + wait);
@@ -88,6 +89,14 @@ impl Roles {
         let cause = self.fence_event(old).filter(|_| is_released && self.domain.config.requires_fence(&config.name)).or(cause);
         let entry = Entry::Takeover { group: config.name.clone(), version: row.version, to: me, evidence };
         self.propose(now, Purpose::Group(config.name.clone()), row.version, entry, cause);
+    }
+
+    /// Whether somebody has yet to take a service over that was active where a chassis has lost its owner. What the log commits one after another
+    /// costs each a round: fans can wait for it, clients cannot.
+    fn services_come_first(&self, config: &GroupConfig, old: Member) -> bool {
+        let is_service = |name: &GroupName| self.domain.config.service(name).is_some();
+        let mut lost = self.domain.groups.iter().filter(|(name, row)| is_service(name) && row.active == Some(old) && row.in_sync.len() > 1);
+        !is_service(&config.name) && lost.next().is_some()
     }
 
     /// Why `old` is silent, if it is.
@@ -324,6 +333,8 @@ impl Roles {
 
 /// Between two members' bids for the same role, in the order of preference.
 const RANK: Duration = Duration::from_millis(15);
+/// For so long, at most, a chassis that has lost its owner waits for the services of that node to be taken over.
+pub(super) const SERVICES_FIRST: Duration = Duration::from_millis(10);
 /// A member whose application is not there yet lets the others bid first.
 const NOT_READY: Duration = Duration::from_millis(150);
 /// The word of a silent active is repeated after so long.

@@ -167,18 +167,23 @@ impl World {
         self.now = self.now.max(end);
     }
 
+    /// `at` holds a node for dead, and hears from voters that they have released it.
+    fn lose(&mut self, at: NodeId, node: NodeId, voters: &[NodeId]) {
+        let target = self.domain.member(node).expect("it joined");
+        let since = self.domain.nodes[&node].since;
+        self.give(at, Input::Verdict { node, lost: true, cause: cause(7) });
+        for voter in voters {
+            let voter = self.domain.member(*voter).expect("it joined");
+            self.give(at, Input::Release(Release { voter, target, since }));
+        }
+    }
+
     /// The node is gone: the others hold it for dead and release it.
     fn kill(&mut self, node: NodeId) {
         self.down.push(node);
-        let target = self.domain.member(node).expect("it joined");
-        let since = self.domain.nodes[&node].since;
         let others: Vec<NodeId> = self.roles.keys().copied().filter(|n| !self.down.contains(n)).collect();
         for at in &others {
-            self.give(*at, Input::Verdict { node, lost: true, cause: cause(7) });
-            for voter in &others {
-                let voter = self.domain.member(*voter).expect("it joined");
-                self.give(*at, Input::Release(Release { voter, target, since }));
-            }
+            self.lose(*at, node, &others);
         }
         self.grow();
         self.run(Duration::from_millis(200));
@@ -231,6 +236,28 @@ fn a_dead_actives_groups_go_to_their_standbys() {
     assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(2)));
     assert_eq!(world.domain.groups[&calls()].epoch, Epoch(2));
     assert!(world.orders.iter().any(|(at, o)| *at == n(3) && matches!(o, Output::Role { role: Role::Active(Epoch(2)), .. })));
+}
+
+/// Measured: each entry costs a round of the log, and clients waited for the one of the fans.
+#[test]
+fn services_are_taken_over_before_chassis() {
+    let mut world = World::new();
+    world.down.push(n(1));
+    world.lose(n(2), n(1), &[n(2), n(3)]);
+    assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(1)), "the service first");
+    world.lose(n(3), n(1), &[n(2), n(3)]);
+    assert_eq!((world.active(&calls()), world.active(&"chassis:mxp1".into())), (Some(n(3)), Some(n(2))), "and nobody waited for a clock");
+}
+
+/// A service that cannot move holds up no chassis.
+#[test]
+fn a_chassis_waits_for_services_only_for_a_moment() {
+    let mut world = World::new();
+    world.give(n(3), Input::Unit { group: calls(), unit: Unit::Gone, cause: cause(1) });
+    let before = world.now;
+    world.kill(n(1));
+    assert_eq!(world.active(&"chassis:mxp1".into()), Some(n(2)));
+    assert!(world.now.since(before) >= step::SERVICES_FIRST);
 }
 
 #[test]

@@ -58,6 +58,19 @@ pub(crate) enum Waits {
     Nobody,
 }
 
+/// How a holder that is silent frees the voters of their promises, and what can be wrong with that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renouncing {
+    /// Its lease is over, its gate closed, and it counts no grant of what it has sent so far.
+    Whole,
+    /// Grants under way still count.
+    KeepsGrants,
+    /// It may speak for a while yet.
+    Speaks,
+    /// A voter takes it although it has granted something newer since.
+    TakenLate,
+}
+
 /// The rules of the page, each of which can be broken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -100,6 +113,8 @@ pub(crate) struct Rules {
     /// A is heard and hears nobody: the run is bound to that, and the harm looked for is B's takeover. Whether voters
     /// then stop renewing.
     pub(crate) mute: Option<bool>,
+    /// A silent holder says so, and nobody waits for a clock.
+    pub(crate) renouncing: Option<Renouncing>,
     pub(crate) bounds: Bounds,
 }
 
@@ -138,6 +153,7 @@ impl Rules {
         joins_first: true,
         frozen: 0,
         mute: None,
+        renouncing: None,
         bounds: Bounds { groups: 1, entries: 3, restarts: 1, relinquishes: 1, confirms: 1 },
     };
 }
@@ -152,6 +168,8 @@ pub(crate) enum Step {
     /// A heartbeat is granted and its echo leaves.
     Grant { voter: usize, holder: usize },
     EchoArrives { voter: usize, holder: usize },
+    Renounce { holder: usize },
+    RenouncingArrives { voter: usize, holder: usize },
     Reckon { holder: usize },
     Arm { holder: usize },
     DaemonCloses { holder: usize },
@@ -193,6 +211,8 @@ pub(crate) struct State {
     released: [[u8; HOLDERS]; 3],
     /// What has been said and may still be listed in an entry.
     said: [[Said; HOLDERS]; 3],
+    /// The life that renounces, in a heartbeat under way; 0: none.
+    renounced: [[u8; HOLDERS]; 3],
     /// Age of the echo under way, plus 1; 0: none.
     echo: [[u8; HOLDERS]; 3],
     lease: [u8; HOLDERS],
@@ -284,6 +304,7 @@ impl Model for Clocks {
             promise: [[0; HOLDERS]; 3],
             released: [[0; HOLDERS]; 3],
             said: [[Said::default(); HOLDERS]; 3],
+            renounced: [[0; HOLDERS]; 3],
             echo: [[0; HOLDERS]; 3],
             lease: [0; HOLDERS],
             gate: [0; HOLDERS],
@@ -300,6 +321,7 @@ impl Model for Clocks {
         };
         if self.rules.mute.is_some() {
             s.hears = self.lease;
+            s.lease[A] = self.lease;
             s.promise.iter_mut().for_each(|p| p[A] = self.promise);
         }
         s
@@ -307,6 +329,7 @@ impl Model for Clocks {
 
     fn steps(&mut self, s: &State, out: &mut Vec<(Step, State)>) {
         self.ticks(s, out);
+        self.renouncing(s, out);
         if self.rules.mute.is_none() {
             self.grants(s, out);
             self.gates(s, out);

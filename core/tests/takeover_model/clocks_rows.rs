@@ -1,6 +1,6 @@
 //! Layer two's rows of the page's table, and those that the product's own rules add.
 
-use super::clocks::{Bounds, Clocks, Gate, Harm, Rules, Step, Times, Waits};
+use super::clocks::{Bounds, Clocks, Gate, Harm, Renouncing, Rules, Step, Times, Waits};
 use super::explorer::{Outcome, explore};
 use super::law::{Broken, WHOLE};
 use super::{LIMIT, larger_bounds, reach};
@@ -102,6 +102,18 @@ fn every_broken_rule_of_the_product_is_caught() {
     safe("late gate, promise with room for it", Rules { times: times(12, 25, 1, true), bounds: bounds(3), ..PAGE });
 }
 
+/// Whoever knows that it is silent says so, and nobody waits for a clock.
+#[test]
+fn a_silent_node_frees_the_voters_of_their_promises() {
+    let slow = Rules { slow_echoes: true, renouncing: Some(Renouncing::Whole), bounds: bounds(2), ..PAGE };
+    safe("a silent holder renounces, echoes under way", slow);
+    safe("the same, with restarts", Rules { slow_echoes: larger_bounds(), bounds: restarts(2), ..slow });
+    safe("the same, with Confirm", Rules { bounds: Bounds { confirms: 1, ..bounds(2) }, ..slow });
+    caught("grants under way still count", 0, Rules { renouncing: Some(Renouncing::KeepsGrants), ..slow });
+    caught("renounced while it may speak", 0, Rules { renouncing: Some(Renouncing::Speaks), ..slow });
+    caught("taken although something newer is granted", 0, Rules { renouncing: Some(Renouncing::TakenLate), ..slow });
+}
+
 /// A node that is heard and hears nobody holds no lease; voters must not keep its place for it.
 #[test]
 fn a_mute_node_loses_its_place() {
@@ -109,7 +121,11 @@ fn a_mute_node_loses_its_place() {
     let found = run("the page: A is mute", Rules { times, mute: Some(true), bounds: bounds(1), ..PAGE });
     let (harm, steps) = found.harm.expect("B takes over");
     assert_eq!(harm, Harm::TakenOver);
-    println!("    in tick {} (the page: 8)", steps.iter().filter(|s| matches!(s, Step::Tick)).count());
+    let ticks = |steps: &[Step]| steps.iter().filter(|s| matches!(s, Step::Tick)).count();
+    println!("    in tick {} (the page: 8)", ticks(&steps));
+    let told = run("and says so", Rules { times, mute: Some(true), renouncing: Some(Renouncing::Whole), bounds: bounds(1), ..PAGE });
+    let (_, sooner) = told.harm.expect("B takes over");
+    assert!(ticks(&sooner) < ticks(&steps), "in tick {}, and in {} without", ticks(&sooner), ticks(&steps));
     let found = run("beats renew the promise though A hears nobody", Rules { times, mute: Some(false), bounds: bounds(1), ..PAGE });
     assert!(found.harm.is_none() && found.complete, "nobody may ever take over: {}", found.trace());
 }

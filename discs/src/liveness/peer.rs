@@ -31,6 +31,8 @@ pub(super) struct Peer {
     stamp: Instant,
     pub(super) hears_nobody: bool,
     pub(super) may_be_late: bool,
+    /// The life that it says it is in; 0 until it has joined.
+    incarnation: Option<Incarnation>,
     /// The life that the log knows, and since when it has spoken from none or an older one.
     stranger: Option<(Incarnation, Instant)>,
     /// The newest stamp of its beats that I granted, in its clock.
@@ -57,6 +59,8 @@ pub(super) struct News {
     pub(super) first_copy: bool,
     /// The first on a link that was down.
     pub(super) link_up: bool,
+    /// The first that says that its sender is in this life.
+    pub(super) other_life: bool,
 }
 
 impl Peer {
@@ -71,6 +75,7 @@ impl Peer {
             stamp: Instant::ZERO,
             hears_nobody: false,
             may_be_late: false,
+            incarnation: None,
             stranger: None,
             granted: Instant::ZERO,
             promised_until: Instant::ZERO,
@@ -98,7 +103,9 @@ impl Peer {
         self.excused = Duration::ZERO;
         let link_up = !std::mem::replace(&mut path.up, true);
         let first_copy = beat.sequence > self.sequence;
+        let mut other_life = false;
         if first_copy {
+            other_life = self.incarnation.replace(beat.from.incarnation) != Some(beat.from.incarnation);
             self.sequence = beat.sequence;
             self.hears_nobody = beat.hears_nobody;
             self.may_be_late = beat.may_be_late;
@@ -110,7 +117,7 @@ impl Peer {
                 self.note_newest(now, beat.sent);
             }
         }
-        Some(News { first_copy, link_up })
+        Some(News { first_copy, link_up, other_life })
     }
 
     /// A restarted process counts its beats from one again. What I promised to its old life I still keep.

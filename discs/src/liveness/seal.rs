@@ -129,6 +129,7 @@ mod tests {
             applied: LogIndex(3),
             is_echo: false,
             hears_nobody: false,
+            renounces: false,
             may_be_late: false,
             stalled: None,
             echoes: Vec::new(),

@@ -132,7 +132,7 @@ impl Wire {
                 Output::Release(release) => self.hosts[from].releases.entry(release.target.node).or_default().push(release),
                 Output::Verdict { node, now, .. } => self.hosts[from].verdicts.push((node, now)),
                 Output::Cut { from: sender, to, cut } => self.hosts[from].cuts.push((sender, to, cut)),
-                Output::Lease(_) | Output::Link { .. } | Output::Paused(_) => {}
+                Output::Lease(_) | Output::Life { .. } | Output::Link { .. } | Output::Paused(_) => {}
             }
         }
     }
@@ -283,6 +283,40 @@ fn a_node_that_hears_nobody_is_mute_and_is_released_though_its_beats_arrive() {
     wire.run(100 * MS, |w| assert!(w.own_releases(0) < 2 || !w.may_speak(0)));
     assert_eq!(wire.own_releases(0), 2);
     assert_eq!(wire.hosts[1].machine.verdict(node(0)), Verdict::Mute);
+}
+
+/// Whose word it is that it is silent, for that one nobody waits for a clock.
+#[test]
+fn a_mute_node_is_released_as_soon_as_it_says_so() {
+    for seed in 0..20 {
+        let mut wire = Wire::new(seed);
+        wire.run(100 * MS + seed * MS / 4, |_| {});
+        wire.cut.extend([(1, 0, None), (2, 0, None)]);
+        let cut = wire.now;
+        let mut released = None;
+        wire.run(100 * MS, |w| {
+            assert!(w.own_releases(0) < 2 || !w.may_speak(0));
+            released = released.or((w.own_releases(0) == 2).then_some(w.now - cut));
+        });
+        let released = released.expect("it is released");
+        assert!(released <= 27 * MS, "seed {seed}: 25 ms until it knows, and 1 until the others do: {released} ns");
+    }
+}
+
+/// Grants that were long under way, and a way that heals just as its node has given it up.
+#[test]
+fn who_renounced_gets_no_lease_from_what_was_granted_before() {
+    for seed in 0..300 {
+        let mut wire = Wire::new(seed);
+        wire.run(100 * MS, |_| {});
+        wire.delay_max = MS * (seed % 30 + 1);
+        let half = seed % 3;
+        wire.cut.extend([(1, 0, None), (2, 0, None)].into_iter().take(if half == 0 { 1 } else { 2 }));
+        let safe = |w: &Wire| assert!(w.own_releases(0) < 2 || !w.may_speak(0), "seed {seed}");
+        wire.run(22 * MS + seed * MS / 10, safe);
+        wire.cut.clear();
+        wire.run(100 * MS, safe);
+    }
 }
 
 /// Who sends learns at once that nothing arrives, who hears nothing that somebody does send, and the third that the two are apart.

@@ -26,6 +26,9 @@ pub struct Heartbeat {
     pub is_echo: bool,
     /// The sender has heard no peer for `dead_after`.
     pub hears_nobody: bool,
+    /// The sender's lease is over, and it counts no grant of anything that it has sent up to this: what it was promised need not be kept. An
+    /// older version never says so.
+    pub renounces: bool,
     /// The sender's thread has no real-time rights: its silence counts, and it counts others', only after a wider window. An older
     /// version knows nothing of that, and does not widen its own.
     pub may_be_late: bool,
@@ -57,6 +60,7 @@ const VERSION: u8 = 1;
 const ECHO: u8 = 1;
 const HEARS_NOBODY: u8 = 2;
 const MAY_BE_LATE: u8 = 4;
+const RENOUNCES: u8 = 8;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -92,7 +96,10 @@ impl Heartbeat {
         assert!(self.echoes.len() <= PEERS_MAX, "a domain has at most 32 nodes");
         let header = Header {
             version: VERSION,
-            flags: u8::from(self.is_echo) * ECHO + u8::from(self.hears_nobody) * HEARS_NOBODY + u8::from(self.may_be_late) * MAY_BE_LATE,
+            flags: u8::from(self.is_echo) * ECHO
+                + u8::from(self.hears_nobody) * HEARS_NOBODY
+                + u8::from(self.may_be_late) * MAY_BE_LATE
+                + u8::from(self.renounces) * RENOUNCES,
             stalled: self.stalled.unwrap_or(0),
             count: u8::try_from(self.echoes.len()).expect("at most 31"),
             node: self.from.node.0.into(),
@@ -134,6 +141,7 @@ impl Heartbeat {
             applied: LogIndex(header.applied.get()),
             is_echo: header.flags & ECHO != 0,
             hears_nobody: header.flags & HEARS_NOBODY != 0,
+            renounces: header.flags & RENOUNCES != 0,
             may_be_late: header.flags & MAY_BE_LATE != 0,
             stalled: Some(header.stalled).filter(|s| *s != 0),
             echoes: rows.iter().map(Echo::from).collect(),

@@ -190,8 +190,10 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
-    /// Until it answers or has been asked often enough: its log may take a while to open.
+    /// Until it answers or has been asked often enough: its log may take a while to open. What its former life was asked it will not answer: a
+    /// leader that waited for that would leave it out for as long.
     async fn greet(self: Arc<Self>, node: NodeId) {
+        self.peers.give_up(node);
         for _ in 0..GREETINGS_MAX {
             // What a stranger answers counts for nothing, but it has spoken.
             if self.peers.ask(node, Request::Who, self.timing.propose).await.is_ok() || self.peers.stranger(node).is_some() {

@@ -120,6 +120,17 @@ impl<R: AsyncRuntime> Peers<R> {
         self.0.port.send(to, wire::encode(envelope, message));
     }
 
+    /// Nothing that a node was asked will be answered: it is another process now.
+    pub(crate) fn give_up(&self, node: NodeId) {
+        let gone: Vec<Sender<R>> = {
+            let mut state = self.lock();
+            let (gone, rest) = std::mem::take(&mut state.pending).into_iter().partition(|((to, _), _)| *to == node);
+            state.pending = rest;
+            BTreeMap::into_values(gone).collect()
+        };
+        drop(gone); // wakes whoever waits, and not under the lock
+    }
+
     /// Takes a frame in. A question is handed back; an answer goes to whoever asked.
     pub(crate) fn receive(&self, from: NodeId, frame: &[u8]) -> Option<(u64, Request)> {
         let decoded = wire::decode(from, frame);

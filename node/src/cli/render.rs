@@ -86,6 +86,9 @@ fn status(status: &Status) -> String {
         };
         out.push_str(&format!("  why   {} {what}.  To follow: nines why {}\n", row.name, row.name));
     }
+    if let Some(why) = &status.undecided {
+        out.push_str(&format!("  why   {why}\n"));
+    }
     let rows = status.services.iter().chain(&status.chassis).map(|row| {
         let standby: Vec<String> = row.standby.iter().map(ToString::to_string).collect();
         vec![

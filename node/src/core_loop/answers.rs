@@ -154,17 +154,22 @@ impl<W: Ways> CoreLoop<W> {
                 let is_serving = active.is_some_and(|m| self.is_alive(m.node) && !(m.node == self.me && self.is_suspended));
                 let standby: Vec<_> = row.in_sync.iter().filter(|m| Some(**m) != active && domain.is_current(**m) && self.is_alive(m.node)).map(|m| m.node).collect();
                 let once = active.filter(|_| domain.config.requires_fence(name)).map(|a| format!(" once {} is known to be off", a.node)).unwrap_or_default();
-                let if_active_dies = if standby.is_empty() { "stops".to_owned() } else { format!("{} takes over{once}, 0 acknowledged writes lost", standby[0]) };
+                let if_active_dies = match (active.and_then(|a| self.undecided_without(a.node)), standby.first()) {
+                    (_, None) => "stops".to_owned(),
+                    (Some(why), Some(_)) => format!("stops: {why}"),
+                    (None, Some(next)) => format!("{next} takes over{once}, 0 acknowledged writes lost"),
+                };
                 let wants_standby = domain.config.candidates(name).len() > 1;
                 ServiceRow { name: name.clone(), wants_standby, active: active.map(|m| m.node), standby, epoch: row.epoch, is_serving, if_active_dies, waits: self.fence_wait(name).map(|(text, _)| text) }
             }).collect()
         };
         let (services, chassis) = (rows(true), rows(false));
-        let is_redundant = services.iter().chain(&chassis).filter(|r| r.wants_standby).all(|r| r.is_serving && !r.standby.is_empty());
+        let has_standbys = services.iter().chain(&chassis).filter(|r| r.wants_standby).all(|r| r.is_serving && !r.standby.is_empty());
+        let undecided = self.undecided_without_any();
         let nodes = domain.config.nodes.iter().map(|node| NodeRow {
             id: node.id,
             chassis: node.chassis.to_string(),
-            state: if domain.is_expelled(node.id) { "expelled".into() } else if self.is_alive(node.id) { "up".into() } else if self.is_cut_off(node.id) { super::serial::CUT_OFF.into() } else { self.verdicts.get(&node.id).map_or("unknown", |v| v.as_str()).to_owned() },
+            state: self.state_of(node.id).to_owned(),
             links: self.links.get(&node.id).cloned().unwrap_or_default(),
             serial: self.serial_row(node.id),
             is_leader: self.leader == Some(node.id),
@@ -189,7 +194,8 @@ impl<W: Ways> CoreLoop<W> {
             profile: domain.config.profile.word().to_owned(),
             feature_level: domain.level,
             is_serving: services.iter().all(|r| r.is_serving) && domain.config_version.0 > 0,
-            is_redundant: is_redundant && domain.config_version.0 > 0,
+            is_redundant: has_standbys && undecided.is_none() && domain.config_version.0 > 0,
+            undecided,
             services,
             chassis,
             nodes: nodes.collect(),
@@ -201,6 +207,16 @@ impl<W: Ways> CoreLoop<W> {
             late_us: self.ways.lateness(),
             feeds: self.feed_rows(),
             neighbours: self.neighbour_rows(),
+        }
+    }
+
+    /// For people, and for who waits until a domain is whole.
+    fn state_of(&self, node: NodeId) -> &'static str {
+        match self.verdicts.get(&node) {
+            _ if self.domain.is_expelled(node) => "expelled",
+            _ if self.is_alive(node) => if self.has_joined(node) { "up" } else { "joining" },
+            _ if self.is_cut_off(node) => super::serial::CUT_OFF,
+            verdict => verdict.map_or("unknown", |v| v.as_str()),
         }
     }
 
@@ -416,10 +432,23 @@ impl<W: Ways> CoreLoop<W> {
         node == self.me || self.verdicts.get(&node) == Some(&Verdict::Alive)
     }
 
+    /// Whether the process that is heard of a node is the member that the log knows. One that has just started is heard before it has joined, and
+    /// until then it grants and releases nothing (3.6).
+    fn has_joined(&self, node: NodeId) -> bool {
+        let spoken = if node == self.me { self.roles.member().map(|m| m.incarnation) } else { self.incarnations.get(&node).copied() };
+        spoken.is_some() && spoken == self.domain.member(node).map(|m| m.incarnation)
+    }
+
+    /// What keeps the rest from deciding anything without one of the voters; nothing where there is only one.
+    fn undecided_without_any(&self) -> Option<String> {
+        let config = &self.domain.config;
+        if config.voters().count() > 1 { config.voters().find_map(|n| self.undecided_without(n)) } else { None }
+    }
+
     /// What keeps the others from deciding anything without a voter.
     pub(super) fn undecided_without(&self, node: NodeId) -> Option<String> {
         let domain = &self.domain;
-        let votes = |n: &NodeId| !domain.is_expelled(*n) && self.is_alive(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
+        let votes = |n: &NodeId| !domain.is_expelled(*n) && self.is_alive(*n) && self.has_joined(*n) && self.places.get(n).is_none_or(|p| p.is_voter && !p.is_stranger);
         let left: Vec<NodeId> = domain.config.voters().filter(|n| *n != node).filter(votes).collect();
         if domain.config.is_voter(node) && left.len() < domain.majority() {
             let names: Vec<String> = left.iter().map(ToString::to_string).collect();

@@ -97,6 +97,8 @@ pub(crate) enum Mutation {
     RelinquishesWithoutClosing,
     /// 3.5: the gate opens again under an epoch that was relinquished.
     ReopensAfterRelinquishing,
+    /// 3.5: a node renounces what it was granted, and goes on speaking by it.
+    RenouncesAndSpeaks,
     /// 3.7: a new active opens its gate without a lease.
     OpensWithoutLease,
 

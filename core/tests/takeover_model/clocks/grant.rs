@@ -1,7 +1,7 @@
 //! Time, heartbeats, promises, releases and gates: what needs no entry in the control log.
 
 use super::super::law::{A, Said, VOTERS, W};
-use super::{Clocks, Gate, HOLDERS, State, Step, Waits};
+use super::{Clocks, Gate, HOLDERS, Renouncing, State, Step, Waits};
 
 impl Clocks {
     /// One tick of true time.
@@ -92,10 +92,40 @@ impl Clocks {
 
     fn grant(&self, s: &mut State, voter: usize, holder: usize, age: u8) {
         s.promise[voter][holder] = self.promise;
+        if self.rules.renouncing != Some(Renouncing::TakenLate) {
+            s.renounced[voter][holder] = 0; // what comes now is older than what was granted
+        }
         if self.rules.slow_echoes {
             s.echo[voter][holder] = age + 1;
         } else {
             self.arrived(s, holder, age);
+        }
+    }
+
+    /// Rule 3.5, of all groups at once: who hears nobody and whose lease is over needs no promise any more.
+    pub(super) fn renouncing(&self, s: &State, out: &mut Vec<(Step, State)>) {
+        let Some(how) = self.rules.renouncing else { return };
+        for holder in 0..HOLDERS {
+            let is_silent = s.lease[holder] == 0 && s.gate[holder] == 0 && s.hears == 0;
+            let is_news = VOTERS.into_iter().any(|v| v != holder && s.promise[v][holder] > 0 && s.renounced[v][holder] == 0);
+            if self.lives(s, holder) && (is_silent || how == Renouncing::Speaks) && is_news {
+                let mut next = s.clone();
+                for voter in VOTERS.into_iter().filter(|v| *v != holder) {
+                    next.renounced[voter][holder] = s.life[holder];
+                    if how != Renouncing::KeepsGrants {
+                        next.echo[voter][holder] = 0;
+                    }
+                }
+                next.asked[holder] = 0; // sent before, so no grant of it counts
+                out.push((Step::Renounce { holder }, next));
+            }
+            for voter in VOTERS.into_iter().filter(|v| s.renounced[*v][holder] != 0) {
+                let mut next = s.clone();
+                if std::mem::take(&mut next.renounced[voter][holder]) == self.view(s, voter).life[holder] {
+                    next.promise[voter][holder] = 0;
+                }
+                out.push((Step::RenouncingArrives { voter, holder }, next));
+            }
         }
     }
 

@@ -9,6 +9,9 @@ use sixnines_discs::liveness::wire::Heartbeat;
 
 use super::{Mutation, law};
 
+/// So many heartbeats, between two that renounce.
+const NOW_AND_THEN: u64 = 300;
+
 /// What a node says and believes beside what its liveness does.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Liar {
@@ -23,6 +26,10 @@ impl Liar {
     pub(in crate::sim) fn speak(&self, mutation: Mutation, heartbeat: &mut Heartbeat) {
         match mutation {
             Mutation::GrantsAfterRelease => heartbeat.echoes.iter_mut().filter(|echo| echo.released.is_some()).for_each(|echo| echo.granted = echo.heard),
+            Mutation::RenouncesAndSpeaks if heartbeat.sequence.is_multiple_of(NOW_AND_THEN) => {
+                (heartbeat.hears_nobody, heartbeat.renounces) = (true, true);
+                heartbeat.echoes.clear();
+            }
             Mutation::GrantsWhatIsNotApplied => heartbeat.applied = LogIndex(u64::MAX),
             Mutation::EvidenceSkipsWait => heartbeat.echoes.iter_mut().for_each(|echo| echo.released = echo.released.or(self.released.get(&echo.node).copied())),
             _ => {}
@@ -32,7 +39,7 @@ impl Liar {
     /// A heartbeat that has come to `me`, which has this number in this life.
     pub(in crate::sim) fn hear(mutation: Mutation, me: NodeId, life: u64, now: Instant, heartbeat: &mut Heartbeat) {
         if mutation == Mutation::GrantsTheDeaf {
-            heartbeat.hears_nobody = false;
+            (heartbeat.hears_nobody, heartbeat.renounces) = (false, false);
             for echo in heartbeat.echoes.iter_mut().filter(|echo| echo.node == me) {
                 (echo.life, echo.heard) = (life, now);
             }

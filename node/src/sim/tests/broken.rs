@@ -28,6 +28,7 @@ const BY_SEED: &[(Mutation, u64)] = &[
     (Mutation::ConfirmLeavesReleases, 5),
     (Mutation::RelinquishesWithoutClosing, 2),
     (Mutation::ReopensAfterRelinquishing, 13),
+    (Mutation::RenouncesAndSpeaks, 1),
     (Mutation::GateNeverCloses, 2),
     (Mutation::DaemonClosesGate, 4),
     (Mutation::EntriesNotSynced, 2),
