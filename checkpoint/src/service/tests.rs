@@ -35,6 +35,7 @@ struct Cluster {
     told: Receiver<Told>,
     _directory: Directory,
     runtimes: Vec<Runtime>,
+    handles: BTreeMap<NodeId, Handle>,
 }
 
 #[derive(Debug)]
@@ -139,7 +140,7 @@ impl Cluster {
         std::fs::create_dir(&directory).expect("a fresh directory");
         let (told, heard) = channel();
         let shared = Arc::new(Nodes { domain: Mutex::default(), services: Mutex::default(), cut: Mutex::default(), told: Mutex::new(told) });
-        let mut cluster = Self { shared, told: heard, _directory: Directory(directory), runtimes: Vec::new() };
+        let mut cluster = Self { shared, told: heard, _directory: Directory(directory), runtimes: Vec::new(), handles: BTreeMap::new() };
         let nodes = [NodeId(1), NodeId(2)];
         cluster.shared.commit(&Entry::Configure { expected: Version(0), config: domain_config(&nodes) });
         nodes.iter().for_each(|n| cluster.start(*n));
@@ -164,6 +165,7 @@ impl Cluster {
         service.open(&group(), CopyConfig::default());
         service.open(&"secret".into(), CopyConfig::default());
         self.runtimes.push(runtime.1);
+        self.handles.insert(node, runtime.0);
         self.shared.services.lock().expect("no panic").remove(&node);
         let (nonce, replaces) = {
             let domain = self.shared.domain.lock().expect("no panic");
@@ -590,4 +592,15 @@ fn a_copy_is_put_forward_once_and_takes_nothing_older_then() {
     let alone = calls.put(&term, "k", "w").expect("a valid term").wait().expect("the set shrinks to one");
     assert_eq!(alone.protection, Protection::Unprotected { copies: 1 });
     assert_eq!((cluster.head(N1), cluster.head(N2)), (2, 1));
+}
+
+/// Found with a whole node that was stopped for two seconds: its daemon, awake first, killed the application for its silence.
+#[test]
+fn a_node_that_stood_still_does_not_blame_its_application() {
+    let cluster = Cluster::new();
+    let (_app, _calls) = cluster.app(N1);
+    cluster.hears(&Told::App(N1, AppState::Ready));
+    cluster.handles[&N1].spawn(async { std::thread::sleep(ServiceConfig::default().silence * 2) });
+    cluster.head(N1); // it is awake again, and has looked at what was due
+    assert!(cluster.told.try_iter().all(|told| told != Told::App(N1, AppState::Hanging)));
 }
