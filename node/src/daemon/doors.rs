@@ -70,15 +70,9 @@ impl Doors {
     }
 }
 
-/// A role waits for whoever carries this out, and they may wait for this thread's processor; what is left to do here is for the record.
-fn make_way() {
-    std::thread::yield_now();
-}
-
 impl Ways for Doors {
     fn propose(&mut self, proposal: Proposal) {
         self.log.propose(proposal);
-        make_way();
     }
 
     fn transfer_leader(&mut self, to: NodeId) {
@@ -97,7 +91,6 @@ impl Ways for Doors {
         self.serial.active(group, if let Role::Active(epoch) = role { Some(epoch) } else { None });
         if let Some(keeper) = self.keepers.get(group) {
             order(keeper, keeper::Order::Role(role));
-            make_way();
         }
     }
 
@@ -105,10 +98,7 @@ impl Ways for Doors {
     fn relinquish(&mut self, group: &GroupName, epoch: Epoch) {
         self.serial.active(group, None);
         match self.keepers.get(group) {
-            Some(keeper) => {
-                order(keeper, keeper::Order::Relinquish(epoch));
-                make_way();
-            }
+            Some(keeper) => order(keeper, keeper::Order::Relinquish(epoch)),
             None => {
                 self.drive(group, None);
                 self.checkpoints.relinquish(group, epoch);
