@@ -60,8 +60,8 @@ struct Handover {
 const ORDERS_AT_ONCE: usize = 64;
 /// How soon a lease that was over is looked at again, while this node is active.
 const LEASE_AGAIN: Duration = Duration::from_millis(1);
-/// The service has every group's task turn twice as often, whatever else there is to do.
-const STOOD_STILL: Duration = Duration::from_millis(160);
+/// A task that was not woken for so long has missed a turn that the service asks of it, whatever else there is to do.
+const STOOD_STILL: Duration = super::PROGRESS_EVERY.saturating_mul(2);
 /// Tickets of one application; the rest of the number names the application.
 const TICKET_BITS: u32 = 44;
 

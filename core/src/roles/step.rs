@@ -95,8 +95,7 @@ impl Roles {
     /// costs each a round: fans can wait for it, clients cannot.
     fn services_come_first(&self, config: &GroupConfig, old: Member) -> bool {
         let is_service = |name: &GroupName| self.domain.config.service(name).is_some();
-        let mut lost = self.domain.groups.iter().filter(|(name, row)| is_service(name) && row.active == Some(old) && row.in_sync.len() > 1);
-        !is_service(&config.name) && lost.next().is_some()
+        !is_service(&config.name) && self.domain.groups.iter().any(|(name, row)| is_service(name) && row.active == Some(old) && row.in_sync.len() > 1)
     }
 
     /// Why `old` is silent, if it is.
