@@ -10,6 +10,8 @@ use super::wire::Heartbeat;
 use super::*;
 
 const MS: u64 = 1_000_000;
+/// The profile's `dead_after`.
+const DEAD: u64 = 22 * MS;
 
 /// A frame under way.
 struct Flight {
@@ -229,12 +231,12 @@ fn without_real_time_rights_silence_counts_only_after_twice_the_time() {
         wire.hosts[slow].machine.handle(clock, Input::NoRealTime);
         wire.run(100 * MS, |_| {});
         wire.hosts[0].dead = true;
-        let window = |judge: usize| if slow == 0 || slow == judge { 2 } else { 1 } * 25 * MS;
+        let window = |judge: usize| if slow == 0 || slow == judge { 2 } else { 1 } * DEAD;
         wire.run(window(1).min(window(2)) - 6 * MS, |w| assert!(!w.may_speak(0) || w.own_releases(0) < 2));
         let verdicts = |w: &Wire| [1, 2].map(|i| w.hosts[i].machine.verdict(node(0)));
         assert_eq!(verdicts(&wire), [Verdict::Alive; 2], "n{} is slow", slow + 1);
         wire.run(8 * MS, |_| {});
-        assert_eq!(verdicts(&wire), [1, 2].map(|i| if window(i) == 25 * MS || slow == 0 { Verdict::Dead } else { Verdict::Alive }), "n{} is slow", slow + 1);
+        assert_eq!(verdicts(&wire), [1, 2].map(|i| if window(i) == DEAD || slow == 0 { Verdict::Dead } else { Verdict::Alive }), "n{} is slow", slow + 1);
         wire.run(30 * MS, |_| {});
         assert_eq!(verdicts(&wire), [Verdict::Dead; 2], "n{} is slow", slow + 1);
         wire.run(30 * MS, |_| {});
@@ -299,7 +301,7 @@ fn a_mute_node_is_released_as_soon_as_it_says_so() {
             released = released.or((w.own_releases(0) == 2).then_some(w.now - cut));
         });
         let released = released.expect("it is released");
-        assert!(released <= 27 * MS, "seed {seed}: 25 ms until it knows, and 1 until the others do: {released} ns");
+        assert!(released <= DEAD + 2 * MS, "seed {seed}: that long until it knows, and 1 ms until the others do: {released} ns");
     }
 }
 
@@ -313,7 +315,7 @@ fn who_renounced_gets_no_lease_from_what_was_granted_before() {
         let half = seed % 3;
         wire.cut.extend([(1, 0, None), (2, 0, None)].into_iter().take(if half == 0 { 1 } else { 2 }));
         let safe = |w: &Wire| assert!(w.own_releases(0) < 2 || !w.may_speak(0), "seed {seed}");
-        wire.run(22 * MS + seed * MS / 10, safe);
+        wire.run(20 * MS + seed * MS / 10, safe);
         wire.cut.clear();
         wire.run(100 * MS, safe);
     }
@@ -415,7 +417,7 @@ fn a_restarted_voter_releases_nothing_for_a_promise() {
     wire.hosts[1].machine.handle(clock, Input::Applied { index: LogIndex(3), standing: &standing });
     wire.run(200 * MS, |w| {
         let own = w.hosts[1].releases.get(&node(0)).is_some_and(|r| r.iter().any(|r| r.voter.node == node(1)));
-        assert!(!own || w.now >= restarted + 25 * MS);
+        assert!(!own || w.now >= restarted + DEAD);
     });
 }
 

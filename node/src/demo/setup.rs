@@ -33,7 +33,7 @@ pub(super) fn start(lab: Lab, calls: u32, without: &[Protection], profile: Optio
     if profile == Profile::Fabric && best == Profile::Lan {
         progress.tell("no real-time scheduling is allowed here: at profile fabric a busy machine suspends its nodes");
     } else if profile != Profile::Fabric && best == profile {
-        progress.tell("no real-time scheduling is allowed here: profile lan (dead after 125 ms) instead of fabric (25 ms)");
+        progress.tell("no real-time scheduling is allowed here: profile lan (dead after 125 ms) instead of fabric (22 ms)");
     }
     progress.now("making the domain: authority, certificates, one configuration per node");
     init(&lab, profile, extras)?;

@@ -184,18 +184,18 @@ mod tests {
     #[test]
     fn a_victim_that_was_on_time_was_taken_over_falsely() {
         let mut judge = judge();
-        judge.node("n1", &[(110, 20_000), (111, 300)], 4);
+        judge.node("n1", &[(110, 17_000), (111, 300)], 4);
         judge.role(111, "calls", 8, Some("n2"));
         let verdict = judge.verdict();
-        assert_eq!(verdict.takeovers, [Takeover { group: "calls".into(), from: Some("n1".into()), epoch: 8, second: 111, victim_late_us: 20_000, kind: Kind::False }]);
-        assert_eq!((verdict.suspensions["n1"], verdict.late_us["n1"]), (1, 20_000));
+        assert_eq!(verdict.takeovers, [Takeover { group: "calls".into(), from: Some("n1".into()), epoch: 8, second: 111, victim_late_us: 17_000, kind: Kind::False }]);
+        assert_eq!((verdict.suspensions["n1"], verdict.late_us["n1"]), (1, 17_000));
     }
 
     #[test]
     fn a_victim_that_stood_still_was_not_and_one_that_was_killed_neither() {
         let mut late = judge();
         late.role(111, "calls", 8, Some("n2"));
-        late.node("n1", &[(110, 20_001)], 3); // what a node was late is known when it is asked, which may be after the takeover
+        late.node("n1", &[(110, 17_001)], 3); // what a node was late is known when it is asked, which may be after the takeover
         assert_eq!(late.verdict().takeovers[0].kind, Kind::Late);
 
         let mut killed = judge();
