@@ -44,6 +44,8 @@ use ways::Ways;
 pub(crate) enum In {
     Liveness(LivenessNews),
     Applied { index: LogIndex, proposal: Option<Proposal>, outcome: Result<Vec<Change>, Void>, domain: Arc<Domain> },
+    /// What an entry has changed for objects, once it is their turn.
+    Rows(Rows),
     Leader(Option<NodeId>),
     /// Who votes in the control log, and from which disk.
     Places(BTreeMap<NodeId, Place>),
@@ -172,6 +174,14 @@ pub(crate) struct CoreLoop<W> {
     pub(crate) wishes: Vec<answers::WaitingWish>,
 }
 
+/// The group table before and after an entry.
+pub(crate) struct Rows {
+    before: Arc<Domain>,
+    domain: Arc<Domain>,
+    cause: Option<EventId>,
+    why: String,
+}
+
 /// Forwarded commands that wait for their answer; at the bound the oldest one's asker finds out by its own time-out.
 const ASKED_MAX: usize = 1024;
 /// A fault of the mesh that goes on is reported every 10 s.
@@ -248,6 +258,7 @@ impl<W: Ways> CoreLoop<W> {
         match input {
             In::Liveness(news) => self.on_liveness(now, news),
             In::Applied { index, proposal, outcome, domain } => self.on_applied(now, index, proposal.as_ref(), &outcome, domain),
+            In::Rows(rows) => self.on_rows(now, &rows),
             In::Leader(leader) => {
                 self.leader = leader;
                 self.feed_roles(now, roles::Input::Leader(leader));
@@ -434,13 +445,25 @@ impl<W: Ways> CoreLoop<W> {
         self.feed_roles(now, roles::Input::Applied(Arc::clone(&domain)));
         self.follow_membership(now);
         let cause = proposal.and_then(|p| p.cause);
-        for (name, row) in &domain.groups {
-            if before.groups.get(name) != Some(row) {
-                self.tell_group(now, name, row, before.groups.get(name), cause, &evidence(index, proposal));
+        if before.groups != domain.groups {
+            let rows = In::Rows(Rows { before, domain, cause, why: evidence(index, proposal) });
+            // A node that has no life yet has heard nothing, and was just told how everything is.
+            let rows = if self.engine.is_some() { self.ways.after_words(rows) } else { Some(rows) };
+            if let Some(rows) = rows {
+                self.take(now, rows);
             }
         }
         if let Some(proposal) = proposal.filter(|p| p.by == self.me) {
             self.settle_applied(proposal.ticket, outcome);
+        }
+    }
+
+    fn on_rows(&mut self, now: Instant, rows: &Rows) {
+        for (name, row) in &rows.domain.groups {
+            let before = rows.before.groups.get(name);
+            if before != Some(row) {
+                self.tell_group(now, name, row, before, rows.cause, &rows.why);
+            }
         }
     }
 
@@ -556,7 +579,10 @@ impl<W: Ways> CoreLoop<W> {
         let is_mine = active.is_some() && active == self.roles.member();
         if !is_mine {
             self.feed_engine(now, engine::Input::NotOwner { group: name.clone(), epoch, active });
-            self.ways.drive(name, None);
+            // These rows may have waited, and the role may have come back in the meantime.
+            if !matches!(self.roles.role(name), Some(Role::Active(_))) {
+                self.ways.drive(name, None);
+            }
         } else if self.domain.config.service(name).is_some() {
             self.feed_engine(now, engine::Input::Owner { group: name.clone(), epoch, saved: Vec::new() });
             // The last active may have lost its process; this one has another.
