@@ -354,13 +354,14 @@ impl Shell {
 
     fn send(&mut self, to: NodeId, link: Option<LinkId>, heartbeat: &super::wire::Heartbeat) {
         let Some(addresses) = self.wiring.peers.get(&to) else { return };
-        self.seals.seal(to, heartbeat, &mut self.datagram, |datagram| {
-            for (index, (socket, address)) in self.wiring.sockets.iter().zip(addresses).enumerate() {
-                if link.is_none_or(|l| usize::from(l.0) == index) && socket.send_to(datagram, address).is_err() {
-                    self.counters.unsent.fetch_add(1, Ordering::Relaxed);
-                }
+        if !self.seals.seal(to, heartbeat, &mut self.datagram) {
+            return; // no session yet
+        }
+        for (index, (socket, address)) in self.wiring.sockets.iter().zip(addresses).enumerate() {
+            if link.is_none_or(|l| usize::from(l.0) == index) && socket.send_to(&self.datagram, address).is_err() {
+                self.counters.unsent.fetch_add(1, Ordering::Relaxed);
             }
-        });
+        }
     }
 
     fn note_suspension(&mut self, now: Instant) {
