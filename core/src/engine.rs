@@ -52,6 +52,9 @@ use crate::world::{Ix, World};
 
 /// Most events that one input may lead to, through policies and their effects.
 pub const CASCADE_MAX: usize = 4096;
+/// After as many operations as so many calls may take, policies wait for the next instant: whoever hands inputs in has to see to other things in between.
+/// A call that is ended for its time may have taken ten times as long where the machine is busy, and a node is silent when its core loop is (protocol 5.3).
+const TURN_CALLS: u64 = 4;
 /// Answers to commands that are kept for retries.
 pub const ANSWERS_MAX: usize = 1024;
 
@@ -76,9 +79,9 @@ pub struct Engine {
     /// Roots of events from before a snapshot, whose events themselves are not here.
     old_roots: BTreeMap<EventId, EventId>,
     outputs: VecDeque<Output>,
-    /// Events that policies have yet to see.
-    pending: VecDeque<(Option<Ix>, Arc<Event>)>,
-    starts: VecDeque<Ix>,
+    behind: Behind,
+    /// What policies have taken of this instant, in operations.
+    spent: u64,
     clock: HybridTime,
     sequence: u64,
     now: Instant,
@@ -103,6 +106,23 @@ pub struct Engine {
     counts: Counts,
     hash: u32,
     notes: Notes,
+}
+
+/// What policies have yet to see. Empty between inputs, unless they took more than their part of an instant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Behind {
+    /// Those that are yet to hear of the event that is being seen.
+    hearers: VecDeque<(Ix, Arc<Event>)>,
+    starts: VecDeque<Ix>,
+    events: VecDeque<(Option<Ix>, Arc<Event>)>,
+    /// How many events were seen since nothing waited.
+    seen: usize,
+}
+
+impl Behind {
+    fn is_empty(&self) -> bool {
+        self.hearers.is_empty() && self.starts.is_empty() && self.events.is_empty()
+    }
 }
 
 /// What has been let go, and how often. Each is a fault of somebody, or a bound that was reached.
@@ -201,8 +221,8 @@ impl Engine {
             world: Arc::new(World::new(Compiled::empty())),
             history: History::new(config.history_max),
             outputs: VecDeque::new(),
-            pending: VecDeque::new(),
-            starts: VecDeque::new(),
+            behind: Behind::default(),
+            spent: 0,
             clock: HybridTime::default(),
             sequence: 0,
             now: Instant::ZERO,
@@ -229,11 +249,15 @@ impl Engine {
 
     /// Takes one input. `wall` goes into stamps; nothing is decided by it.
     pub fn handle(&mut self, now: Instant, wall: WallTime, input: Input) {
-        self.now = self.now.max(now);
+        if now > self.now {
+            self.now = now;
+            self.spent = 0;
+        }
         self.wall = wall;
         self.counts.inputs += 1;
         let at = self.outputs.len();
         let kept = self.begin_notes(&input);
+        let was_behind = self.is_behind();
         match input {
             Input::Update(update) => self.on_update(update),
             Input::Command(command) => self.on_command(command),
@@ -251,6 +275,10 @@ impl Engine {
             Input::Limits(limits) => self.on_limits(limits),
             Input::Unheard(origin) => self.on_unheard(origin),
             Input::Timeout => {}
+        }
+        if was_behind {
+            self.notes.touched = true;
+            self.run_policies(); // before what is due is added to what waits
         }
         self.fire_deadlines();
         self.run_policies();
@@ -275,7 +303,12 @@ impl Engine {
 
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.earliest()
+        if self.is_behind() { Some(self.now + Duration::from_nanos(1)) } else { self.deadlines.earliest() }
+    }
+
+    /// Policies have not seen all of what has happened: they have used up their part of this instant. What can wait should, until they have.
+    pub fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
     }
 
     /// The objects as they are.
@@ -378,7 +411,7 @@ impl Engine {
         self.absorb(&event);
         self.history.push(event.clone());
         if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.is_wanted(ix, &event) {
-            self.pending.push_back((ix, event.clone()));
+            self.behind.events.push_back((ix, event.clone()));
         }
         self.outputs.push_back(Output::Event(event.clone()));
         event

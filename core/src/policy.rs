@@ -453,6 +453,11 @@ impl Policy {
         }
     }
 
+    /// The operations of the last call of any policy of its bundle.
+    pub(crate) fn operations(&self) -> u64 {
+        self.watch.operations.load(Ordering::Relaxed)
+    }
+
     fn failure(&self, handler: &str, error: &EvalAltResult) -> Failure {
         let position = match error.position() {
             p if p.is_none() => self.handler_position(handler),

@@ -14,7 +14,7 @@ pub(crate) mod limits;
 pub(crate) mod serial;
 pub(crate) mod ways;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +172,16 @@ pub(crate) struct CoreLoop<W> {
     asked_by: BTreeMap<CommandId, NodeId>,
     /// Operators who wait for what becomes of a wish, by its event.
     pub(crate) wishes: Vec<answers::WaitingWish>,
+    /// What is about objects, and waits for [`CoreLoop::take_word`].
+    words: VecDeque<In>,
+}
+
+impl In {
+    /// What keeps its order among itself and lets everything else pass. So does what an entry changes for objects: a word of an owner that came before the
+    /// entry about its successor would be dropped behind it (protocol 7.1).
+    fn is_about_objects(&self) -> bool {
+        matches!(self, Self::Word { .. } | Self::Remote { .. } | Self::Rows(_) | Self::Speaks { .. })
+    }
 }
 
 /// The group table before and after an entry.
@@ -220,11 +230,44 @@ impl<W: Ways> CoreLoop<W> {
             mesh_quiet_at: None,
             asked_by: BTreeMap::new(),
             wishes: Vec::new(),
+            words: VecDeque::new(),
         }
     }
 
-    /// Takes one input, and whatever is due by then.
+    /// Takes one input, and whatever is due by then. What others tell of their objects only joins a queue: each word may set policies going that burn their
+    /// budgets, thousands may wait, and neither a role nor a question may be late for it.
     pub(crate) fn handle(&mut self, now: Instant, wall: WallTime, input: Option<In>) {
+        match input {
+            Some(input) if input.is_about_objects() => self.words.push_back(input),
+            input => self.turn(now, wall, input),
+        }
+    }
+
+    /// Takes the oldest word. Call it when there is nothing else to do; false: there is none, or policies have yet to see what was before.
+    pub(crate) fn take_word(&mut self, now: Instant, wall: WallTime) -> bool {
+        let word = if self.is_behind() { None } else { self.words.pop_front() };
+        let is_taken = word.is_some();
+        if is_taken {
+            self.turn(now, wall, word);
+        }
+        is_taken
+    }
+
+    /// What [`CoreLoop::take_word`] would take.
+    pub(crate) fn word(&self) -> Option<&In> {
+        if self.is_behind() { None } else { self.words.front() }
+    }
+
+    /// Words wait, or policies have yet to see what has happened: what can wait longer should.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_behind() || !self.words.is_empty()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.engine.as_ref().is_some_and(Engine::is_behind)
+    }
+
+    fn turn(&mut self, now: Instant, wall: WallTime, input: Option<In>) {
         self.wall = wall;
         if let Some(input) = input {
             self.take(now, input);
@@ -446,11 +489,10 @@ impl<W: Ways> CoreLoop<W> {
         self.follow_membership(now);
         let cause = proposal.and_then(|p| p.cause);
         if before.groups != domain.groups {
-            let rows = In::Rows(Rows { before, domain, cause, why: evidence(index, proposal) });
-            // A node that has no life yet has heard nothing, and was just told how everything is.
-            let rows = if self.engine.is_some() { self.ways.after_words(rows) } else { Some(rows) };
-            if let Some(rows) = rows {
-                self.take(now, rows);
+            let rows = Rows { before, domain, cause, why: evidence(index, proposal) };
+            match self.engine {
+                Some(_) => self.words.push_back(In::Rows(rows)),
+                None => self.on_rows(now, &rows), // without a life it has heard nothing
             }
         }
         if let Some(proposal) = proposal.filter(|p| p.by == self.me) {

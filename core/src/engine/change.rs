@@ -372,7 +372,9 @@ impl Engine {
     /// Everything that is due by now.
     pub(super) fn fire_deadlines(&mut self) {
         let mut maybe_stale = Vec::new();
-        while let Some(deadline) = self.deadlines.take_due(self.now) {
+        while !self.is_spent()
+            && let Some(deadline) = self.deadlines.take_due(self.now)
+        {
             // Staleness comes last, so that a replay, which does not look for it, keeps the order.
             let Deadline::Stale(ix, slot) = deadline else {
                 self.notes.touched = true;

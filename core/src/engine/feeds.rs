@@ -175,7 +175,7 @@ impl Engine {
             }
         }
         if matches!(event.body, Body::Change | Body::Alarm { .. }) && self.hearers.contains_key(&event.class) {
-            self.pending.push_back((None, event));
+            self.behind.events.push_back((None, event));
         }
     }
 
@@ -222,7 +222,7 @@ impl Engine {
         }
         self.mirror_alarm(ix, event);
         if *step == AlarmStep::Raised {
-            self.starts.push_back(ix);
+            self.behind.starts.push_back(ix);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::alarms::AlarmKey;
-use super::{Cause, Deadline, Engine, Output};
+use super::{Behind, Cause, Deadline, Engine, Output};
 use crate::bundle::Compiled;
 use crate::class::{Derive, Slot};
 use crate::domain::limits::{Limit, Limits};
@@ -72,7 +72,7 @@ impl Engine {
         for ix in lost {
             self.let_go(ix);
         }
-        self.starts.extend(fresh.iter().copied());
+        self.behind.starts.extend(fresh.iter().copied());
         self.settle_hearers();
         fresh
     }
@@ -188,8 +188,13 @@ impl Engine {
         self.deadlines.clear();
         self.holds.clear();
         self.failing.clear();
-        self.pending.clear();
-        self.starts.clear();
+        let behind = std::mem::take(&mut self.behind);
+        self.behind = Behind {
+            hearers: behind.hearers.into_iter().filter_map(|(ix, event)| Some((*moved.get(&ix)?, event))).collect(),
+            starts: behind.starts.into_iter().filter_map(|ix| moved.get(&ix).copied()).collect(),
+            events: behind.events.into_iter().map(|(ix, event)| (ix.and_then(|ix| moved.get(&ix).copied()), event)).collect(),
+            seen: behind.seen,
+        };
         let alarms = std::mem::take(&mut self.alarms);
         for (key, alarm) in alarms {
             if let Some(object) = moved.get(&key.object).copied()
@@ -259,7 +264,7 @@ impl Engine {
             let file = policy.file.clone();
             let same = old.object(*before).policy.as_ref().is_some_and(|p| p.file == file) && text(old, &file) == text(&self.world, &file);
             if !same && self.is_owned(*ix) && !fresh.contains(ix) {
-                self.starts.push_back(*ix);
+                self.behind.starts.push_back(*ix);
             }
         }
     }

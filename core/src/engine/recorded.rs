@@ -157,8 +157,9 @@ impl Engine {
         self.outputs.insert(at, Output::Journal(bytes));
     }
 
-    /// The first record of a new segment. What is appended after it replays from it.
-    pub fn begin_segment(&self) -> Vec<u8> {
+    /// The first record of a new segment. What is appended after it replays from it, and policies' part of this instant begins anew in both.
+    pub fn begin_segment(&mut self) -> Vec<u8> {
+        self.spent = 0;
         let mut bytes = Vec::new();
         record::encode(KIND_SNAPSHOT, &self.snapshot(), &mut bytes);
         bytes

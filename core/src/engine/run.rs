@@ -1,8 +1,9 @@
 //! Calls handlers for events, one after the other, until nothing new comes of it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{CASCADE_MAX, Cause, Engine};
+use super::{CASCADE_MAX, Cause, Engine, TURN_CALLS};
 use crate::alarms::builtin;
 use crate::class::{ALARM, Slot};
 use crate::engine::claims::Claim;
@@ -22,36 +23,50 @@ impl Engine {
         own || self.hearers.contains_key(&event.class)
     }
 
-    /// Lets policies see what has happened, and what comes of that, up to [`CASCADE_MAX`].
+    /// Whether policies wait for the next instant. What was called by then counts in operations, which are the same in a replay.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent >= TURN_CALLS * self.budget.operations
+    }
+
+    /// Lets policies see what has happened, and what comes of that, up to [`CASCADE_MAX`], or as far as this instant goes.
     pub(super) fn run_policies(&mut self) {
-        let mut seen = 0;
-        loop {
-            while let Some(ix) = self.starts.pop_front() {
+        while !self.is_spent() {
+            if let Some((ix, event)) = self.behind.hearers.pop_front() {
+                if self.is_owned(ix) {
+                    self.call(ix, &Call::Event(event.clone()), Cause::of(&event));
+                }
+                continue;
+            }
+            if let Some(ix) = self.behind.starts.pop_front() {
                 if self.is_owned(ix) {
                     self.call(ix, &Call::Start, Cause::NONE);
                 }
+                continue;
             }
-            let Some((ix, event)) = self.pending.pop_front() else { return };
-            seen += 1;
-            if seen > CASCADE_MAX {
+            let Some((ix, event)) = self.behind.events.pop_front() else { break };
+            self.behind.seen += 1;
+            if self.behind.seen > CASCADE_MAX {
                 self.stop_cascade(ix, &event);
-                return;
+                break;
             }
             if let Some(ix) = ix {
                 self.own_handlers(ix, &event);
             }
-            self.hearing_handlers(ix, &event);
+            self.behind.hearers = self.hearers_of(ix, &event);
+        }
+        if self.behind.is_empty() {
+            self.behind.seen = 0;
         }
     }
 
     /// Events that cause each other without end: the rest is dropped, and an alarm says so.
     fn stop_cascade(&mut self, ix: Option<Ix>, event: &Arc<Event>) {
-        self.pending.clear();
+        self.behind.events.clear();
         let text = format!("more than {CASCADE_MAX} events came of one");
         if let Some(ix) = ix {
             self.raise_own(ix, builtin::CASCADE, "", text, Cause::of(event), None);
         }
-        self.pending.clear();
+        self.behind.events.clear();
     }
 
     fn own_handlers(&mut self, ix: Ix, event: &Arc<Event>) {
@@ -72,16 +87,12 @@ impl Engine {
         }
     }
 
-    fn hearing_handlers(&mut self, ix: Option<Ix>, event: &Arc<Event>) {
-        let Some(hearers) = self.hearers.get(&event.class) else { return };
-        for hearer in hearers.clone() {
-            let object = self.world.object(hearer);
-            let hears = object.class.hears.get(&event.class).is_some_and(|wanted| wanted.contains(&event.attribute));
-            debug_assert!(!matches!(event.body, Body::Alarm { .. }) || event.attribute.as_str() == ALARM, "alarms bear their own word");
-            if hears && Some(hearer) != ix && object.owned.is_some() {
-                self.call(hearer, &Call::Event(event.clone()), Cause::of(event));
-            }
-        }
+    /// Who hears of an event about another object.
+    fn hearers_of(&self, ix: Option<Ix>, event: &Arc<Event>) -> VecDeque<(Ix, Arc<Event>)> {
+        debug_assert!(!matches!(event.body, Body::Alarm { .. }) || event.attribute.as_str() == ALARM, "alarms bear their own word");
+        let hears = |hearer: Ix| self.world.object(hearer).class.hears.get(&event.class).is_some_and(|wanted| wanted.contains(&event.attribute));
+        let hearers = self.hearers.get(&event.class).into_iter().flatten().copied();
+        hearers.filter(|hearer| Some(*hearer) != ix && hears(*hearer)).map(|hearer| (hearer, event.clone())).collect()
     }
 
     pub(super) fn on_timer(&mut self, ix: Ix, name: &Arc<str>) {
@@ -107,6 +118,8 @@ impl Engine {
             Some(failure) => Err(failure),
             None => policy.run(&self.world, ix, call, self.budget),
         };
+        let ran_out = matches!(&result, Err(failure) if failure.overrun);
+        self.spent += if ran_out { self.budget.operations } else { policy.operations() };
         let result = result.and_then(|planned| match self.has_room(ix, &planned) {
             Ok(()) => Ok(planned),
             Err((line, message)) => Err(Failure { line, message, overrun: false }),

@@ -9,7 +9,7 @@ use super::apply::Timer;
 use super::change::Hold;
 use super::claims::{Control, Pending};
 use super::deadlines::Deadlines;
-use super::{Alarm, AlarmKey, CommandError, CommandId, Config, Engine};
+use super::{Alarm, AlarmKey, Behind, CommandError, CommandId, Config, Engine};
 use crate::bundle::shared_bundle;
 use crate::class::Slot;
 use crate::diagnostic::Diagnostic;
@@ -58,9 +58,11 @@ struct SavedObject {
     cells: Vec<Cell>,
 }
 
-/// First byte of a snapshot that has limits behind its cursors: those of a domain that says some.
-const FORMAT: u8 = 3;
-/// Every limit has its default. Written where that is so, which older versions read too.
+/// First byte of a snapshot that has what policies have yet to see behind its limits. Written where there is such a thing; older versions read the others.
+const FORMAT: u8 = 4;
+/// It has limits behind its cursors: those of a domain that says some.
+const FORMAT_UP_TO_LIMITS: u8 = 3;
+/// Every limit has its default. Written where that is so.
 const FORMAT_WITHOUT_LIMITS: u8 = 2;
 /// Had no cursors behind it. It is still read.
 const FORMAT_WITHOUT_CURSORS: u8 = 1;
@@ -84,7 +86,6 @@ pub enum RestoreError {
 impl Engine {
     /// The whole state. Call it between inputs, when all outputs have been taken.
     pub fn snapshot(&self) -> Vec<u8> {
-        debug_assert!(self.pending.is_empty() && self.starts.is_empty(), "between inputs nothing waits for policies");
         let recent = self.history.iter().rev().take(ROOTS_MAX).map(|e| (e.id, e.root));
         let snapshot = Snapshot {
             me: self.me,
@@ -121,10 +122,17 @@ impl Engine {
             answers: self.answers.clone(),
             roots: recent.chain(self.old_roots.iter().map(|(a, b)| (*a, *b))).take(ROOTS_MAX).collect(),
         };
-        let format = if self.limits.is_unsaid() { FORMAT_WITHOUT_LIMITS } else { FORMAT };
-        let bytes = postcard::to_extend(&snapshot, vec![format]).expect("a state in memory has an encoding");
-        let bytes = postcard::to_extend(&self.cursors, bytes).expect("a state in memory has an encoding");
-        if self.limits.is_unsaid() { bytes } else { postcard::to_extend(&self.limits, bytes).expect("a state in memory has an encoding") }
+        let format = match (self.is_behind(), self.limits.is_unsaid()) {
+            (true, _) => FORMAT,
+            (false, false) => FORMAT_UP_TO_LIMITS,
+            (false, true) => FORMAT_WITHOUT_LIMITS,
+        };
+        let whole = match format {
+            FORMAT => postcard::to_extend(&(&snapshot, &self.cursors, &self.limits, &self.behind), vec![format]),
+            FORMAT_UP_TO_LIMITS => postcard::to_extend(&(&snapshot, &self.cursors, &self.limits), vec![format]),
+            _ => postcard::to_extend(&(&snapshot, &self.cursors), vec![format]),
+        };
+        whole.expect("a state in memory has an encoding")
     }
 
     /// An engine that goes on where [`Engine::snapshot`] was taken. It has no history.
@@ -132,7 +140,7 @@ impl Engine {
     /// # Errors
     /// [`RestoreError`]; it is never half restored.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let (snapshot, cursors, limits) = read(bytes).ok_or(RestoreError::Unreadable)?;
+        let Read { snapshot, cursors, limits, behind } = read(bytes).ok_or(RestoreError::Unreadable)?;
         let compiled = shared_bundle(&snapshot.bundle).map_err(RestoreError::Bundle)?;
         let mut world = World::new(compiled);
         world.objects_max = snapshot.objects.len().max(world.objects_max); // what was there stays, whatever the bound became since
@@ -163,8 +171,7 @@ impl Engine {
         engine.seen = snapshot.seen;
         engine.cursors = cursors;
         engine.settle_ownership();
-        // Nothing is new: every object was started before the snapshot.
-        engine.starts.clear();
+        engine.behind = behind; // Nothing is new: every object was started before the snapshot, but for those.
         engine.holds = snapshot.holds;
         engine.alarms = snapshot.alarms;
         engine.controls = snapshot.controls;
@@ -180,22 +187,31 @@ impl Engine {
 
 /// How far the node of a snapshot had recorded the others' events; `None` for bytes that are no snapshot. Its policies need not compile.
 pub(crate) fn cursors_of(bytes: &[u8]) -> Option<Cursors> {
-    read(bytes).map(|(_, cursors, _)| cursors)
-}
-
-fn read(bytes: &[u8]) -> Option<(Snapshot, Cursors, Limits)> {
-    let (format, rest) = bytes.split_first()?;
-    let (snapshot, rest) = postcard::take_from_bytes(rest).ok()?;
-    match *format {
-        FORMAT => {
-            let (cursors, limits) = postcard::from_bytes(rest).ok()?;
-            Some((snapshot, cursors, limits))
-        }
-        FORMAT_WITHOUT_LIMITS => Some((snapshot, postcard::from_bytes(rest).ok()?, Limits::default())),
-        FORMAT_WITHOUT_CURSORS => Some((snapshot, Cursors::new(), Limits::default())),
-        _ => None,
-    }
+    read(bytes).map(|read| read.cursors)
 }
 
 /// By origin.
 type Cursors = BTreeMap<NodeId, Cursor>;
+
+struct Read {
+    snapshot: Snapshot,
+    cursors: Cursors,
+    limits: Limits,
+    behind: Behind,
+}
+
+fn read(bytes: &[u8]) -> Option<Read> {
+    let (format, rest) = bytes.split_first()?;
+    let (snapshot, rest) = postcard::take_from_bytes(rest).ok()?;
+    let (cursors, limits, behind) = match *format {
+        FORMAT => postcard::from_bytes(rest).ok()?,
+        FORMAT_UP_TO_LIMITS => {
+            let (cursors, limits) = postcard::from_bytes(rest).ok()?;
+            (cursors, limits, Behind::default())
+        }
+        FORMAT_WITHOUT_LIMITS => (postcard::from_bytes(rest).ok()?, Limits::default(), Behind::default()),
+        FORMAT_WITHOUT_CURSORS => (Cursors::new(), Limits::default(), Behind::default()),
+        _ => return None,
+    };
+    Some(Read { snapshot, cursors, limits, behind })
+}

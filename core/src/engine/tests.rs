@@ -1,6 +1,7 @@
 //! The engine from outside: inputs in, outputs compared.
 
 mod alarms;
+mod behind;
 mod claims;
 mod feeds;
 mod levels;

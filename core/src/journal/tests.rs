@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::replay::{Decision, ReplayError, compare, replay};
 use super::record::{Records, Tail};
 use crate::authority::AccessRole;
-use crate::engine::CommandBody;
+use crate::domain::limits::{Limit, Limits};
+use crate::engine::{CommandBody, Input};
 use crate::engine::tests::shelf::{Shelf, compiled, shipped};
 use crate::ids::{AttributeName, ObjectName};
 use crate::time::Duration;
@@ -22,6 +23,8 @@ enum Step {
     Force(u32, i64),
     Segment,
     Own(bool),
+    /// How many operations a call may take: with few, policies are behind most of the time.
+    Operations(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -34,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1u32..6, 0i64..6000).prop_map(|(f, s)| Step::Force(f, s)),
         1 => Just(Step::Segment),
         1 => any::<bool>().prop_map(Step::Own),
+        1 => prop::sample::select(vec![1000u64, 50_000]).prop_map(Step::Operations),
     ]
 }
 
@@ -70,6 +74,7 @@ fn drive(shelf: &mut Shelf, steps: &[Step]) {
                 let begin = shelf.engine.begin_segment();
                 shelf.journal.extend_from_slice(&begin);
             }
+            Step::Operations(bound) => shelf.input(Input::Limits(Limits::default().with(Limit::PolicyOperations, *bound))),
             Step::Own(mine) => {
                 epoch += 1;
                 let group = crate::domain::config::chassis_group("mxp1");
@@ -77,7 +82,7 @@ fn drive(shelf: &mut Shelf, steps: &[Step]) {
                     let saved = shelf.saved_list();
                     shelf.own(epoch, saved);
                 } else {
-                    let input = crate::engine::Input::NotOwner { group, epoch: crate::ids::Epoch(epoch), active: None };
+                    let input = Input::NotOwner { group, epoch: crate::ids::Epoch(epoch), active: None };
                     shelf.input(input);
                 }
             }

@@ -46,9 +46,6 @@ pub(crate) trait Ways {
     /// Asks a node which disk it has; answered by [`super::In::Places`] if it is not the one that it votes with.
     fn greet(&mut self, node: NodeId);
 
-    /// What is to be taken after all that was heard of others' objects so far; given back if it may be taken at once.
-    fn after_words(&mut self, input: super::In) -> Option<super::In>;
-
     // ---- roles here
 
     /// What this node is for a service from now on.

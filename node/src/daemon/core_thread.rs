@@ -1,6 +1,5 @@
 //! The thread that runs the core loop: it waits for inputs, hands them over with the time, and begins the journal's segments.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,47 +15,38 @@ use crate::core_loop::{CoreLoop, In};
 /// The loop turns at least so often, idle or not: several times within the patience of whoever watches it (protocol 5.3).
 const TURN: Duration = Duration::from_millis(80);
 
-/// Runs until [`In::Stop`], or until everybody who could say so is gone. What others tell of their objects waits until there is nothing else to do, and
-/// the drivers' readings until that is done too: each may set policies going that burn their budgets, thousands may wait, and neither a role nor a
-/// question may be late for it.
+/// Runs until [`In::Stop`], or until everybody who could say so is gone. What others tell of their objects is taken when there is nothing else to do, and
+/// the drivers' readings when that is done too.
 pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receiver<In>, readings: &Receiver<Reading>) {
     let none = crossbeam::channel::never();
-    let mut waiting = VecDeque::new();
     loop {
         turns.turn(Part::CoreLoop);
         let wait = core.poll_timeout().map_or(TURN, |at| at.since(clock::boot_now()).min(TURN));
-        let (wait, readings) = if waiting.is_empty() { (wait, readings) } else { (Duration::ZERO, &none) };
+        let (wait, readings) = if core.is_busy() { (Duration::ZERO, &none) } else { (wait, readings) };
         let (input, room) = select_biased! {
             recv(inbox) -> input => match input {
                 Ok(In::Stop) | Err(_) => return,
-                Ok(input) if is_about_objects(&input) => {
-                    waiting.push_back(input);
-                    continue;
-                }
                 Ok(input) => (Some(input), None),
             },
             recv(readings) -> reading => match reading {
                 Ok(Reading { update, room }) => (Some(In::Update(update)), Some(room)),
                 Err(_) => return,
             },
-            default(wait) => (waiting.pop_front(), None),
+            default(wait) => (None, None),
         };
-        core.handle(clock::boot_now(), clock::wall_now(), input);
+        let (now, wall) = (clock::boot_now(), clock::wall_now());
+        if input.is_some() || !core.take_word(now, wall) {
+            core.handle(now, wall, input);
+        }
         drop(room); // only now: what has been taken out but not been worked off still counts
         begin_segment(&mut core);
     }
 }
 
-/// What keeps its order among itself and lets everything else pass. So does what an entry changes for objects: a word of an owner that came before the
-/// entry about its successor would be dropped behind it (protocol 7.1).
-fn is_about_objects(input: &In) -> bool {
-    matches!(input, In::Word { .. } | In::Remote { .. } | In::Rows(_) | In::Speaks { .. })
-}
-
 /// Here, between two inputs, a snapshot holds all that was journalled before and nothing of what comes after.
 fn begin_segment(core: &mut CoreLoop<Doors>) {
     if core.ways.journal.wants_segment()
-        && let Some(engine) = &core.engine
+        && let Some(engine) = &mut core.engine
     {
         let snapshot = engine.begin_segment();
         core.ways.journal.begin(snapshot);

@@ -87,10 +87,6 @@ impl Ways for Doors {
         self.log.greet(node);
     }
 
-    fn after_words(&mut self, input: In) -> Option<In> {
-        self.inbox.send(input).map_or_else(|stopped| Some(stopped.0), |()| None)
-    }
-
     fn role(&mut self, group: &GroupName, role: Role) {
         self.serial.active(group, if let Role::Active(epoch) = role { Some(epoch) } else { None });
         if let Some(keeper) = self.keepers.get(group) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sixnines_checkpoint::{CopyConfig, GroupCopy, Level, Op, Ticket, Write};
@@ -56,6 +57,16 @@ enum News {
     Logged(Vec<(NodeId, LogIndex)>),
     Places(BTreeMap<NodeId, Place>),
     Broken(String),
+}
+
+/// Most lives take no time for a word, some one to ten milliseconds.
+fn pace(life: u64) -> Duration {
+    Duration::from_millis(match life % 8 {
+        0 => 1,
+        1 => 3,
+        2 => 10,
+        _ => 0,
+    })
 }
 
 #[derive(Default)]
@@ -127,6 +138,10 @@ pub(super) struct Node {
     wall_at_zero: u64,
     /// The life in which each peer was last heard.
     lives: BTreeMap<NodeId, u64>,
+    /// What a word about objects takes, as where policies burn their budgets: it waits until that of the one before is over.
+    pace: Duration,
+    /// The next one may be taken.
+    free_at: Instant,
     /// The journal has its first snapshot.
     is_journalling: bool,
     tickets: u64,
@@ -176,6 +191,8 @@ impl Node {
             has_lease: false,
             wall_at_zero: 1_700_000_000_000_000_000,
             lives: BTreeMap::new(),
+            pace: if mutation == Mutation::None { pace(life) } else { Duration::ZERO },
+            free_at: Instant::ZERO,
             is_journalling: false,
             tickets: 1 << 32,
             saves: BTreeMap::new(),
@@ -195,14 +212,40 @@ impl Node {
     }
 
     pub(super) fn core(&mut self, now: Instant, input: Option<In>) {
-        let wall = WallTime(self.wall_at_zero.wrapping_add(now.as_nanos()));
+        let wall = self.wall(now);
         self.core.handle(now, wall, input);
         if !self.is_journalling
-            && let Some(engine) = &self.core.engine
+            && let Some(engine) = &mut self.core.engine
         {
             self.is_journalling = true;
             self.core.ways.journal.begin(engine.begin_segment());
         }
+        self.take_words(now);
+    }
+
+    /// Takes what waits; shown is how far the core loop has come by it in a peer's events.
+    fn take_words(&mut self, now: Instant) {
+        while now >= self.free_at
+            && let Some(word) = self.core.word()
+        {
+            let (origin, event) = match word {
+                In::Word { from, word } => (Some(*from), if let Word::Event { at, .. } = &**word { Some(*at) } else { None }),
+                _ => (None, None),
+            };
+            let after = origin.map(|from| self.core.cursor(from));
+            self.core.take_word(now, self.wall(now));
+            self.free_at = now + self.pace;
+            if let (Some(origin), Some(after)) = (origin, after) {
+                let at = self.core.cursor(origin);
+                if at != after {
+                    self.out.push(SimOutput::Observe(Observation::Heard { origin, after, at, is_event: event == Some(at) }));
+                }
+            }
+        }
+    }
+
+    fn wall(&self, now: Instant) -> WallTime {
+        WallTime(self.wall_at_zero.wrapping_add(now.as_nanos()))
     }
 
     fn take(&mut self, now: Instant, input: SimInput<'_>) {
@@ -277,7 +320,7 @@ impl Node {
         self.core(now, Some(input));
     }
 
-    /// What a peer tells of its events; shown is how far the core loop has come by it.
+    /// What a peer tells of its events.
     fn on_word(&mut self, now: Instant, from: NodeId, mut word: Word) {
         let known = self.core.cursor(from);
         if let Word::Event { after, at, .. } = &mut word {
@@ -285,13 +328,13 @@ impl Node {
                 Mutation::EventsDropped if at.sequence.is_multiple_of(5) => return,
                 Mutation::EventsDropped => *after = known.min(*at),
                 Mutation::CursorStandsStill if at.sequence.is_multiple_of(5) => {
-                    self.hear(now, from, word.clone());
+                    self.core(now, Some(In::Word { from, word: Box::new(word.clone()) }));
                     self.forget(from, known);
                 }
                 _ => {}
             }
         }
-        self.hear(now, from, word);
+        self.core(now, Some(In::Word { from, word: Box::new(word) }));
     }
 
     /// As if the node had not come further in a peer's events.
@@ -300,16 +343,6 @@ impl Node {
         let mut cursors = engine.cursors().clone();
         cursors.entry(of).or_default().events = known;
         self.core.engine = Some(engine.resume(cursors));
-    }
-
-    fn hear(&mut self, now: Instant, from: NodeId, word: Word) {
-        let after = self.core.cursor(from);
-        let event = if let Word::Event { at, .. } = &word { Some(*at) } else { None };
-        self.core(now, Some(In::Word { from, word: Box::new(word) }));
-        let at = self.core.cursor(from);
-        if at != after {
-            self.out.push(SimOutput::Observe(Observation::Heard { origin: from, after, at, is_event: event == Some(at) }));
-        }
     }
 
     fn on_call(&mut self, now: Instant, name: &GroupName, call: Call) {
@@ -344,6 +377,7 @@ impl Node {
         if self.core.poll_timeout().is_some_and(|at| now >= at) {
             self.core(now, None);
         }
+        self.take_words(now);
         let has_lease = now < self.lease;
         let changed = has_lease != self.has_lease;
         self.has_lease = has_lease;
@@ -634,7 +668,7 @@ impl Node {
             group.is_open = true;
             app.become_active(epoch);
             self.out.push(SimOutput::Gate { group: name.clone(), until });
-            self.core(now, Some(In::Speaks { group: name.clone(), epoch, after: std::time::Duration::ZERO }));
+            self.core(now, Some(In::Speaks { group: name.clone(), epoch, after: Duration::ZERO }));
         } else {
             if self.mutation != Mutation::OldEpochAnswers {
                 app.stop_serving();
@@ -737,7 +771,8 @@ impl SimNode for Node {
         let copies = self.groups.values().filter_map(|g| g.copy.poll_timeout());
         let apps = self.groups.values().filter_map(|g| g.app.as_ref()?.back_at);
         let lease = (now < self.lease).then_some(self.lease);
-        let machines = [Some(self.liveness.poll_timeout()), self.core.poll_timeout(), self.log.next_wake(), lease];
+        let word = self.core.word().map(|_| self.free_at);
+        let machines = [Some(self.liveness.poll_timeout()), self.core.poll_timeout(), self.log.next_wake(), lease, word];
         copies.chain(apps).chain(machines.into_iter().flatten()).min().expect("liveness always has a deadline")
     }
 

@@ -154,6 +154,7 @@ fn what_a_node_hears_of_its_own_former_life_it_does_not_tell_again() {
     let wanted = In::Subscribed { from: peer, interest: Interest::of(vec![Pattern::new("/**")]), resume: Some(Resume { cursor: Some(cursor) }) };
     core.handle(Instant::from_nanos(2), WallTime(2), Some(wanted));
     core.handle(Instant::from_nanos(3), WallTime(3), Some(In::Word { from: peer, word: Box::new(Word::Level(Arc::new(event))) }));
+    while core.take_word(Instant::from_nanos(4), WallTime(4)) {}
     assert!(core.ways.queue.iter().any(|way| matches!(way, Way::Publish(event) if event.id == id)), "it is new here");
     let told: Vec<Word> = core.ways.queue.iter().filter_map(|way| if let Way::Feed(_, Kind::FEED, payload) = way { Word::read(payload) } else { None }).collect();
     assert!(!told.is_empty() && !told.iter().any(|word| matches!(word, Word::Event { at, .. } if *at == id.into())), "everybody had it then: {told:?}");

@@ -18,7 +18,6 @@ use sixnines_discs::wire::{Class, Kind};
 
 use super::broken::Mutation;
 use crate::api::RightRow;
-use crate::core_loop::In;
 use crate::core_loop::answers::Watcher;
 use crate::core_loop::fences::FenceOrder;
 use crate::core_loop::limits::Uses;
@@ -121,9 +120,6 @@ impl Ways for SimWays {
     }
     fn greet(&mut self, node: NodeId) {
         self.queue.push_back(Way::Greet(node));
-    }
-    fn after_words(&mut self, input: In) -> Option<In> {
-        Some(input) // words do not wait here: they come one at a time
     }
     fn role(&mut self, group: &GroupName, role: Role) {
         self.queue.push_back(Way::Role(group.clone(), role));
