@@ -263,6 +263,11 @@ impl<W: Ways> CoreLoop<W> {
         self.is_behind() || !self.words.is_empty()
     }
 
+    /// How many handlers of policies this life has called.
+    pub(crate) fn policy_calls(&self) -> u64 {
+        self.engine.as_ref().map_or(0, |engine| engine.counts().calls)
+    }
+
     fn is_behind(&self) -> bool {
         self.engine.as_ref().is_some_and(Engine::is_behind)
     }

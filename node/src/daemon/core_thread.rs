@@ -15,6 +15,9 @@ use crate::core_loop::{CoreLoop, In};
 /// The loop turns at least so often, idle or not: several times within the patience of whoever watches it (protocol 5.3).
 const TURN: Duration = Duration::from_millis(80);
 
+/// A turn that takes so long is told: it is well on the way to what whoever watches this thread has patience for.
+const LONG: Duration = Duration::from_millis(100);
+
 /// Runs until [`In::Stop`], or until everybody who could say so is gone. What others tell of their objects is taken when there is nothing else to do, and
 /// the drivers' readings when that is done too.
 pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receiver<In>, readings: &Receiver<Reading>) {
@@ -35,8 +38,14 @@ pub(super) fn run(mut core: CoreLoop<Doors>, turns: &Arc<Turns>, inbox: &Receive
             default(wait) => (None, None),
         };
         let (now, wall) = (clock::boot_now(), clock::wall_now());
-        if input.is_some() || !core.take_word(now, wall) {
+        let (is_input, calls) = (input.is_some(), core.policy_calls());
+        let is_word = !is_input && core.take_word(now, wall);
+        if !is_word {
             core.handle(now, wall, input);
+        }
+        let taken = clock::boot_now().since(now);
+        if taken >= LONG {
+            tracing::warn!(ms = taken.as_millis(), is_input, is_word, policy_calls = core.policy_calls() - calls, "a turn of the core loop took long");
         }
         drop(room); // only now: what has been taken out but not been worked off still counts
         begin_segment(&mut core);
